@@ -1,0 +1,3 @@
+"""G-DetKD: knowledge distillation for object detectors (Yao et al., ICCV 2021) on MMDetection."""
+
+__version__ = "0.1.0"
