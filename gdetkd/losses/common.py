@@ -1,0 +1,43 @@
+"""What every loss needs: its arithmetic, its empty case, its shape errors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def full_precision(*tensors: Tensor) -> torch.dtype:
+    """The dtype to compute in: float32, or float64 where an input is."""
+    return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
+
+
+def empty_loss(*tensors: Tensor) -> Tensor:
+    """A zero that depends on the tensors, so that each gets a gradient of zeros.
+
+    Under DDP a rank without proposals must still reach every parameter, or the others wait for it.
+    Nothing is read from the tensors: a NaN in them stays out.
+    """
+    return sum(t.flatten()[:0].sum(dtype=full_precision(t)) for t in tensors)
+
+
+def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...], why: str) -> None:
+    """Raise ValueError unless the tensor has the expected shape; None stands for any size."""
+    shape = tuple(tensor.shape)
+    if len(shape) != len(expected) or any(
+        want not in (None, size) for size, want in zip(shape, expected, strict=True)
+    ):
+        wanted = "(" + ", ".join("*" if size is None else str(size) for size in expected) + ")"
+        raise ValueError(f"expected {name} of shape {wanted} {why}, got {shape}")
+
+
+def check_differentiated_once(loss: str) -> None:
+    """Raise inside a backward that is itself recorded (``create_graph=True``).
+
+    A loss that forms its gradients in the forward pass would otherwise return second derivatives
+    that are silently incomplete.
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{loss} cannot be differentiated twice: it forms its gradients in the forward pass. "
+            "Leave out create_graph=True, or write the loss out for a small example."
+        )
