@@ -1,0 +1,38 @@
+# Needs Python 3.11 and make, nothing else: every package comes as a wheel, at the version that requirements.txt pins.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.complete
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test format
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+env: $(STAMP) ## make or renew the environment in .venv/ (about 5 GB)
+
+demo: env ## train a baseline and a distilled student and compare them
+	$(BIN)/gdetkd demo
+
+test: env ## check the style and run all tests
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest
+
+format: env ## repair what ruff can repair, and lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# An environment that answers is brought up to date; one that does not (cut short, its Python gone) is made anew.
+$(STAMP): requirements.txt pyproject.toml
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	    echo "gdetkd needs Python 3.11, and '$(PYTHON)' is not that. Install it," \
+	         "or say where it is: make env PYTHON=/path/to/python3.11" >&2; exit 1; }; \
+	  $(PYTHON) -m venv --clear $(VENV) || { \
+	    echo "'$(PYTHON)' could not make a virtual environment: on Debian and Ubuntu install" \
+	         "python3.11-venv." >&2; exit 1; }; }
+	$(BIN)/python -m pip install --quiet --only-binary :all: --no-deps -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check
+	@touch $@
