@@ -1,0 +1,11 @@
+_base_ = "./faster_rcnn_r18.py"
+max_steps = 3000
+model = dict(
+    backbone=dict(depth=34, base_channels=32),
+    neck=dict(in_channels=[32, 64, 128, 256]),
+)
+train_cfg = dict(max_iters=max_steps, val_interval=1000)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=100),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=100, end=max_steps, eta_min_ratio=0.01),
+]

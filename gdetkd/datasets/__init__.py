@@ -1,0 +1,1 @@
+"""Data sets: the embedded benchmark and the preparation of public ones."""

@@ -1,0 +1,136 @@
+"""RoIAlign (He et al., Mask R-CNN, section 3) with a backward pass that is quick on the CPU.
+
+Bilinear sampling is separable: an output bin is ``Wy F Wx^T``, where row i of ``Wy`` holds the
+weights that bin i gives to the rows of the feature map. torchvision's CPU kernel scatters the
+gradient sample by sample on one thread; two matrix products give the same numbers (to float
+rounding) many times faster as long as the map is small. Large maps keep torchvision's kernel.
+"""
+
+import torch
+from torch import Tensor
+from torchvision.ops import roi_align as _torchvision_roi_align
+
+# Multiply-adds of the products for which one scattered sample is worth taking (measured on
+# two cores; `dense_backward_pays`).
+_COST_OF_A_SAMPLE = 60
+
+
+def roi_align(
+    features: Tensor,
+    rois: Tensor,
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> Tensor:
+    """Pool boxes from a feature map.
+
+    Args:
+        features: (B, C, H, W), receives gradients.
+        rois: (N, 5) [image, x1, y1, x2, y2], image pixels; no gradient.
+        output_size: Bins (h, w).
+        spatial_scale: Feature cells per pixel, 1 / stride.
+        sampling_ratio: Samples per bin and axis; 0 takes as many as a bin has cells.
+        aligned: True shifts by half a cell; False is the older convention.
+
+    Returns:
+        (N, C, h, w); N = 0 gives an empty tensor through which gradients flow as zeros.
+    """
+    # The CPU kernels know neither bf16 nor half precision.
+    if features.device.type == "cpu" and features.dtype in (torch.bfloat16, torch.float16):
+        pooled = roi_align(
+            features.float(), rois.float(), output_size, spatial_scale, sampling_ratio, aligned
+        )
+        return pooled.to(features.dtype)
+    rois = rois.detach().to(features.dtype)
+    if features.requires_grad and dense_backward_pays(
+        features.shape, rois, output_size, sampling_ratio
+    ):
+        return _RoIAlign.apply(features, rois, output_size, spatial_scale, sampling_ratio, aligned)
+    return _torchvision_roi_align(
+        features, rois, output_size, spatial_scale, sampling_ratio, aligned
+    )
+
+
+def dense_backward_pays(
+    shape: torch.Size, rois: Tensor, output_size: tuple[int, int], sampling_ratio: int
+) -> bool:
+    """Whether `roi_align_backward` is quicker than torchvision's kernel for these sizes."""
+    _, _, height, width = shape
+    if rois.device.type != "cpu" or sampling_ratio <= 0 or not len(rois):
+        return False
+    h, w = output_size
+    products = height * width * h + h * w * width
+    return products <= _COST_OF_A_SAMPLE * h * w * sampling_ratio**2 * 4
+
+
+def roi_align_backward(
+    grad: Tensor,
+    rois: Tensor,
+    shape: torch.Size,
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> Tensor:
+    """Gradient (B, C, H, W) of the feature map from that of the pooled bins (N, C, h, w)."""
+    batch, channels, height, width = shape
+    rows, columns = bilinear_weights(
+        rois, grad.shape[-2:], (height, width), spatial_scale, sampling_ratio, aligned
+    )
+    image = rois[:, 0].long()
+    if (image.diff() < 0).any():  # one run of boxes an image
+        order = image.argsort()
+        grad, rows, columns, image = grad[order], rows[order], columns[order], image[order]
+    # (N, h C, w) x (N, w, W): from bins to columns; then per image from bins to rows.
+    spread = grad.transpose(1, 2).flatten(1, 2) @ columns
+    spread = spread.view(-1, channels * width)
+    counts = torch.bincount(image, minlength=batch) * grad.shape[2]
+    runs = zip(rows.flatten(0, 1).split(counts.tolist()), spread.split(counts.tolist()), strict=True)
+    result = grad.new_empty(shape)
+    for index, (weights, values) in enumerate(runs):
+        result[index] = (weights.T @ values).view(height, channels, width).transpose(0, 1)
+    return result
+
+
+def bilinear_weights(
+    rois: Tensor,
+    output_size: tuple[int, int],
+    size: tuple[int, int],
+    spatial_scale: float,
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[Tensor, Tensor]:
+    """Weights that the bins of each box give to the rows (N, h, H) and columns (N, w, W)."""
+    boxes = rois[:, 1:] * spatial_scale - (0.5 if aligned else 0.0)
+    weights = []
+    for axis, (bins, cells) in enumerate(zip(output_size, size, strict=True)):
+        start, end = boxes[:, 1 - axis], boxes[:, 3 - axis]
+        length = end - start if aligned else (end - start).clamp(min=1.0)
+        # Sample s of bin i lies at (i + (s + 1/2) / ratio) / bins of the way.
+        steps = torch.arange(bins * sampling_ratio, device=rois.device, dtype=rois.dtype)
+        steps = (steps + 0.5) / (bins * sampling_ratio)
+        position = start[:, None] + length[:, None] * steps
+        # More than a cell outside counts as zero; up to a cell outside takes the edge's value.
+        outside = (position < -1) | (position > cells)
+        position = position.clamp(0, cells - 1)
+        grid = torch.arange(cells, device=rois.device, dtype=rois.dtype)
+        hat = (1 - (position[..., None] - grid).abs()).clamp(min=0)
+        hat = hat.masked_fill(outside[..., None], 0)
+        weights.append(hat.view(len(rois), bins, sampling_ratio, cells).mean(2))
+    return weights[0], weights[1]
+
+
+class _RoIAlign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, features, rois, output_size, spatial_scale, sampling_ratio, aligned):
+        ctx.save_for_backward(rois)
+        ctx.settings = (features.shape, spatial_scale, sampling_ratio, aligned)
+        return _torchvision_roi_align(
+            features, rois, output_size, spatial_scale, sampling_ratio, aligned
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (rois,) = ctx.saved_tensors
+        return roi_align_backward(grad, rois, *ctx.settings), None, None, None, None, None
