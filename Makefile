@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.complete
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-env: $(STAMP) ## make or renew the environment in .venv/ (about 5 GB)
+env: $(STAMP) ## make or renew the environment in .venv/ (about 6 GB)
 
 demo: env ## train a baseline and a distilled student and compare them
 	$(BIN)/gdetkd demo
@@ -32,7 +32,8 @@ $(STAMP): requirements.txt pyproject.toml
 	  $(PYTHON) -m venv --clear $(VENV) || { \
 	    echo "'$(PYTHON)' could not make a virtual environment: on Debian and Ubuntu install" \
 	         "python3.11-venv." >&2; exit 1; }; }
-	$(BIN)/python -m pip install --quiet --only-binary :all: --no-deps -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	$(BIN)/python -m pip check
+	@echo 'Installing what requirements.txt pins into $(VENV)/: a few minutes the first time.'
+	@$(BIN)/python -m pip install --quiet --only-binary :all: --no-deps -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip check
 	@touch $@
