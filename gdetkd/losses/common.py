@@ -30,6 +30,20 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...], why
         raise ValueError(f"expected {name} of shape {wanted} {why}, got {shape}")
 
 
+def check_temperature(name: str, value: float | Tensor, dtype: torch.dtype) -> float | Tensor:
+    """A temperature ready to divide by; raise ValueError unless it is one number above 0.
+
+    A tensor's value is not looked at: on a GPU that would make the CPU wait for it.
+    """
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"expected {name} to be one number, got shape {tuple(value.shape)}")
+        return value.to(dtype).reshape(())
+    if not value > 0:
+        raise ValueError(f"expected {name} above 0, got {value}")
+    return value
+
+
 def check_differentiated_once(loss: str) -> None:
     """Raise inside a backward that is itself recorded (``create_graph=True``).
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from gdetkd.losses.common import (
     check_differentiated_once,
     check_shape,
+    check_temperature,
     empty_loss,
     full_precision,
 )
@@ -60,15 +61,14 @@ def contrastive_loss(
             temperature.
         RuntimeError: when differentiated twice.
     """
-    _check(queries, keys, queue, ignore, temperature)
-    learned = [temperature] if isinstance(temperature, Tensor) else []
+    _check(queries, keys, queue, ignore)
+    dtype = full_precision(queries, keys)
+    divisor = check_temperature("temperature", temperature, dtype)
     if len(queries) == 0:
+        learned = [temperature] if isinstance(temperature, Tensor) else []
         return empty_loss(queries, keys, *learned)
     with torch.autocast(queries.device.type, enabled=False):
-        dtype = full_precision(queries, keys)
-        if learned:
-            temperature = temperature.to(dtype).reshape(())
-        queries = _unit(queries.to(dtype)) / temperature
+        queries = _unit(queries.to(dtype)) / divisor
         return _DotProductContrast.apply(queries, _unit(keys.to(dtype)), queue, ignore)
 
 
@@ -151,7 +151,7 @@ def _block_length(like: Tensor, width: int) -> int:
     return max(1, budget // (width * like.element_size()))
 
 
-def _check(queries, keys, queue, ignore, temperature) -> None:
+def _check(queries, keys, queue, ignore) -> None:
     check_shape("queries", queries, (None, None), "(N, D)")
     check_shape("keys", keys, (None, queries.shape[1]), f"beside queries {tuple(queries.shape)}")
     beside = f"beside queries {tuple(queries.shape)} and keys {tuple(keys.shape)}"
@@ -166,8 +166,3 @@ def _check(queries, keys, queue, ignore, temperature) -> None:
                 f"expected a bool ignore over at most {len(keys)} keys {beside}, "
                 f"got {ignore.dtype} {tuple(ignore.shape)}"
             )
-    if isinstance(temperature, Tensor):
-        if temperature.numel() != 1:
-            raise ValueError(f"expected one temperature, got shape {tuple(temperature.shape)}")
-    elif not temperature > 0:
-        raise ValueError(f"expected a temperature above 0, got {temperature}")

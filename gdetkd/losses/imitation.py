@@ -1,0 +1,124 @@
+"""Semantic-guided feature imitation (SGFI): a proposal's feature, rebuilt from all pyramid levels.
+
+Section 4.1 of the paper. The level that a proposal's size assigns it to need not be the one whose
+meaning matches in another network; so the student's levels are mixed by how much each resembles
+the teacher's feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gdetkd.losses.common import (
+    check_differentiated_once,
+    check_shape,
+    check_temperature,
+    empty_loss,
+    full_precision,
+)
+
+__all__ = ["level_weights", "semantic_guided_imitation"]
+
+
+def level_weights(
+    student_embeddings: Tensor, teacher_embedding: Tensor, tau: float | Tensor
+) -> Tensor:
+    r"""How much each pyramid level resembles the teacher's feature.
+
+    .. math:: \alpha_{il} = \mathrm{softmax}_l (K_s^{il} \cdot K_t^i / \tau)
+
+    The softmax runs over the levels of one proposal, never over the proposals.
+
+    Args:
+        student_embeddings: (N, L, E).
+        teacher_embedding: (N, E). It gets a gradient: the embedding is learned on both sides.
+        tau: > 0; a tensor of one element may receive a gradient.
+
+    Returns:
+        (N, L), rows sum to 1; (0, L) for N = 0. float32, under autocast too, or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, a number <= 0 as tau.
+    """
+    check_shape("student_embeddings", student_embeddings, (None, None, None), "(N, L, E)")
+    n, _, width = student_embeddings.shape
+    beside = f"beside student embeddings {tuple(student_embeddings.shape)}"
+    check_shape("teacher_embedding", teacher_embedding, (n, width), beside)
+    dtype = full_precision(student_embeddings, teacher_embedding)
+    tau = check_temperature("tau", tau, dtype)
+    with torch.autocast(student_embeddings.device.type, enabled=False):
+        products = student_embeddings.to(dtype) @ teacher_embedding.to(dtype).unsqueeze(2)
+        return (products.squeeze(2) / tau).softmax(1)
+
+
+def semantic_guided_imitation(
+    student_levels: Tensor | Sequence[Tensor], teacher: Tensor, weights: Tensor
+) -> Tensor:
+    r"""Mean squared error between the weighted sum of the student's levels and the teacher.
+
+    .. math:: L = \mathrm{mean} \Big( \sum_l \alpha_{il} S_i^l - T_i \Big)^2
+
+    Args:
+        student_levels: L tensors (N, C, h, w), adapted to the teacher's channels; or one tensor
+            (N, L, C, h, w), whose gradient costs one more copy of it.
+        teacher: (N, C, h, w), from the level its own detector assigned. A constant.
+        weights: (N, L), see :func:`level_weights`.
+
+    Returns:
+        Scalar, mean over all N * C * h * w elements; float32 (half inputs too) or float64.
+        Gradients go to the levels and the weights. N = 0 gives 0 with gradients of zeros.
+
+    Raises:
+        ValueError: shapes that do not fit.
+        RuntimeError: when differentiated twice.
+    """
+    if isinstance(student_levels, Tensor):
+        check_shape("student_levels", student_levels, (None,) * 5, "(N, L, C, h, w)")
+        student_levels = student_levels.unbind(1)
+    check_shape("teacher", teacher, (None,) * 4, "(N, C, h, w)")
+    for level in student_levels:
+        check_shape("a student level", level, tuple(teacher.shape), "as the teacher's")
+    expected = (len(teacher), len(student_levels))
+    check_shape("weights", weights, expected, f"beside a teacher {tuple(teacher.shape)}")
+    if teacher.numel() == 0:
+        return empty_loss(*student_levels, weights)
+    return _WeightedError.apply(teacher.detach(), weights, *student_levels)
+
+
+class _WeightedError(torch.autograd.Function):
+    """Keeps the residual and its inputs: neither the levels' stack nor their products."""
+
+    @staticmethod
+    def forward(ctx, teacher, weights, *levels):
+        dtype = full_precision(*levels)
+        residual = teacher.to(dtype).neg()
+        for level, weight in zip(levels, weights.unbind(1), strict=True):
+            residual.addcmul_(level.to(dtype), _per_row(weight.to(dtype)))
+        ctx.save_for_backward(residual, weights, *levels)
+        return residual.square().mean()
+
+    @staticmethod
+    def backward(ctx, grad):
+        check_differentiated_once("semantic_guided_imitation")
+        residual, weights, *levels = ctx.saved_tensors
+        factors = weights.to(residual.dtype) * (grad * 2 / residual.numel())
+        grad_levels = []
+        for level, factor, wanted in zip(
+            levels, factors.unbind(1), ctx.needs_input_grad[2:], strict=True
+        ):
+            grad_levels.append((residual * _per_row(factor)).to(level.dtype) if wanted else None)
+        grad_weights = None
+        if ctx.needs_input_grad[1]:
+            pulls = [
+                torch.linalg.vecdot(residual.flatten(1), x.to(residual.dtype).flatten(1))
+                for x in levels
+            ]
+            grad_weights = torch.stack(pulls, 1) * (grad * 2 / residual.numel())
+        return None, grad_weights, *grad_levels
+
+
+def _per_row(factor: Tensor) -> Tensor:
+    return factor[:, None, None, None]
