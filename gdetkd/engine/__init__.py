@@ -1,0 +1,1 @@
+"""What runs around the detectors: checkpoints, hooks, training and testing."""
