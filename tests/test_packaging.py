@@ -12,13 +12,14 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from pathlib import Path
 
 import hatchling.build
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import gdetkd
@@ -64,6 +65,16 @@ def test_pin_lies_in_the_range_of_pyproject(line: str) -> None:
     wanted = Requirement(line)
     version = pinned_version(canonicalize_name(wanted.name))
     assert wanted.specifier.contains(version, prereleases=True)
+
+
+def test_pins_accept_every_python_3_11() -> None:
+    """Debian 12 has 3.11.2, for example; some packages ask for a later 3.11."""
+    for name in pins():
+        try:
+            wanted = metadata(name)["Requires-Python"]
+        except PackageNotFoundError:  # a CUDA package, away from Linux
+            continue
+        assert SpecifierSet(wanted or "").contains("3.11.0"), f"{name} asks for Python {wanted}"
 
 
 def test_conda_environment_is_held_to_the_same_pins() -> None:
