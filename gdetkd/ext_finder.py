@@ -1,8 +1,9 @@
 """Lets `import mmcv._ext` succeed where MMCV comes without compiled operators (`mmcv-lite`).
 
-The finder stands at the end of `sys.meta_path`, so a compiled `mmcv._ext` is always found first. It is installed at
-interpreter start by `gdetkd_mmcv_ext.pth` and again, for a copy of the package that was not installed, by
-`import gdetkd`. Only the standard library is imported here: this runs in every Python process.
+The finder stands at the end of `sys.meta_path`, so a compiled `mmcv._ext` is always found first.
+It is installed when the interpreter starts, by `gdetkd_mmcv_ext.pth`, and by `import gdetkd` for a
+copy of the package that was not installed. Only the standard library is imported: this runs in
+every Python process of the environment.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from types import ModuleType
 
 
 class MmcvExtFinder:
-    """Meta-path finder that answers for the name `mmcv._ext` with `gdetkd/mmcv_ext.py`, and for nothing else."""
+    """Meta-path finder that answers for the name `mmcv._ext`, and for nothing else."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return the spec of our operators for `mmcv._ext` and None for every other name."""
+        """The spec of `gdetkd/mmcv_ext.py` for `mmcv._ext`, None for every other name."""
         if name != "mmcv._ext":
             return None
         return spec_from_file_location(name, Path(__file__).with_name("mmcv_ext.py"))
