@@ -1,0 +1,21 @@
+_base_ = "./faster_rcnn_r18.py"
+custom_imports = dict(
+    imports=["gdetkd.detectors", "gdetkd.engine.hooks", "gdetkd.engine.checkpoints"]
+)
+custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
+model = dict(
+    _delete_=True,
+    type="DistilledDetector",
+    student={{_base_.model}},
+    teacher=dict(
+        config="gdetkd::digits/faster_rcnn_r34_teacher.py",
+        checkpoint="gdetkd::digits_faster_rcnn_r34.pth",
+    ),
+    distill=dict(
+        contrastive=dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=9 * 512, iou=0.5),
+        imitation=dict(weight=1.0, sampling_ratio=2, boxes_per_image=16),
+        classification=dict(weight=1.0),
+        regression=dict(weight=1.0),
+    ),
+    transfer_heads=True,
+)

@@ -1,0 +1,210 @@
+"""`DistilledDetector`: a plain MMDetection detector that learns from another one as well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from gdetkd.detectors.adapters import Adapter, adapter_for
+from gdetkd.detectors.pixels import PixelConversion
+from gdetkd.detectors.transfer import freeze_heads, transfer_heads
+from gdetkd.engine.checkpoints import read_checkpoint, student_state
+from gdetkd.engine.locations import find_checkpoint, find_config
+from gdetkd.objective import Objective, active_weights
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss is NaN or infinite; the message names every such loss."""
+
+
+class _Unregistered:
+    """Keeps a module out of `nn.Module`'s books; copies of its owner share it."""
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+
+    def __deepcopy__(self, memo: dict) -> _Unregistered:
+        return self
+
+
+@MODELS.register_module()
+class DistilledDetector(BaseDetector):
+    """Trains a student detector with its own losses and those of distillation.
+
+    The student is the detector that its config describes, untouched: its `loss()` runs as ever,
+    listened to, and it alone predicts. The teacher is frozen, in eval mode and no submodule: it is
+    not in the state dict, the optimizer or DDP. With every weight 0 and no head transfer no
+    teacher is loaded, and training is plain MMDetection's, bit for bit.
+
+    Args:
+        student: Config of the student, as in a plain MMDetection config's `model`.
+        teacher: `config`, a config file (or `gdetkd::NAME`, `mmdet::NAME`, or a model's dict), and
+            `checkpoint`, a file or URL (or `gdetkd::NAME`).
+        distill: Settings by component (`gdetkd.objective.COMPONENTS`), each with its `weight`.
+        transfer_heads: Put the teacher's RPN and RCNN weights into the student and freeze them
+            (supplement A).
+        seed: Seed of the distillation's own modules; the student's initial weights and the
+            batches do not depend on it.
+        data_preprocessor: The student's, where its config has none.
+
+    Raises:
+        ValueError: The pair cannot be distilled as asked; the message names both and their shapes.
+    """
+
+    def __init__(
+        self,
+        student: dict,
+        teacher: Mapping[str, Any] | None = None,
+        distill: Mapping[str, Mapping[str, Any]] | None = None,
+        transfer_heads: bool = False,
+        seed: int = 0,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        student = dict(student)
+        if data_preprocessor is not None:
+            student.setdefault("data_preprocessor", data_preprocessor)
+        built = MODELS.build(student)
+        super().__init__(data_preprocessor=built.data_preprocessor)
+        self.student = built
+        self.transfer_heads = transfer_heads
+        self.objective: Objective | None = None
+        self._teacher: _Unregistered | None = None
+        self.before_stopping: Callable[[], str] | None = None
+        distill = distill or {}
+        if not active_weights(distill) and not transfer_heads:
+            return
+        self._student_adapter = adapter_for(built, "student")
+        # Nothing drawn for the teacher or the new modules may move the student's own draws.
+        with torch.random.fork_rng(devices=_cuda_devices()):
+            torch.manual_seed(seed)
+            self._teacher = _Unregistered(adapter_for(build_teacher(teacher), "teacher"))
+            spec = self._student_adapter.spec()
+            if active_weights(distill):
+                self.objective = Objective(spec, self.teacher_adapter.spec(), distill)
+        self.pixels = PixelConversion(built.data_preprocessor, self.teacher.data_preprocessor)
+        if transfer_heads:
+            freeze_heads(self._student_adapter, self.teacher_adapter)
+
+    @property
+    def teacher_adapter(self) -> Adapter | None:
+        return None if self._teacher is None else self._teacher.adapter
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher, shared by copies of this detector; None when nothing needs it."""
+        return None if self._teacher is None else self._teacher.adapter.detector
+
+    def init_weights(self) -> None:
+        """Initialise the student as ever, then put the transferred heads in."""
+        self.student.init_weights()
+        if self.transfer_heads:
+            transfer_heads(self._student_adapter, self.teacher_adapter)
+
+    def train(self, mode: bool = True) -> DistilledDetector:
+        """Transferred heads stay in eval mode: their statistics are frozen with their weights."""
+        super().train(mode)
+        if self.transfer_heads:
+            for head in self._student_adapter.heads().values():
+                head.eval()
+        return self
+
+    def _apply(self, fn, recurse: bool = True):
+        # .to(), .cuda() and .half() reach registered children only.
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
+        """The student's losses and, by their names, those of distillation ('kd_...')."""
+        if self.objective is None:
+            return self.student.loss(batch_inputs, batch_data_samples)
+        with self._student_adapter.record() as recording:
+            losses = self.student.loss(batch_inputs, batch_data_samples)
+            student = recording.view(batch_data_samples)
+        with torch.no_grad():
+            images = self.pixels(batch_inputs, batch_data_samples)
+            teacher = self.teacher_adapter.look(images, student.rois)
+        losses.update(self.objective(student, teacher))
+        return losses
+
+    def parse_losses(self, losses: dict) -> tuple[Tensor, dict[str, Tensor]]:
+        """As MMEngine's, but a loss that is not finite stops the training before it does harm.
+
+        Raises:
+            NonFiniteLossError: Naming the losses; the weights are still those of the last step.
+        """
+        total, log_vars = super().parse_losses(losses)
+        if not torch.isfinite(total.detach()):
+            culprits = [
+                f"{name} = {float(value):g}"
+                for name, value in log_vars.items()
+                if "loss" in name and name != "loss" and not torch.isfinite(value).all()
+            ]
+            kept = self.before_stopping() if self.before_stopping else "No checkpoint was kept."
+            raise NonFiniteLossError(
+                f"stopped before the step: {', '.join(culprits) or 'the sum of the losses'}. "
+                f"{kept} Lower the learning rate or that loss's weight, or clip gradients "
+                "(optim_wrapper.clip_grad), and resume."
+            )
+        return total, log_vars
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, **kwargs) -> SampleList:
+        return self.student.predict(batch_inputs, batch_data_samples, **kwargs)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: SampleList = None):
+        return self.student._forward(batch_inputs, batch_data_samples)
+
+    def extract_feat(self, batch_inputs: Tensor):
+        return self.student.extract_feat(batch_inputs)
+
+
+def build_teacher(settings: Mapping[str, Any] | None) -> nn.Module:
+    """Build a teacher, load its weights, freeze it.
+
+    Raises:
+        ValueError: `config` or `checkpoint` is missing, or the weights do not fit the config.
+    """
+    if not settings or not settings.get("config") or not settings.get("checkpoint"):
+        raise ValueError(
+            "teacher: expected dict(config=..., checkpoint=...), both set, since a distillation "
+            f"weight or transfer_heads asks for a teacher; got {settings!r}"
+        )
+    config = settings["config"]
+    if isinstance(config, str):
+        config = Config.fromfile(find_config(config)).model
+    teacher = MODELS.build(_without_pretraining(config))
+    where = find_checkpoint(settings["checkpoint"])
+    state, _ = student_state(read_checkpoint(where))
+    try:
+        problems = teacher.load_state_dict(state, strict=False)
+        missing, surplus = problems.missing_keys, problems.unexpected_keys
+        wrong = [f"missing {key}" for key in missing] + [f"unknown {key}" for key in surplus]
+    except RuntimeError as error:  # shapes that differ: torch's message has both
+        wrong = str(error).splitlines()[1:]
+    if wrong:
+        raise ValueError(
+            f"teacher: the weights of {where} do not fit the config ({len(wrong)} differences, "
+            f"first: {'; '.join(line.strip() for line in wrong[:3])}). Give the config that the "
+            "checkpoint was trained with"
+        )
+    teacher.requires_grad_(False)
+    return teacher.eval()
+
+
+def _without_pretraining(config: Mapping) -> dict:
+    """The model's config less its backbone's ImageNet weights: the checkpoint has them all."""
+    config = Config(dict(model=config)).model
+    if config.get("backbone", {}).get("init_cfg") is not None:
+        config.backbone.init_cfg = None
+    return config
+
+
+def _cuda_devices() -> list[int]:
+    return list(range(torch.cuda.device_count()))

@@ -1,0 +1,36 @@
+"""Head transfer: the teacher's RPN and RCNN in the student, frozen (supplement A)."""
+
+from __future__ import annotations
+
+import torch
+
+from gdetkd.detectors.adapters import Adapter
+
+
+def freeze_heads(student: Adapter, teacher: Adapter) -> None:
+    """Freeze the student's heads; to be called before an optimizer is built.
+
+    Raises:
+        ValueError: The heads differ in structure or shape; the first tensor and both shapes are
+            named.
+    """
+    for name, head in student.heads().items():
+        given = teacher.heads().get(name)
+        mine = head.state_dict()
+        theirs = given.state_dict() if given is not None else {}
+        for key in [*mine, *(key for key in theirs if key not in mine)]:
+            shapes = [tuple(s[key].shape) if key in s else None for s in (mine, theirs)]
+            if shapes[0] != shapes[1]:
+                raise ValueError(
+                    f"transfer_heads: {name}.{key} is {shapes[0] or 'missing'} in the student and "
+                    f"{shapes[1] or 'missing'} in the teacher; transferring heads needs equal FPN "
+                    "and FC widths and the same head types. Change the student or switch it off"
+                )
+        head.requires_grad_(False)
+
+
+@torch.no_grad()
+def transfer_heads(student: Adapter, teacher: Adapter) -> None:
+    """Copy the teacher's heads into the student; to be called when its weights are initialised."""
+    for name, head in student.heads().items():
+        head.load_state_dict(teacher.heads()[name].state_dict())

@@ -1,0 +1,120 @@
+"""What a distillation run does besides stepping: check its teacher, keep a student, stop in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from torch import nn
+
+from gdetkd.detectors.distilled import DistilledDetector
+from gdetkd.engine.checkpoints import export_student
+
+WEAK_TEACHER_AP = 0.05
+
+
+@HOOKS.register_module()
+class DistillationHook(Hook):
+    """Goes with a `DistilledDetector`; put it into `custom_hooks`.
+
+    - Before training it measures the teacher on the validation set, so that a teacher with the
+      wrong weights, classes or pixels is seen at once, and checks that transferred heads are the
+      teacher's.
+    - Beside every checkpoint it keeps a student-only one (`NAME_student.pth`), which
+      `mmdet.apis.init_detector` loads with the student's plain config.
+    - When a loss is not finite it keeps a checkpoint of the state before that step.
+    """
+
+    # After CheckpointHook (VERY_LOW), whose file it looks for.
+    priority = "LOWEST"
+
+    def __init__(self) -> None:
+        self._exported: Path | None = None
+
+    def before_train(self, runner: Any) -> None:
+        model = _unwrapped(runner.model)
+        if not isinstance(model, DistilledDetector):
+            return
+        model.before_stopping = lambda: _keep(runner)
+        if model.teacher is None:
+            runner.logger.info("Distillation: every weight is 0; training the plain student.")
+            return
+        if model.transfer_heads:
+            _check_transfer(model)
+        if runner.val_loop is None:
+            runner.logger.warning("Distillation: no validation set, so the teacher is unmeasured.")
+            return
+        metrics = measure_teacher(runner, model.teacher)
+        runner.message_hub.update_info("teacher", metrics)
+        shown = ", ".join(
+            f"{key.split('/')[-1]} {value:.3f}" for key, value in metrics.items() if value >= 0
+        )
+        runner.logger.info(f"Teacher on the validation set: {shown}")
+        main = next(iter(metrics.values()), 0.0)
+        if main < WEAK_TEACHER_AP:
+            runner.logger.warning(
+                f"The teacher is as good as dead ({next(iter(metrics), 'no metric')} {main:.3f}). "
+                "Its config, its weights, the classes and their order, or its data_preprocessor do "
+                "not match the data; distilling it will do harm."
+            )
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch=None, outputs=None) -> None:
+        self._export(runner)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        self._export(runner)
+
+    def _export(self, runner: Any) -> None:
+        """Keep a student-only file of the last checkpoint, and none of those that are gone."""
+        last = runner.message_hub.runtime_info.get("last_ckpt")
+        if not isinstance(_unwrapped(runner.model), DistilledDetector) or not is_main_process():
+            return
+        if last is None or not Path(last).is_file() or Path(last) == self._exported:
+            return
+        last = Path(last)
+        export_student(last, last.with_name(f"{last.stem}_student.pth"))
+        for student in last.parent.glob("*_student.pth"):
+            whole = student.with_name(student.name.replace("_student.pth", ".pth"))
+            if not whole.exists():
+                student.unlink()
+        self._exported = last
+
+
+def measure_teacher(runner: Any, teacher: nn.Module) -> dict[str, float]:
+    """The teacher's metrics on the runner's validation set; draws no global randomness."""
+    evaluator, loader = runner.val_loop.evaluator, runner.val_loop.dataloader
+    with torch.random.fork_rng(), torch.no_grad():
+        for batch in loader:
+            evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
+        metrics = evaluator.evaluate(len(loader.dataset))
+    return {key: float(value) for key, value in metrics.items()}
+
+
+def _check_transfer(model: DistilledDetector) -> None:
+    teacher_heads = model.teacher_adapter.heads()
+    for name, head in model._student_adapter.heads().items():
+        theirs = teacher_heads[name].state_dict()
+        for key, value in head.state_dict().items():
+            if not torch.equal(value, theirs[key].to(value)):
+                raise RuntimeError(
+                    f"transfer_heads: {name}.{key} is not the teacher's at the start of training. "
+                    "Something initialised or loaded the student after the transfer; a checkpoint "
+                    "given as load_from must come from a run with the same teacher"
+                )
+
+
+def _keep(runner: Any) -> str:
+    name = f"before_non_finite_iter_{runner.iter}.pth"
+    # save_checkpoint counts the running step as done, which it is not.
+    meta = dict(epoch=runner.epoch, iter=runner.iter)
+    runner.save_checkpoint(runner.work_dir, name, file_client_args=None, meta=meta, by_epoch=False)
+    return f"Kept {Path(runner.work_dir) / name}, from which training can resume."
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model

@@ -1,0 +1,302 @@
+"""The distillation objective: which losses a pair of detectors is trained with, and their weights.
+
+Every component takes the student's and the teacher's `DetectorView` of the same boxes and gives
+its loss, unweighted, with the number of things it is a mean over. `Objective` weighs them, and
+makes the mean of the ranks' losses that of the union of their batches.
+
+Weights and settings that neither the paper nor its supplement gives are marked as ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gdetkd.boxes import overlapping
+from gdetkd.losses import (
+    class_aware_regression,
+    contrastive_loss,
+    ground_truth_class_regression,
+    level_weights,
+    prediction_distillation,
+    semantic_guided_imitation,
+)
+from gdetkd.memory import FeatureQueue, gather_rows
+from gdetkd.pooling import roi_align
+from gdetkd.views import DetectorSpec, DetectorView
+
+
+class Contrastive(nn.Module):
+    """Contrastive KD over proposals (supplement B, Tables 1 to 3).
+
+    A student's proposal is pulled to what the teacher makes of the same box, and pushed from the
+    teacher's other proposals: those of all ranks, and those of earlier batches in a memory queue.
+
+    Args:
+        student, teacher: The pair.
+        temperature: gamma of the critic (ours; the paper does not give it).
+        dim: Width of the projection f (ours).
+        queue_capacity: Rows of the queue. The paper's K counts the gathered batch too, so
+            K = 80 x 1024 on 8 x 1024 proposals is a capacity of 72 x 1024.
+        iou: Proposals that overlap more than this are no negatives of each other (Table 2);
+            1.0 keeps all.
+        projection: 'linear', or 'nonlinear' with a hidden layer and ReLU (Table 3).
+    """
+
+    def __init__(
+        self,
+        student: DetectorSpec,
+        teacher: DetectorSpec,
+        temperature: float = 0.07,
+        dim: int = 128,
+        queue_capacity: int = 0,
+        iou: float = 0.5,
+        projection: str = "linear",
+    ) -> None:
+        super().__init__()
+        self.temperature, self.iou = temperature, iou
+        self.student_projection = _projection(projection, student.representation_dim, dim)
+        # B.1 shares f; it can where the representations are equally wide.
+        self.teacher_projection = self.student_projection
+        if teacher.representation_dim != student.representation_dim:
+            self.teacher_projection = _projection(projection, teacher.representation_dim, dim)
+        self.queue = FeatureQueue(queue_capacity, dim)
+
+    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        queries = self.student_projection(student.representation)
+        # The teacher's features are constants: gathering them before the projection lets every
+        # rank project by itself, and no gradient has to cross ranks.
+        gathered, own = gather_rows(teacher.representation.detach())
+        keys = self.teacher_projection(gathered)
+        first = torch.cat([keys[own], keys[: own.start], keys[own.stop :]])
+        loss = contrastive_loss(
+            queries,
+            first,
+            queue=self.queue.rows,
+            ignore=overlapping(student.rois, self.iou) if self.iou < 1 else None,
+            temperature=self.temperature,
+        )
+        # Rank order, the same rows on every rank: the queues stay equal.
+        self.queue.enqueue(nn.functional.normalize(keys.detach().float(), dim=1))
+        return loss, loss.new_tensor(len(queries)), {}
+
+
+class Imitation(nn.Module):
+    """Semantic-guided feature imitation: which of the student's levels shows what the teacher saw.
+
+    The student's box is pooled from all its levels; the levels are weighed by how well their
+    embedding agrees with that of the teacher's feature, and their sum imitates it.
+
+    Args:
+        student, teacher: The pair.
+        embedding: Channels of the two stride-2 convolutions that embed a pooled box; a half and a
+            quarter of the teacher's width by default.
+        temperature: Start of the learnable tau (ours).
+        sampling_ratio: Samples a bin and axis of RoIAlign; 0 as many as a bin has cells.
+        boxes_per_image: Imitate only the first so many boxes of an image (MMDetection lists the
+            foreground first); all of them by default, as in the paper. A shortcut for the CPU.
+    """
+
+    def __init__(
+        self,
+        student: DetectorSpec,
+        teacher: DetectorSpec,
+        embedding: tuple[int, int] | None = None,
+        temperature: float = 1.0,
+        sampling_ratio: int = 0,
+        boxes_per_image: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.strides, self.size = student.strides, teacher.pooled_size
+        self.sampling_ratio, self.boxes_per_image = sampling_ratio, boxes_per_image
+        # No bias, so that adapting the pyramid and then pooling is pooling and then adapting.
+        self.adapt = nn.Conv2d(student.channels, teacher.channels, 1, bias=False)
+        if student.channels == teacher.channels:
+            nn.init.dirac_(self.adapt.weight)
+        middle, last = embedding or (teacher.channels // 2, teacher.channels // 4)
+        self.embed = nn.Sequential(
+            nn.Conv2d(teacher.channels, middle, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(middle, last, 3, stride=2, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+        )
+        self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
+
+    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        rois, target = student.rois, teacher.pooled.detach()
+        if self.boxes_per_image is not None:
+            chosen = first_of_each_image(rois, self.boxes_per_image)
+            rois, target = rois[chosen], target[chosen]
+        levels = [
+            roi_align(self.adapt(level), rois, self.size, 1 / stride, self.sampling_ratio)
+            for level, stride in zip(student.pyramid, self.strides, strict=True)
+        ]
+        embedded = torch.stack([self.embed(level) for level in levels], 1)
+        weights = level_weights(embedded, self.embed(target), self.log_temperature.exp())
+        loss = semantic_guided_imitation(levels, target, weights)
+        shares = weights.detach().mean(0) if len(rois) else weights.new_zeros(len(levels))
+        shown = {f"level_{i}_share": share for i, share in enumerate(shares)}
+        return loss, loss.new_tensor(len(rois)), shown
+
+
+class Classification(nn.Module):
+    """Prediction distillation of the class scores, two-stage pairs (supplement D's loss)."""
+
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
+        super().__init__()
+
+    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        loss = prediction_distillation(student.logits, teacher.logits)
+        return loss, loss.new_tensor(len(student.logits)), {}
+
+
+class Regression(nn.Module):
+    """Localisation distillation (supplement C, Table 5).
+
+    Args:
+        student, teacher: The pair.
+        class_aware: True: the regressions of all classes, weighed by the teacher's confidence
+            (CAReg). False: that of the ground-truth class alone, foreground boxes only (the 'N' of
+            Table 5; not to be confused with a regression that the classes share).
+
+    Raises:
+        ValueError: One of the pair shares its regression among the classes and the other does
+            not, or both do and it is not class_aware.
+    """
+
+    def __init__(
+        self, student: DetectorSpec, teacher: DetectorSpec, class_aware: bool = True
+    ) -> None:
+        super().__init__()
+        shapes = [1 if s.class_shared_regression else s.num_classes for s in (student, teacher)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "regression: expected both detectors to regress a box per class or both to share "
+                f"one, got deltas (N, {shapes[0]}, 4) from {student.name} and (N, {shapes[1]}, 4) "
+                f"from {teacher.name}; set reg_class_agnostic alike, or the weight to 0"
+            )
+        if shapes[0] == 1 and student.num_classes > 1 and not class_aware:
+            raise ValueError(
+                "regression: class_aware=False distils the ground-truth class's own regression, "
+                f"but {student.name} and {teacher.name} share one, deltas (N, 1, 4)"
+            )
+        self.class_aware = class_aware
+        # Differences are taken in common units and counted in those the student is trained in.
+        self.register_buffer("unit", torch.tensor(student.delta_stds), persistent=False)
+
+    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        deltas, target = student.deltas / self.unit, teacher.deltas.detach() / self.unit
+        if self.class_aware:
+            confidence = teacher.logits.detach().float().softmax(1)[:, :-1]
+            loss = class_aware_regression(deltas, target, confidence)
+            return loss, loss.new_tensor(len(deltas)), {}
+        if student.labels is None:
+            raise ValueError("regression: class_aware=False needs the labels of the boxes")
+        loss = ground_truth_class_regression(deltas, target, student.labels)
+        foreground = (student.labels < student.logits.shape[1] - 1).sum()
+        return loss, foreground.to(loss.dtype), {}
+
+
+COMPONENTS: dict[str, type[nn.Module]] = {
+    "contrastive": Contrastive,
+    "imitation": Imitation,
+    "classification": Classification,
+    "regression": Regression,
+}
+
+
+class Objective(nn.Module):
+    """The weighted sum of distillation components: L_feat + L_ckd + L_cls + L_reg.
+
+    Args:
+        student, teacher: Shapes of the pair.
+        components: Settings by name (`COMPONENTS`), each with a 'weight'. One of weight 0 is not
+            built.
+
+    Raises:
+        ValueError: An unknown component or setting, a weight that is missing, negative or not
+            finite, or a pair that a component cannot serve; the message names both.
+    """
+
+    def __init__(
+        self,
+        student: DetectorSpec,
+        teacher: DetectorSpec,
+        components: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        super().__init__()
+        if student.num_classes != teacher.num_classes:
+            raise ValueError(
+                f"expected a pair with the same classes, got logits (N, {student.num_classes + 1}) "
+                f"from {student.name} and (N, {teacher.num_classes + 1}) from {teacher.name}"
+            )
+        self.weights = active_weights(components)
+        self.components = nn.ModuleDict()
+        for name in self.weights:
+            settings = {k: v for k, v in components[name].items() if k != "weight"}
+            try:
+                self.components[name] = COMPONENTS[name](student, teacher, **settings)
+            except TypeError as error:
+                raise ValueError(f"distillation component {name!r}: {error}") from error
+
+    def forward(self, student: DetectorView, teacher: DetectorView) -> dict[str, Tensor]:
+        """Weighted losses as 'kd_NAME_loss', diagnostics as 'kd_NAME_...' (never with 'loss')."""
+        losses, counts, shown = [], [], {}
+        for name, component in self.components.items():
+            loss, count, extra = component(student, teacher)
+            losses.append(self.weights[name] * loss)
+            counts.append(count)
+            shown.update({f"kd_{name}_{key}": value for key, value in extra.items()})
+        scales = share_of_union(torch.stack(counts))
+        result = {
+            f"kd_{name}_loss": loss * scale
+            for name, loss, scale in zip(self.components, losses, scales, strict=True)
+        }
+        return result | shown
+
+
+def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The weights above 0, by component; checks names and weights."""
+    weights = {}
+    for name, settings in components.items():
+        if name not in COMPONENTS:
+            raise ValueError(
+                f"expected distillation components among {sorted(COMPONENTS)}, got {name!r}"
+            )
+        weight = settings.get("weight")
+        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise ValueError(
+                f"distillation component {name!r}: expected a finite weight >= 0, got {weight!r}"
+            )
+        if weight:
+            weights[name] = float(weight)
+    return weights
+
+
+def share_of_union(counts: Tensor) -> Tensor:
+    """What makes DDP's average of per-rank means the mean over the union: N_rank * world / N."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return torch.ones_like(counts)
+    total = counts.clone()
+    dist.all_reduce(total)
+    return counts * dist.get_world_size() / total.clamp(min=1)
+
+
+def first_of_each_image(rois: Tensor, count: int) -> Tensor:
+    """Indices of the first `count` boxes of every image of rois (N, 5), in their order."""
+    same = rois[:, 0] == rois[:, 0, None]
+    place = same.tril(-1).sum(1)
+    return (place < count).nonzero().squeeze(1)
+
+
+def _projection(kind: str, inputs: int, dim: int) -> nn.Module:
+    if kind == "linear":
+        return nn.Linear(inputs, dim)
+    if kind == "nonlinear":
+        return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(inplace=True), nn.Linear(inputs, dim))
+    raise ValueError(f"projection: expected 'linear' or 'nonlinear', got {kind!r}")

@@ -1,0 +1,62 @@
+"""What distillation needs to know of a detector: its shapes at build time, its features at a step.
+
+Both are plain data. An adapter (`gdetkd.detectors`) fills them from an MMDetection model; they can
+as well be filled by hand from any other detector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """The shapes of a detector that a pair must agree on, known before its first step.
+
+    Attributes:
+        name: How messages call it.
+        num_classes: Object classes C; logits have C + 1 columns, the background last.
+        channels: Width of the pyramid levels that boxes are pooled from.
+        strides: Stride of each of those levels, image pixels a cell.
+        pooled_size: Bins (h, w) of a pooled box.
+        representation_dim: Width of the representation just before the prediction layer.
+        class_shared_regression: One regression for all classes (MMDetection's
+            `reg_class_agnostic`) instead of one a class.
+        delta_stds: The standard deviations (4,) by which the head divides its regression targets.
+    """
+
+    name: str
+    num_classes: int
+    channels: int
+    strides: tuple[float, ...]
+    pooled_size: tuple[int, int]
+    representation_dim: int
+    class_shared_regression: bool
+    delta_stds: tuple[float, float, float, float]
+
+
+@dataclass
+class DetectorView:
+    """What a detector makes of a set of boxes at one step.
+
+    Attributes:
+        rois: (N, 5) [image, x1, y1, x2, y2], pixels of the batch as the student sees it.
+        pyramid: One (B, C, H, W) a level that boxes are pooled from.
+        pooled: (N, C, h, w), each box pooled from the level that the detector itself assigns.
+        representation: (N, D), the input of the classification layer.
+        logits: (N, classes + 1), background last.
+        deltas: (N, classes, 4), or (N, 1, 4) if shared by the classes: (dx, dy, dw, dh) with the
+            head's own normalisation taken out, so that two detectors' can be compared.
+        labels: (N,) in [0, C], C = background: the ground-truth class that training assigned to
+            each box; None when not known.
+    """
+
+    rois: Tensor
+    pyramid: tuple[Tensor, ...]
+    pooled: Tensor | None
+    representation: Tensor
+    logits: Tensor
+    deltas: Tensor
+    labels: Tensor | None = None
