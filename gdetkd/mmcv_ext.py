@@ -63,7 +63,9 @@ def _kernel_dtype(*tensors: Tensor) -> torch.dtype:
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
     """Greedy suppression of boxes (N, 4) that overlap a better one by more than the threshold.
 
-    A width is x2 - x1 + offset. Returns the indices of those that stay, int64, by falling score.
+    A width is x2 - x1 + offset. Returns the indices of those that stay, int64, by falling score; of
+    equal scores the first counts as better (MMCV leaves it to torch's sort, which need not be
+    stable).
     """
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     # Growing every box by `offset` gives the intersections and areas of widths x2 - x1 + offset.
@@ -100,7 +102,7 @@ def softnms(
         else:
             reduced = torch.zeros_like(overlap) if method == 0 else 1 - overlap
             weight = torch.where(overlap >= iou_threshold, reduced, torch.ones_like(overlap))
-        # Two boxes without area have IoU 0 / 0; they do not overlap.
+        # Two boxes without area have IoU 0 / 0: they do not overlap. (MMCV's scores become NaN.)
         current = current * weight.nan_to_num(nan=1.0)
         order = _drop(current < min_score)
         left, current = left[order], current[order]

@@ -128,6 +128,9 @@ def test_nms_keeps_a_box_whose_overlap_equals_the_threshold(device: str) -> None
 def test_nms_prefers_the_first_of_equal_scores() -> None:
     boxes = torch.tensor([[0.0, 0, 9, 10], [0, 0, 10, 10], [20, 0, 30, 10]])
     assert nms(boxes, torch.full((3,), 0.5), 0.5)[1].tolist() == [0, 2]
+    # Torch's quick sort shuffles equal values from about twenty on.
+    apart = torch.arange(200.0)[:, None] * 10 + torch.tensor([0.0, 0, 5, 5])
+    assert nms(apart, torch.full((200,), 0.5), 0.5)[1].tolist() == list(range(200))
 
 
 @on_devices
