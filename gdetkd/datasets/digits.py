@@ -181,8 +181,8 @@ SIDES = (12, 13, 14, 16, 18, 20, 22, 24, 27, 30, 33, 37, 41, 46, 51, 57, 64, 72)
 def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
     """Blend the digits into a crop of a photograph: (128, 128, 3) uint8 BGR.
 
-    Opacity and ink are drawn so that a digit differs from what is under it by 45 to 140 grey
-    levels at full ink, then noise of 4 to 20 levels is added: low contrast is the difficulty.
+    Opacity and ink are drawn so that a digit differs from the mean of what is under it by 52 to
+    160 grey levels at full ink, then noise of 3 to 14 levels (one sigma) is added.
     """
     random = _generator(seed, split, index, 1)
     photo = photos[int(random.integers(len(photos)))]
@@ -197,13 +197,15 @@ def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
         alpha = ink.astype(np.float32)[..., None] / 255
         under = image[y : y + h, x : x + w]
         mean = under.mean((0, 1))
-        contrast = random.uniform(45, 140)
-        # Towards the side of the grey axis that has room, with a tint of its own.
-        sign = 1 if mean.mean() + contrast * random.uniform(-0.5, 1) < 150 else -1
+        contrast = random.uniform(70, 160)
+        # Lighter or darker as there is room: a clipped colour would hide the digit.
+        lighter, darker = 255 - mean.mean() >= contrast, mean.mean() >= contrast
+        coin = random.random() < 0.5
+        sign = 1 if (lighter and (coin or not darker)) or mean.mean() < 64 else -1
         colour = mean + sign * contrast + random.uniform(-30, 30, 3)
-        opacity = random.uniform(0.6, 1.0)
+        opacity = random.uniform(0.75, 1.0)
         image[y : y + h, x : x + w] = under + opacity * alpha * (colour - under)
-    image += random.normal(0, random.uniform(4, 20), image.shape)
+    image += random.normal(0, random.uniform(3, 14), image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 

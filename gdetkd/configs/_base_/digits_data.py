@@ -12,6 +12,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(128, 128), keep_ratio=True),  # for the scale factor, which is 1
     dict(type="LoadAnnotations", with_bbox=True),
     dict(
         type="PackDetInputs",

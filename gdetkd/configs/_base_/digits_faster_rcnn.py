@@ -89,7 +89,7 @@ model = dict(
                 ignore_iof_thr=-1,
             ),
             sampler=dict(
-                type="RandomSampler", num=64, pos_fraction=0.25, neg_pos_ub=-1,
+                type="RandomSampler", num=48, pos_fraction=0.33, neg_pos_ub=-1,
                 add_gt_as_proposals=True,
             ),
             pos_weight=-1,

@@ -4,7 +4,7 @@ default_scope = "mmdet"
 max_steps = 1000
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4),
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4, fused=True),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [

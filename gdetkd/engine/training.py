@@ -1,0 +1,161 @@
+"""Train and test from a config: what the command line, the demo and the tables all call."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+import gdetkd.detectors  # noqa: F401  (registers DistilledDetector)
+import gdetkd.engine.hooks  # noqa: F401  (registers its hooks)
+from gdetkd.engine.checkpoints import read_checkpoint, student_state
+from gdetkd.engine.locations import find_config
+
+
+def load_config(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    work_dir: str | os.PathLike | None = None,
+    seed: int | None = None,
+    amp: bool = False,
+) -> Config:
+    """Read a config and apply what the command line says of it.
+
+    Args:
+        name: A file, `gdetkd::digits/NAME.py` or `mmdet::NAME`.
+        options: Values by dotted key, as MMDetection's `--cfg-options`.
+        work_dir: Where the run writes; `work_dirs/CONFIG` by default.
+        seed: Seed of the run, in place of the config's.
+        amp: Mixed precision (GPU only).
+    """
+    config = Config.fromfile(find_config(name))
+    if options:
+        config.merge_from_dict(dict(options))
+    if work_dir is not None:
+        config.work_dir = str(work_dir)
+    elif config.get("work_dir") is None:
+        config.work_dir = str(Path("work_dirs") / Path(name.split("::")[-1]).stem)
+    if seed is not None:
+        config.randomness = dict(config.get("randomness") or {}, seed=seed)
+    if amp:
+        config.optim_wrapper.type = "AmpOptimWrapper"
+        config.optim_wrapper.setdefault("loss_scale", "dynamic")
+    # MMEngine's checkpoints are pickles with code in their meta: read them as data.
+    hooks = list(config.get("custom_hooks") or [])
+    if not any(hook["type"] == "SafeCheckpointHook" for hook in hooks):
+        config.custom_hooks = [dict(type="SafeCheckpointHook"), *hooks]
+    return config
+
+
+def train(config: Config, resume: bool | str = False) -> Runner:
+    """Train as the config says and give the runner back; `final_metrics` reads its validation.
+
+    Args:
+        config: As `load_config` gives it.
+        resume: True: from the last checkpoint in the work dir, if any. A path: from that file.
+    """
+    limit_threads()
+    config.resume = bool(resume)
+    if isinstance(resume, str):
+        config.load_from = resume
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def final_metrics(runner: Runner) -> dict[str, float]:
+    """The last validation's metrics, and the mean of each loss over the last 50 steps."""
+    scalars = runner.message_hub.log_scalars
+    metrics = {
+        name.removeprefix("val/"): float(history.current())
+        for name, history in scalars.items()
+        if name.startswith("val/") and "time" not in name
+    }
+    losses = {
+        name.removeprefix("train/"): float(history.mean(50))
+        for name, history in scalars.items()
+        if name.startswith("train/") and ("loss" in name or name.endswith("share"))
+    }
+    return metrics | losses
+
+
+def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str, float]:
+    """Evaluate the detector that a checkpoint holds; of a distilled one, the student alone.
+
+    Args:
+        config: The config of the run, or the plain student's.
+        checkpoint: Any checkpoint of either; its weights must fit the (student's) config exactly.
+        split: Evaluate this split of the same data set instead: the annotation file and the image
+            folder of the test set have their split's name replaced.
+
+    Raises:
+        CheckpointError: The file is no checkpoint.
+        ValueError: Its weights do not fit the config.
+    """
+    limit_threads()
+    state, _ = student_state(read_checkpoint(checkpoint))
+    config = plain_student(config)
+    if split is not None:
+        _use_split(config, split)
+    for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
+        config.pop(key, None)
+    for key in ("val_dataloader", "val_cfg", "val_evaluator"):
+        config.pop(key, None)
+    config.load_from, config.resume = None, False
+    runner = Runner.from_cfg(config)
+    load_strictly(runner.model, state, checkpoint)
+    return {key: float(value) for key, value in runner.test().items()}
+
+
+def plain_student(config: Config) -> Config:
+    """A copy of the config with the student alone as its model."""
+    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    if config.model.type == "DistilledDetector":
+        config.model = ConfigDict(config.model.student)
+        config.custom_hooks = [
+            hook for hook in config.get("custom_hooks", []) if hook["type"] != "DistillationHook"
+        ]
+    return config
+
+
+def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
+    """Load weights; raise ValueError with the first differences if any key or shape differs."""
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise ValueError(
+            f"the weights of {where} do not fit the config ({'; '.join(lines[:3])}). Give the "
+            "config that the checkpoint was trained with, or the plain student's"
+        ) from error
+
+
+def limit_threads() -> None:
+    """At most two threads, fewer if OMP_NUM_THREADS says so; none for OpenCV: they only compete."""
+    warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
+    if not torch.cuda.is_available():
+        torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS") or 2)))
+    cv2.setNumThreads(0)
+
+
+def _use_split(config: Config, split: str) -> None:
+    dataset = config.test_dataloader.dataset
+    old = Path(dataset.ann_file).stem
+    if old != Path(dataset.data_prefix.img).name:
+        raise ValueError(
+            f"--split: expected a data set laid out as SPLIT/ and annotations/SPLIT.json, got "
+            f"{dataset.ann_file} and {dataset.data_prefix.img}; edit test_dataloader instead"
+        )
+    dataset.ann_file = dataset.ann_file.replace(f"{old}.json", f"{split}.json")
+    dataset.data_prefix.img = f"{split}/"
+    config.test_evaluator.ann_file = config.test_evaluator.ann_file.replace(
+        f"{old}.json", f"{split}.json"
+    )
