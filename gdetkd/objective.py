@@ -298,5 +298,7 @@ def _projection(kind: str, inputs: int, dim: int) -> nn.Module:
     if kind == "linear":
         return nn.Linear(inputs, dim)
     if kind == "nonlinear":
-        return nn.Sequential(nn.Linear(inputs, inputs), nn.ReLU(inplace=True), nn.Linear(inputs, dim))
+        return nn.Sequential(
+            nn.Linear(inputs, inputs), nn.ReLU(inplace=True), nn.Linear(inputs, dim)
+        )
     raise ValueError(f"projection: expected 'linear' or 'nonlinear', got {kind!r}")

@@ -85,7 +85,9 @@ def roi_align_backward(
     spread = grad.transpose(1, 2).flatten(1, 2) @ columns
     spread = spread.view(-1, channels * width)
     counts = torch.bincount(image, minlength=batch) * grad.shape[2]
-    runs = zip(rows.flatten(0, 1).split(counts.tolist()), spread.split(counts.tolist()), strict=True)
+    runs = zip(
+        rows.flatten(0, 1).split(counts.tolist()), spread.split(counts.tolist()), strict=True
+    )
     result = grad.new_empty(shape)
     for index, (weights, values) in enumerate(runs):
         result[index] = (weights.T @ values).view(height, channels, width).transpose(0, 1)

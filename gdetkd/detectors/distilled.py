@@ -20,7 +20,7 @@ from gdetkd.engine.locations import find_checkpoint, find_config
 from gdetkd.objective import Objective, active_weights
 
 
-class NonFiniteLossError(RuntimeError):
+class NonFiniteLossError(FloatingPointError):
     """A loss is NaN or infinite; the message names every such loss."""
 
 

@@ -1,7 +1,8 @@
-"""What a distillation run does besides stepping: check its teacher, keep a student, stop in time."""
+"""What a distillation run does besides stepping: check its teacher, keep a student, show progress."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
+from tqdm import tqdm
 
 from gdetkd.detectors.distilled import DistilledDetector
 from gdetkd.engine.checkpoints import export_student
@@ -118,3 +120,28 @@ def _keep(runner: Any) -> str:
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
+
+
+@HOOKS.register_module()
+class ProgressHook(Hook):
+    """Progress with ETA: a bar on a terminal, a line every twenty seconds elsewhere."""
+
+    def before_train(self, runner: Any) -> None:
+        self._bar = tqdm(
+            total=runner.max_iters,
+            initial=runner.iter,
+            unit="step",
+            mininterval=0.5 if sys.stderr.isatty() else 20,
+            dynamic_ncols=sys.stderr.isatty(),
+        )
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if outputs is not None and (batch_idx + 1) % 10 == 0:
+            self._bar.set_postfix(loss=f"{float(outputs['loss']):.2f}", refresh=False)
+        self._bar.update()
+
+    def before_val(self, runner: Any) -> None:
+        self._bar.clear()
+
+    def after_train(self, runner: Any) -> None:
+        self._bar.close()

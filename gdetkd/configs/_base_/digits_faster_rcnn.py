@@ -28,9 +28,7 @@ model = dict(
         anchor_generator=dict(
             type="AnchorGenerator", scales=[4], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32]
         ),
-        bbox_coder=dict(
-            type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4
-        ),
+        bbox_coder=dict(type="DeltaXYWHBBoxCoder", target_means=[0.0] * 4, target_stds=[1.0] * 4),
         loss_cls=dict(type="CrossEntropyLoss", use_sigmoid=True, loss_weight=1.0),
         loss_bbox=dict(type="L1Loss", loss_weight=1.0),
     ),
@@ -69,7 +67,10 @@ model = dict(
                 ignore_iof_thr=-1,
             ),
             sampler=dict(
-                type="RandomSampler", num=128, pos_fraction=0.5, neg_pos_ub=-1,
+                type="RandomSampler",
+                num=128,
+                pos_fraction=0.5,
+                neg_pos_ub=-1,
                 add_gt_as_proposals=False,
             ),
             allowed_border=-1,
@@ -89,7 +90,10 @@ model = dict(
                 ignore_iof_thr=-1,
             ),
             sampler=dict(
-                type="RandomSampler", num=48, pos_fraction=0.33, neg_pos_ub=-1,
+                type="RandomSampler",
+                num=48,
+                pos_fraction=0.33,
+                neg_pos_ub=-1,
                 add_gt_as_proposals=True,
             ),
             pos_weight=-1,
@@ -100,8 +104,6 @@ model = dict(
         rpn=dict(
             nms_pre=200, max_per_img=100, nms=dict(type="nms", iou_threshold=0.7), min_bbox_size=0
         ),
-        rcnn=dict(
-            score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=50
-        ),
+        rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=50),
     ),
 )

@@ -1,0 +1,248 @@
+"""The command `gdetkd`."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gdetkd import __version__
+
+# Libraries are imported inside the commands: `gdetkd --help` answers at once.
+DATA_ROOT = "data/digits"
+
+
+class ConfigOption(click.ParamType):
+    """KEY=VALUE; a value that is a Python literal becomes that, any other stays text."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value, param, ctx):
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            self.fail(f"expected KEY=VALUE, got {value!r}", param, ctx)
+        try:
+            return key, ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return key, text
+
+
+def cfg_options(function):
+    """The option by which a command overrides values of its config."""
+    return click.option(
+        "--cfg-options", "options", multiple=True, type=ConfigOption(),
+        help="Override a value of the config by its dotted key; may be given several times.",
+    )(function)  # fmt: skip
+
+
+@click.group(context_settings=dict(help_option_names=["-h", "--help"]))
+@click.version_option(__version__, prog_name="gdetkd")
+def cli() -> None:
+    """G-DetKD: knowledge distillation for MMDetection's detectors."""
+
+
+@cli.command()
+@click.option("--steps", default=500, show_default=True, help="Steps of either student.")
+@click.option("--seed", default=0, show_default=True, help="Seed of both runs.")
+@click.option("--data-root", default=DATA_ROOT, show_default=True, help="Folder of the benchmark.")
+@click.option("--work-dir", default="work_dirs/demo", show_default=True, type=click.Path())
+def demo(steps: int, seed: int, data_root: str, work_dir: str) -> None:
+    """Train a baseline and a distilled student, and compare them with their teacher.
+
+    Makes the embedded benchmark first if need be. About ten minutes on two cores.
+    """
+    from gdetkd.demo import run_demo
+
+    write_digits(data_root, seed=0)
+    click.echo(
+        "Teacher: a Faster R-CNN, ResNet-34, trained beforehand and shipped with the package.\n"
+        "Student: a Faster R-CNN, ResNet-18, a quarter of the teacher's width, from scratch."
+    )
+    rows, picture = run_demo(Path(work_dir), steps, data_root, seed, click.echo)
+    table = Table(title=f"digits val, {steps} steps, seed {seed}")
+    for column in ("detector", *rows[0].metrics, "gap closed", "minutes"):
+        table.add_column(column, justify="left" if column == "detector" else "right")
+    for row in rows:
+        table.add_row(
+            row.name,
+            *(f"{value:.3f}" for value in row.metrics.values()),
+            "" if row.gap is None else f"{row.gap:.0%}",
+            "" if row.seconds is None else f"{row.seconds / 60:.1f}",
+        )
+    Console().print(table)
+    recorded = recorded_result()
+    if recorded:
+        click.echo(recorded)
+    click.echo(f"Picture: {picture}\nStudents: {work_dir}/*/iter_{steps}*.pth")
+
+
+@cli.group()
+def data() -> None:
+    """Build or verify a data set."""
+
+
+@data.command()
+@click.option("--root", default=DATA_ROOT, show_default=True, type=click.Path())
+@click.option("--seed", default=0, show_default=True, help="Seed of every draw.")
+def digits(root: str, seed: int) -> None:
+    """Write the embedded benchmark: images, COCO JSON, manifest and contact sheet."""
+    manifest = write_digits(root, seed)
+    table = Table(title=f"digits in {root}")
+    for column in ("split", "images", "objects", *manifest["objects"]["train"]):
+        table.add_column(column, justify="right")
+    for split, counts in manifest["objects"].items():
+        numbers = [manifest["images"][split], sum(counts.values()), *counts.values()]
+        table.add_row(split, *map(str, numbers))
+    Console().print(table)
+    click.echo(f"Look at {Path(root) / 'contact_sheet.png'}")
+
+
+@cli.command()
+@click.argument("config")
+@click.option("--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG.")
+@click.option("--seed", type=int, help="In place of the config's.")
+@click.option(
+    "--resume", is_flag=False, flag_value="last",
+    help="From the last checkpoint in the work dir, or from the file given.",
+)  # fmt: skip
+@click.option("--amp", is_flag=True, help="Mixed precision (GPU).")
+@cfg_options
+def train(config, work_dir, seed, resume, amp, options) -> None:
+    """Train CONFIG: a file, gdetkd::digits/NAME.py or mmdet::NAME."""
+    from gdetkd.engine.training import load_config
+    from gdetkd.engine.training import train as run
+
+    loaded = load_config(config, dict(options), work_dir=work_dir, seed=seed, amp=amp)
+    need_digits(loaded)
+    run(loaded, resume=True if resume == "last" else resume or False)
+    click.echo(f"Checkpoints and logs: {loaded.work_dir}")
+
+
+@cli.command()
+@click.argument("config")
+@click.argument("checkpoint")
+@click.option("--split", help="Another split than the config's, e.g. test.")
+@click.option("--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG.")
+@cfg_options
+def test(config, checkpoint, split, work_dir, options) -> None:
+    """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""
+    from gdetkd.engine.locations import find_checkpoint
+    from gdetkd.engine.training import load_config
+    from gdetkd.engine.training import test as run
+
+    loaded = load_config(config, dict(options), work_dir=work_dir)
+    need_digits(loaded)
+    metrics = run(loaded, find_checkpoint(checkpoint), split)
+    table = Table(title=f"{Path(checkpoint).name} on {split or 'the test set of its config'}")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.3f}" if value >= 0 else "no such objects")
+    Console().print(table)
+
+
+@cli.command()
+@click.argument("checkpoint")
+@click.argument("out")
+@click.option("--half", is_flag=True, help="Store the weights in fp16.")
+def export(checkpoint: str, out: str, half: bool) -> None:
+    """Write the student of CHECKPOINT alone to OUT, for MMDetection's init_detector."""
+    from gdetkd.engine.checkpoints import export_student
+
+    which = export_student(checkpoint, out, half=half)
+    size = Path(out).stat().st_size / 1e6
+    click.echo(f"{out}: the student's weights ({which}), {size:.1f} MB")
+
+
+@cli.command()
+@click.argument("name", type=click.Choice(["main"]))
+@click.option("--seeds", type=int, help="Seeds of every row; by default each row's own number.")
+@click.option("--jobs", default=1, show_default=True, help="Runs at a time.")
+@click.option("--only", multiple=True, help="Only this experiment; may be given several times.")
+@click.option("--plan", is_flag=True, help="Say what is missing and run nothing.")
+@click.option("--results", default="results/digits", show_default=True, type=click.Path())
+def reproduce(name, seeds, jobs, only, plan, results) -> None:
+    """Run what is missing of a table on digits, record it and render the table."""
+    from gdetkd.reproduce.experiments import EXPERIMENTS, MAIN
+    from gdetkd.reproduce.runs import missing, run_missing
+    from gdetkd.reproduce.tables import write_tables
+
+    unknown = sorted(set(only) - set(EXPERIMENTS))
+    if unknown:
+        raise ValueError(f"--only: expected some of {sorted(EXPERIMENTS)}, got {unknown}")
+    chosen = [experiment for experiment in MAIN if not only or experiment.name in only]
+    path = Path(results) / f"{name}.jsonl"
+    if plan:
+        for experiment, seed in missing(chosen, path, seeds):
+            click.echo(f"{experiment.name}, seed {seed}: {experiment.label}")
+        return
+    write_digits(DATA_ROOT, seed=0)
+    failed = run_missing(chosen, path, seeds=seeds, jobs=jobs, report=click.echo)
+    write_tables(path)
+    if failed:
+        raise click.ClickException(f"{failed} runs failed")
+
+
+@cli.command()
+def doctor() -> None:
+    """Say what is installed, what is missing and what to do about it."""
+    from gdetkd.engine.doctor import examine
+
+    findings = examine(DATA_ROOT)
+    table = Table(show_lines=False)
+    for column in ("", "what", "found", "what to do"):
+        table.add_column(column)
+    for finding in findings:
+        mark = "[green]ok[/]" if finding.fine else "[red]no[/]"
+        table.add_row(mark, finding.what, finding.found, finding.remedy)
+    Console().print(table)
+    if not all(finding.fine or finding.optional for finding in findings):
+        sys.exit(1)
+
+
+def write_digits(root: str, seed: int) -> dict:
+    """Write the benchmark if it is not there, with a progress bar."""
+    from tqdm import tqdm
+
+    from gdetkd.datasets.digits import build_digits
+
+    return build_digits(
+        root, seed, progress=lambda items, text: tqdm(items, desc=text, leave=False)
+    )
+
+
+def need_digits(config) -> None:
+    """Write the embedded benchmark where a config reads it and it is not there yet."""
+    root = config.get("data_root", "")
+    if Path(root) == Path(DATA_ROOT):
+        write_digits(root, seed=0)
+
+
+def recorded_result() -> str | None:
+    """The committed full-schedule result, in a sentence; None where there is no record."""
+    from gdetkd.reproduce.tables import headline
+
+    return headline()
+
+
+def main() -> None:
+    """Run the command; what went wrong with the input is said in a sentence, without traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (ValueError, OSError, FloatingPointError) as error:
+        click.echo(f"gdetkd: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""The demo: a baseline and a distilled student from the same seed, compared with their teacher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from gdetkd.engine.training import final_metrics, load_config, train
+from gdetkd.reproduce.experiments import DISTILLED, PLAIN, steps
+from gdetkd.viz import compare_detectors
+
+METRICS = {"AP": "bbox_mAP", "AP50": "bbox_mAP_50", "APs": "bbox_mAP_s", "APm": "bbox_mAP_m"}
+
+
+@dataclass
+class Row:
+    """One detector of the demo: its metrics in [0, 1] and how long it trained, seconds."""
+
+    name: str
+    metrics: dict[str, float]
+    seconds: float | None
+    gap: float | None = None
+
+
+def run_demo(
+    work_dir: Path, count: int, data_root: str, seed: int, say: Callable[[str], None]
+) -> tuple[list[Row], Path]:
+    """Train both students for `count` steps; give the table's rows and the picture's path."""
+    rows, runners = [], {}
+    for name, label, config in (("baseline", "baseline student", PLAIN),
+                                ("distilled", "distilled student", DISTILLED)):  # fmt: skip
+        say(f"\nTraining the {label}: {count} steps ...")
+        began = time.time()
+        runner = train(demo_config(config, work_dir / name, count, data_root, seed))
+        rows.append(Row(label, _metrics(final_metrics(runner)), time.time() - began))
+        runners[label] = runner
+    distilled = runners["distilled student"]
+    measured = distilled.message_hub.get_info("teacher")
+    teacher = Row("teacher", _metrics(measured), None)
+    gap = teacher.metrics["AP"] - rows[0].metrics["AP"]
+    if gap > 0:
+        rows[1].gap = (rows[1].metrics["AP"] - rows[0].metrics["AP"]) / gap
+    detectors = {
+        "Baseline": runners["baseline student"].model,
+        "Distilled": distilled.model,
+        "Teacher": distilled.model.teacher,
+    }
+    picture = work_dir / "comparison.png"
+    draw(distilled, detectors, picture)
+    return [teacher, *rows], picture
+
+
+def demo_config(name: str, work_dir: Path, count: int, data_root: str, seed: int) -> Config:
+    """A digits config with a schedule of `count` steps, quiet but for a progress line."""
+    config = load_config(name, steps(count), work_dir=work_dir, seed=seed)
+    use_data(config, data_root)
+    config.log_level = "WARNING"
+    config.default_hooks.checkpoint.interval = count
+    config.custom_hooks = [*config.custom_hooks, dict(type="ProgressHook")]
+    return config
+
+
+def use_data(config: Config, root: str) -> None:
+    """Point a digits config at the benchmark in another folder."""
+    root = str(Path(root)) + "/"
+    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        config[key].dataset.data_root = root
+    for key in ("val_evaluator", "test_evaluator"):
+        config[key].ann_file = root + "annotations/" + Path(config[key].ann_file).name
+
+
+def draw(runner: Runner, detectors: dict[str, torch.nn.Module], path: Path, count: int = 6) -> None:
+    """Save a picture of the detectors on the first validation images."""
+    dataset = runner.val_loop.dataloader.dataset
+    images, truth = [], []
+    found: dict[str, list] = {name: [] for name in detectors}
+    for index in range(min(count, len(dataset))):
+        item = dataset[index]
+        images.append(cv2.cvtColor(cv2.imread(item["data_samples"].img_path), cv2.COLOR_BGR2RGB))
+        objects = item["data_samples"].gt_instances
+        boxes = objects.bboxes.tensor.numpy()
+        truth.append((boxes, objects.labels.numpy(), np.ones(len(boxes))))
+        for name, model in detectors.items():
+            model.eval()
+            batch = dict(inputs=[item["inputs"]], data_samples=[item["data_samples"]])
+            with torch.no_grad():
+                found[name].append(_confident(model.test_step(batch)[0].pred_instances))
+    figure = compare_detectors(images, truth, found, dataset.metainfo["classes"])
+    figure.savefig(path, dpi=110)
+
+
+def _confident(predicted, threshold: float = 0.5) -> tuple:
+    kept = predicted[predicted.scores >= threshold].cpu()
+    return kept.bboxes.numpy(), kept.labels.numpy(), kept.scores.numpy()
+
+
+def _metrics(found: dict[str, float]) -> dict[str, float]:
+    return {label: found[f"coco/{key}"] for label, key in METRICS.items()}

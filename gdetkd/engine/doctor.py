@@ -1,0 +1,89 @@
+"""What an installation has and lacks, with the remedy for each lack."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from packaging.version import Version
+
+from gdetkd.datasets.digits import verify_digits
+from gdetkd.engine.locations import find_checkpoint
+
+NEEDED = {
+    "torch": "2.6", "torchvision": "0.21", "mmdet": "3.3", "mmengine": "0.10.7",
+    "pycocotools": "2.0.7", "numpy": "1.26",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; `remedy` is what to do if it is not fine."""
+
+    what: str
+    found: str
+    fine: bool
+    remedy: str = ""
+    optional: bool = False
+
+
+def examine(data_root: str) -> list[Finding]:
+    """Look at Python, packages, operators, accelerator, shipped weights and the benchmark."""
+    fine = sys.version_info >= (3, 10)
+    remedy = "" if fine else "use Python 3.10 or later"
+    findings = [Finding("Python", platform.python_version(), fine, remedy)]
+    findings += [_package(name, least) for name, least in NEEDED.items()]
+    findings += [_setuptools(), _operators(), _accelerator(), _teacher(), _digits(data_root)]
+    return findings
+
+
+def _package(name: str, least: str) -> Finding:
+    try:
+        found = version(name)
+        importlib.import_module(name)
+    except (PackageNotFoundError, ImportError) as error:
+        return Finding(name, f"{error}", False, f"pip install '{name}>={least}'")
+    fine = Version(found) >= Version(least)
+    return Finding(name, found, fine, "" if fine else f"pip install '{name}>={least}'")
+
+
+def _setuptools() -> Finding:
+    found = version("setuptools")
+    fine = Version(found) < Version("81")
+    remedy = "" if fine else "pip install 'setuptools<81': mmengine needs it"
+    return Finding("setuptools", found, fine, remedy)
+
+
+def _operators() -> Finding:
+    try:
+        module = importlib.import_module("mmcv._ext")
+    except ImportError as error:
+        return Finding("mmcv operators", str(error), False, "pip install mmcv-lite==2.1.0")
+    ours = str(getattr(module, "__file__", "")).endswith("mmcv_ext.py")
+    return Finding("mmcv operators", "on torchvision's kernels" if ours else "compiled mmcv", True)
+
+
+def _accelerator() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        return Finding("accelerator", torch.cuda.get_device_name(), True)
+    remedy = "fine for digits; COCO wants GPUs"
+    return Finding("accelerator", "none, the CPU is used", False, remedy, optional=True)
+
+
+def _teacher() -> Finding:
+    try:
+        find_checkpoint("gdetkd::digits_faster_rcnn_r34.pth")
+    except FileNotFoundError as error:
+        return Finding("shipped teacher", str(error), False, "reinstall gdetkd")
+    return Finding("shipped teacher", "digits_faster_rcnn_r34.pth", True)
+
+
+def _digits(root: str) -> Finding:
+    if verify_digits(root):
+        return Finding("digits", f"complete, in {root}", True)
+    return Finding("digits", f"not in {root}", False, "gdetkd data digits", optional=True)

@@ -1,0 +1,1 @@
+"""Runs whose records stand under `results/`, and the tables made from them."""
