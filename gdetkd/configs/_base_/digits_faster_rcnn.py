@@ -34,13 +34,13 @@ model = dict(
     ),
     roi_head=dict(
         type="StandardRoIHead",
-        # finest_scale 10: boxes below 20 px from P2, below 40 from P3, below 80 from P4, then P5.
+        # Boxes below 48 px are pooled from P2, below 96 px from P3: 3 to 12 cells a side.
         bbox_roi_extractor=dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=2),
             out_channels=64,
             featmap_strides=[4, 8, 16, 32],
-            finest_scale=10,
+            finest_scale=24,
         ),
         bbox_head=dict(
             type="Shared2FCBBoxHead",
