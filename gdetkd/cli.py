@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import sys
 from pathlib import Path
 
@@ -185,6 +186,27 @@ def reproduce(name, seeds, jobs, only, plan, results) -> None:
     write_tables(path)
     if failed:
         raise click.ClickException(f"{failed} runs failed")
+
+
+@cli.command()
+@click.option("--repeats", default=15, show_default=True, help="Measured steps.")
+@click.option("--out", type=click.Path(), help="Record the figures in this JSON file.")
+def bench(repeats: int, out: str | None) -> None:
+    """Measure a distilled step beside its floor: plain step, teacher and pooling."""
+    from gdetkd.engine.bench import bench_step
+    from gdetkd.reproduce.records import environment
+
+    write_digits(DATA_ROOT, seed=0)
+    figures = bench_step(repeats)
+    table = Table(title=f"A step on digits, median of {repeats}")
+    table.add_column("what")
+    table.add_column("seconds", justify="right")
+    for name, value in figures.items():
+        table.add_row(name, f"{value:.3f}")
+    Console().print(table)
+    if out:
+        record = dict(figures, repeats=repeats, **environment())
+        Path(out).write_text(json.dumps(record, indent=2) + "\n")
 
 
 @cli.command()

@@ -128,10 +128,8 @@ class Imitation(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
-        rois, target = student.rois, teacher.pooled.detach()
-        if self.boxes_per_image is not None:
-            chosen = first_of_each_image(rois, self.boxes_per_image)
-            rois, target = rois[chosen], target[chosen]
+        chosen = self.chosen(student.rois)
+        rois, target = student.rois[chosen], teacher.pooled.detach()[chosen]
         levels = [
             roi_align(self.adapt(level), rois, self.size, 1 / stride, self.sampling_ratio)
             for level, stride in zip(student.pyramid, self.strides, strict=True)
@@ -142,6 +140,12 @@ class Imitation(nn.Module):
         shares = weights.detach().mean(0) if len(rois) else weights.new_zeros(len(levels))
         shown = {f"level_{i}_share": share for i, share in enumerate(shares)}
         return loss, loss.new_tensor(len(rois)), shown
+
+    def chosen(self, rois: Tensor) -> Tensor | slice:
+        """Which of the boxes (N, 5) are imitated."""
+        if self.boxes_per_image is None:
+            return slice(None)
+        return first_of_each_image(rois, self.boxes_per_image)
 
 
 class Classification(nn.Module):

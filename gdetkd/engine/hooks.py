@@ -1,4 +1,4 @@
-"""What a distillation run does besides stepping: check its teacher, keep a student, show progress."""
+"""What a distillation run does besides stepping: check the teacher, keep a student, progress."""
 
 from __future__ import annotations
 

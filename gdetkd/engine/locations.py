@@ -30,7 +30,7 @@ def find_config(name: str) -> str:
 
 
 def find_checkpoint(name: str) -> str:
-    """The path of a checkpoint: a file, `gdetkd::NAME.pth` (shipped) or a URL (kept, as torch does).
+    """The path of a checkpoint: a file, `gdetkd::NAME.pth` (shipped), or a URL (fetched and kept).
 
     Raises:
         FileNotFoundError: There is no such file, or the URL cannot be read.

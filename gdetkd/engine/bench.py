@@ -1,0 +1,93 @@
+"""What a distillation step costs, beside what it cannot do without, measured in one run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from gdetkd.engine.training import limit_threads, load_config, plain_student
+from gdetkd.pooling import roi_align
+from gdetkd.reproduce.experiments import DISTILLED
+
+
+def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
+    """Median seconds of a distilled step and of its floor, taken in turn on the same batches.
+
+    The floor is the plain student's step, the teacher's backbone and neck under `no_grad`, and one
+    RoIAlign with gradient a pyramid level over the boxes that imitation uses. CPU times are those
+    of the process, so that what else the machine does counts less.
+    """
+    limit_threads()
+    loaded = load_config(config, work_dir="work_dirs/bench")
+    loaded.log_level = "ERROR"
+    distilled, plain = _model(loaded), _model(plain_student(loaded))
+    loader = Runner.build_dataloader(loaded.train_dataloader, seed=0)
+    batches = iter(loader)
+    steps = {"distilled step": distilled, "plain step": plain}
+    optimizers = {
+        name: build_optim_wrapper(model, loaded.optim_wrapper) for name, model in steps.items()
+    }
+    times: dict[str, list[float]] = {}
+    for repeat in range(repeats + 3):
+        batch = next(batches)
+        for name, model in steps.items():
+            _take(times, name, partial(model.train_step, batch, optimizers[name]))
+        data = distilled.data_preprocessor(batch, True)
+        with torch.no_grad():
+            look = partial(distilled.teacher.extract_feat, data["inputs"])
+            _take(times, "teacher backbone and neck", look)
+        _take(times, "one RoIAlign a level", _pooling(distilled, data))
+        if repeat == 2:  # warm
+            times.clear()
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    floor = sum(value for name, value in medians.items() if name != "distilled step")
+    return medians | {"floor": floor, "distilled step / floor": medians["distilled step"] / floor}
+
+
+def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
+    """Pool the boxes of a batch from every level of the student, and back, without a loss."""
+    student = distilled.student
+    with torch.no_grad(), distilled._student_adapter.record() as recording:
+        student.loss(data["inputs"], data["data_samples"])
+        view = recording.view(data["data_samples"])
+    imitation = distilled.objective.components["imitation"]
+    rois = view.rois[imitation.chosen(view.rois)]
+    levels = [level.detach().requires_grad_() for level in view.pyramid]
+
+    def run() -> None:
+        for level, stride in zip(levels, imitation.strides, strict=True):
+            ratio = imitation.sampling_ratio
+            roi_align(level, rois, imitation.size, 1 / stride, ratio).sum().backward()
+
+    return run
+
+
+def _model(config: Config) -> nn.Module:
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return model.train()
+
+
+def _take(times: dict[str, list[float]], name: str, function: Callable) -> None:
+    clock = time.process_time
+    if torch.cuda.is_available():
+        clock = time.perf_counter
+        torch.cuda.synchronize()
+    start = clock()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    times.setdefault(name, []).append(clock() - start)
