@@ -45,7 +45,9 @@ def run_missing(
     interrupted is run again from its start.
     """
     waiting, running, failed = missing(experiments, path, seeds), [], 0
-    threads = max(1, min(2, (os.cpu_count() or 1) // jobs))
+    threads = int(
+        os.environ.get("OMP_NUM_THREADS") or max(1, min(2, (os.cpu_count() or 1) // jobs))
+    )
     total, done, began = len(waiting), 0, time.time()
     report(f"{total} runs to do, {jobs} at a time, {threads} thread(s) each")
     while waiting or running:
