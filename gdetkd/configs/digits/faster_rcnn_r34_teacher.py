@@ -1,9 +1,12 @@
+# The shipped teacher of digits. Made again by `gdetkd reproduce teacher`: 24 minutes on one core.
 _base_ = "./faster_rcnn_r18.py"
 max_steps = 3000
 model = dict(
     backbone=dict(depth=34, base_channels=32),
     neck=dict(in_channels=[32, 64, 128, 256]),
 )
+# The student's tuning must not move its teacher.
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_iters=max_steps, val_interval=1000)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=100),
