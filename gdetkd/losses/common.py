@@ -5,6 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+GPU_BLOCK_BYTES = 16 << 20  # few and large kernels
+
+
+def block_length(like: Tensor, width: int, cpu_bytes: int) -> int:
+    """How many rows of ``width`` numbers to hold at once; a CPU is fastest in its cache."""
+    budget = cpu_bytes if like.device.type == "cpu" else GPU_BLOCK_BYTES
+    return max(1, budget // (width * like.element_size()))
+
 
 def full_precision(*tensors: Tensor) -> torch.dtype:
     """The dtype to compute in: float32, or float64 where an input is."""

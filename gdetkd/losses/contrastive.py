@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gdetkd.losses.common import (
+    block_length,
     check_differentiated_once,
     check_shape,
     check_temperature,
@@ -18,12 +19,11 @@ from gdetkd.losses.common import (
 
 __all__ = ["contrastive_loss"]
 
-# The similarities exist one block at a time. A block that fits a CPU core's cache is fast there;
-# a GPU wants few and large kernels.
-BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 32 << 20}
+CPU_BLOCK_BYTES = 4 << 20  # of similarities at a time
 SMALLEST_NORM = 1e-8
 
 
+@torch.compiler.disable  # a loop whose length follows N and K: compiled anew for every size
 def contrastive_loss(
     queries: Tensor,
     keys: Tensor,
@@ -41,7 +41,8 @@ def contrastive_loss(
     stands in the denominator too.
 
     The N x (M + K) similarities never exist at once, forward or backward: gradients are formed
-    block by block in the forward pass, so the queue may change before ``backward``.
+    block by block in the forward pass, so the queue may change before ``backward``. Inside
+    ``torch.compile`` it is a graph break and runs as it is.
 
     Args:
         queries: (N, D), the student's projected representations. Any length, zero included (a
@@ -86,7 +87,7 @@ class _DotProductContrast(torch.autograd.Function):
             torch.zeros_like(x) if wanted else None
             for x, wanted in zip((queries, keys), ctx.needs_input_grad[:2], strict=True)
         ]
-        height = _block_length(queries, len(keys))
+        height = block_length(queries, len(keys), CPU_BLOCK_BYTES)
         losses = [
             _contrast_rows(start, queries[start : start + height], keys, queue, ignore, *grads)
             for start in range(0, len(queries), height)
@@ -110,27 +111,26 @@ def _contrast_rows(start, queries, keys, queue, ignore, grad_queries, grad_keys)
         dense[:, : ignore.shape[1]].masked_fill_(ignore[rows], -torch.inf)
         positive.copy_(value)
 
-    # Softmax statistics, first over the keys, then continued over the queue: the largest logit,
-    # the sum of exponentials below it, and the sum of queue rows that these weigh.
-    top = dense.amax(1, keepdim=True)
-    total = (dense - top).exp_().sum(1, keepdim=True)
-    pulled = None if grad_queries is None else torch.zeros_like(queries)
+    # One softmax over keys and queue, its sums taken below a running maximum.
+    first_top = top = dense.amax(1, keepdim=True)
+    total = dense.sub_(top).exp_().sum(1, keepdim=True)
+    pulled = None if grad_queries is None else grad_queries[rows]
     if queue is not None and len(queue):
         top, total = _continue_over(queue, queries, top, total, pulled)
-    lse = top + total.log()
 
     if grad_queries is not None or grad_keys is not None:
-        dense.sub_(lse).exp_()  # now probabilities ...
-        positive.sub_(1)  # ... now the gradient of this row's loss by its logits
+        dense.mul_((first_top - top).exp_().div_(total))  # now probabilities ...
+        positive.sub_(1)  # ... now the gradient of the losses by the logits
         if grad_keys is not None:
             grad_keys.addmm_(dense.t(), queries)
         if grad_queries is not None:
-            torch.addmm(pulled.div_(total), dense, keys, out=grad_queries[rows])
-    return lse.squeeze(1) - value
+            pulled.div_(total).addmm_(dense, keys)
+    return (top.squeeze(1) - value) + total.squeeze(1).log()  # the large terms cancel first
 
 
 def _continue_over(queue, queries, top, total, pulled) -> tuple[Tensor, Tensor]:
-    width = _block_length(queries, len(queries))
+    """Extend the running maximum and sum over the queue, and ``pulled`` += weights @ queue."""
+    width = block_length(queries, len(queries), CPU_BLOCK_BYTES)
     block = queries.new_empty(len(queries), min(width, len(queue)))
     for part in queue.split(width):
         part = part.to(queries.dtype)
@@ -143,12 +143,6 @@ def _continue_over(queue, queries, top, total, pulled) -> tuple[Tensor, Tensor]:
             pulled.mul_(shrink).addmm_(weights, part)
         top = highest
     return top, total
-
-
-def _block_length(like: Tensor, width: int) -> int:
-    """How many rows of ``width`` numbers make a block."""
-    budget = BLOCK_BYTES.get(like.device.type, BLOCK_BYTES["cuda"])
-    return max(1, budget // (width * like.element_size()))
 
 
 def _check(queries, keys, queue, ignore) -> None:

@@ -7,12 +7,13 @@ the teacher's feature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from gdetkd.losses.common import (
+    block_length,
     check_differentiated_once,
     check_shape,
     check_temperature,
@@ -21,6 +22,8 @@ from gdetkd.losses.common import (
 )
 
 __all__ = ["level_weights", "semantic_guided_imitation"]
+
+CPU_BLOCK_BYTES = 512 << 10
 
 
 def level_weights(
@@ -54,12 +57,16 @@ def level_weights(
         return (products.squeeze(2) / tau).softmax(1)
 
 
+@torch.compiler.disable  # a loop whose length follows N: compiled anew for every size
 def semantic_guided_imitation(
     student_levels: Tensor | Sequence[Tensor], teacher: Tensor, weights: Tensor
 ) -> Tensor:
     r"""Mean squared error between the weighted sum of the student's levels and the teacher.
 
     .. math:: L = \mathrm{mean} \Big( \sum_l \alpha_{il} S_i^l - T_i \Big)^2
+
+    It allocates nothing of the levels' size but their gradients: the residual is formed again in
+    the backward pass. Inside ``torch.compile`` it is a graph break and runs as it is.
 
     Args:
         student_levels: L tensors (N, C, h, w), adapted to the teacher's channels; or one tensor
@@ -89,35 +96,47 @@ def semantic_guided_imitation(
 
 
 class _WeightedError(torch.autograd.Function):
-    """Keeps the residual and its inputs: neither the levels' stack nor their products."""
+    """Keeps nothing but its inputs: the residual is formed again in backward, block by block."""
 
     @staticmethod
     def forward(ctx, teacher, weights, *levels):
-        dtype = full_precision(*levels)
-        residual = teacher.to(dtype).neg()
-        for level, weight in zip(levels, weights.unbind(1), strict=True):
-            residual.addcmul_(level.to(dtype), _per_row(weight.to(dtype)))
-        ctx.save_for_backward(residual, weights, *levels)
-        return residual.square().mean()
+        ctx.save_for_backward(teacher, weights, *levels)
+        squares = [residual.square_().sum() for _, residual in _residuals(teacher, weights, levels)]
+        return torch.stack(squares).sum() / teacher.numel()
 
     @staticmethod
     def backward(ctx, grad):
         check_differentiated_once("semantic_guided_imitation")
-        residual, weights, *levels = ctx.saved_tensors
-        factors = weights.to(residual.dtype) * (grad * 2 / residual.numel())
-        grad_levels = []
-        for level, factor, wanted in zip(
-            levels, factors.unbind(1), ctx.needs_input_grad[2:], strict=True
-        ):
-            grad_levels.append((residual * _per_row(factor)).to(level.dtype) if wanted else None)
-        grad_weights = None
-        if ctx.needs_input_grad[1]:
-            pulls = [
-                torch.linalg.vecdot(residual.flatten(1), x.to(residual.dtype).flatten(1))
-                for x in levels
-            ]
-            grad_weights = torch.stack(pulls, 1) * (grad * 2 / residual.numel())
-        return None, grad_weights, *grad_levels
+        teacher, weights, *levels = ctx.saved_tensors
+        weights_wanted, *levels_wanted = ctx.needs_input_grad[1:]
+        grads = [
+            torch.empty_like(x) if wanted else None
+            for x, wanted in zip(levels, levels_wanted, strict=True)
+        ]
+        grad_weights = torch.empty_like(weights, dtype=grad.dtype) if weights_wanted else None
+        for rows, residual in _residuals(teacher, weights, levels):
+            residual *= grad * (2 / teacher.numel())
+            for index, (level, grad_level) in enumerate(zip(levels, grads, strict=True)):
+                if weights_wanted:
+                    flat = level[rows].to(residual.dtype).flatten(1)
+                    grad_weights[rows, index] = torch.linalg.vecdot(residual.flatten(1), flat)
+                if grad_level is not None:
+                    torch.mul(residual, _per_row(weights[rows, index]), out=grad_level[rows])
+        return None, grad_weights, *grads
+
+
+def _residuals(
+    teacher: Tensor, weights: Tensor, levels: Sequence[Tensor]
+) -> Iterator[tuple[slice, Tensor]]:
+    """Weighted sum of the levels less the teacher, for one block of proposals after the other."""
+    dtype = full_precision(*levels)
+    height = block_length(teacher, teacher[0].numel(), CPU_BLOCK_BYTES)
+    for start in range(0, len(teacher), height):
+        rows = slice(start, start + height)
+        residual = teacher[rows].to(dtype).neg()
+        for level, weight in zip(levels, weights[rows].to(dtype).unbind(1), strict=True):
+            residual.addcmul_(level[rows].to(dtype), _per_row(weight))
+        yield rows, residual
 
 
 def _per_row(factor: Tensor) -> Tensor:
