@@ -53,19 +53,15 @@ MAIN = [
         only("regression") | {"model.distill.regression.class_aware": False},
     ),
     Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, steps(3000), seeds=1),
-    Experiment(
-        "baseline_lr_half",
-        "Baseline, half the rate",
-        PLAIN,
-        {"optim_wrapper.optimizer.lr": 5e-4},
-        seeds=1,
-    ),
-    Experiment(
-        "baseline_lr_double",
-        "Baseline, twice the rate",
-        PLAIN,
-        {"optim_wrapper.optimizer.lr": 2e-3},
-        seeds=1,
+    *(
+        Experiment(
+            f"baseline_lr_{rate:g}",
+            f"Baseline, learning rate {rate:g}",
+            PLAIN,
+            {"optim_wrapper.optimizer.lr": rate},
+            seeds=1,
+        )
+        for rate in (5e-4, 1e-3, 4e-3)  # the configs' own is 2e-3
     ),
 ]
 EXPERIMENTS = {experiment.name: experiment for experiment in MAIN}

@@ -4,7 +4,7 @@ default_scope = "mmdet"
 max_steps = 800
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=1e-4, fused=True),
+    optimizer=dict(type="AdamW", lr=2e-3, weight_decay=1e-4, fused=True),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
