@@ -100,8 +100,8 @@ def test_a_broadcast_into_the_buffers_is_noticed():
     source, target = FeatureQueue(5, 2), FeatureQueue(5, 2)
     source.enqueue(numbered(0, 3))
     assert len(target) == 0
-    for mine, theirs in zip(target.buffers(), source.buffers(), strict=True):  # what DDP does on wrapping
-        mine.copy_(theirs)
+    for mine, theirs in zip(target.buffers(), source.buffers(), strict=True):
+        mine.copy_(theirs)  # as DDP does on wrapping
     target.enqueue(numbered(3, 1))
     assert numbers(target.features) == [0, 1, 2, 3]
 
