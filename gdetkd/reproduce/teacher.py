@@ -15,8 +15,8 @@ TEACHER = "gdetkd::digits/faster_rcnn_r34_teacher.py"
 WEIGHTS = ASSETS / "digits_faster_rcnn_r34.pth"
 
 
-# A warm restart (Loshchilov and Hutter, SGDR): a second, shorter cycle from half the rate.
-SECOND_CYCLE = {"optim_wrapper.optimizer.lr": 5e-4, "randomness.seed": 1} | steps(1500)
+# A warm restart (Loshchilov and Hutter, SGDR): a second, shorter cycle from a higher rate.
+SECOND_CYCLE = {"optim_wrapper.optimizer.lr": 1.5e-3, "randomness.seed": 1} | steps(2000)
 
 
 def make_teacher(work_dir: Path, weights: Path = WEIGHTS) -> dict:
