@@ -160,7 +160,7 @@ def export(checkpoint: str, out: str, half: bool) -> None:
 
 
 @cli.command()
-@click.argument("name", type=click.Choice(["main", "teacher"]))
+@click.argument("name", type=click.Choice(["main", "teacher", "test"]))
 @click.option("--seeds", type=int, help="Seeds of every row; by default each row's own number.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at a time.")
 @click.option("--only", multiple=True, help="Only this experiment; may be given several times.")
@@ -169,12 +169,18 @@ def export(checkpoint: str, out: str, half: bool) -> None:
 def reproduce(name, seeds, jobs, only, plan, results) -> None:
     """Run what is missing of a table on digits, record it and render the table.
 
-    NAME is main, the components of G-DetKD, or teacher, the shipped one.
+    NAME is main, the components of G-DetKD; teacher, the shipped one; or test, the test split of
+    the baselines and the distilled students, which is used once.
     """
     from gdetkd.reproduce.experiments import EXPERIMENTS, MAIN
     from gdetkd.reproduce.runs import missing, run_missing
     from gdetkd.reproduce.tables import write_tables
 
+    if name == "test":
+        from gdetkd.reproduce.held_out import measure_test
+
+        measure_test(Path(results) / "test.json", Path("work_dirs/reproduce"), click.echo)
+        return
     if name == "teacher":
         from gdetkd.reproduce.teacher import make_teacher
 
