@@ -76,8 +76,14 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
 
 
 def softnms(
-    boxes: Tensor, scores: Tensor, dets: Tensor,
-    iou_threshold: float, sigma: float, min_score: float, method: int, offset: int,
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
 ) -> Tensor:
     """Soft-NMS (Bodla et al., ICCV 2017): scores decay with the overlap with every better box.
 
@@ -144,23 +150,46 @@ def _drop(gone: Tensor) -> Tensor:
 
 
 def roi_align_forward(
-    input: Tensor, rois: Tensor, output: Tensor, argmax_y: Tensor, argmax_x: Tensor,
-    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-    pool_mode: int, aligned: bool,
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
 ) -> None:
     """Write RoIAlign of input (B, C, H, W) at rois (N, 5) into output (N, C, h, w)."""
     _refuse_max(pool_mode)
     dtype = _kernel_dtype(input, rois)
-    output.copy_(torch.ops.torchvision.roi_align(
-        input.to(dtype), rois.to(dtype), spatial_scale, aligned_height, aligned_width,
-        sampling_ratio, aligned,
-    ))
+    output.copy_(
+        torch.ops.torchvision.roi_align(
+            input.to(dtype),
+            rois.to(dtype),
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            sampling_ratio,
+            aligned,
+        )
+    )
 
 
 def roi_align_backward(
-    grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argmax_x: Tensor, grad_input: Tensor,
-    aligned_height: int, aligned_width: int, spatial_scale: float, sampling_ratio: int,
-    pool_mode: int, aligned: bool,
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax_y: Tensor,
+    argmax_x: Tensor,
+    grad_input: Tensor,
+    aligned_height: int,
+    aligned_width: int,
+    spatial_scale: float,
+    sampling_ratio: int,
+    pool_mode: int,
+    aligned: bool,
 ) -> None:
     """Write the gradient of RoIAlign's input to grad_input (B, C, H, W); the RoIs receive none."""
     _refuse_max(pool_mode)
@@ -172,8 +201,14 @@ def roi_align_backward(
         )
     else:
         gradient = torch.ops.torchvision._roi_align_backward(
-            grad_output, rois, spatial_scale, aligned_height, aligned_width,
-            *shape, sampling_ratio, aligned,
+            grad_output,
+            rois,
+            spatial_scale,
+            aligned_height,
+            aligned_width,
+            *shape,
+            sampling_ratio,
+            aligned,
         )
     grad_input.copy_(gradient)
 
@@ -184,8 +219,13 @@ def _refuse_max(pool_mode: int) -> None:
 
 
 def roi_pool_forward(
-    input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor,
-    pooled_height: int, pooled_width: int, spatial_scale: float,
+    input: Tensor,
+    rois: Tensor,
+    output: Tensor,
+    argmax: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
 ) -> None:
     """Write the maxima of input (B, C, H, W) in the bins of rois (N, 5) into output (N, C, h, w).
 
@@ -217,8 +257,13 @@ def roi_pool_forward(
 
 
 def roi_pool_backward(
-    grad_output: Tensor, rois: Tensor, argmax: Tensor, grad_input: Tensor,
-    pooled_height: int, pooled_width: int, spatial_scale: float,
+    grad_output: Tensor,
+    rois: Tensor,
+    argmax: Tensor,
+    grad_input: Tensor,
+    pooled_height: int,
+    pooled_width: int,
+    spatial_scale: float,
 ) -> None:
     """Add the gradient of each bin to the cell of its maximum in grad_input (B, C, H, W)."""
     channels, height, width = grad_input.shape[1:]
@@ -245,9 +290,23 @@ def _pool_bins(low: Tensor, high: Tensor, bins: int, size: int, scale: float) ->
 
 
 def deform_conv_forward(
-    input: Tensor, weight: Tensor, offset: Tensor, output: Tensor, columns: Tensor, ones: Tensor,
-    kW: int, kH: int, dW: int, dH: int, padW: int, padH: int, dilationW: int, dilationH: int,
-    group: int, deformable_group: int, im2col_step: int,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
 ) -> None:
     """Write deformable convolution (Dai et al., ICCV 2017) of input (B, C, H, W) into output."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
@@ -255,10 +314,24 @@ def deform_conv_forward(
 
 
 def deform_conv_backward_input(
-    input: Tensor, offset: Tensor, gradOutput: Tensor, gradInput: Tensor, gradOffset: Tensor,
-    weight: Tensor, columns: Tensor,
-    kW: int, kH: int, dW: int, dH: int, padW: int, padH: int, dilationW: int, dilationH: int,
-    group: int, deformable_group: int, im2col_step: int,
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradInput: Tensor,
+    gradOffset: Tensor,
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
 ) -> None:
     """Write the gradients of the input and of the offsets."""
     geometry = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
@@ -268,10 +341,24 @@ def deform_conv_backward_input(
 
 
 def deform_conv_backward_parameters(
-    input: Tensor, offset: Tensor, gradOutput: Tensor, gradWeight: Tensor,
-    columns: Tensor, ones: Tensor,
-    kW: int, kH: int, dW: int, dH: int, padW: int, padH: int, dilationW: int, dilationH: int,
-    group: int, deformable_group: int, scale: float, im2col_step: int,
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,
+    gradWeight: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,
+    kH: int,
+    dW: int,
+    dH: int,
+    padW: int,
+    padH: int,
+    dilationW: int,
+    dilationH: int,
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
 ) -> None:
     """Add `scale` times the gradient of the weight to gradWeight."""
     # It does not depend on the weight itself, which is not passed: any of its shape will do.
@@ -281,10 +368,25 @@ def deform_conv_backward_parameters(
 
 
 def modulated_deform_conv_forward(
-    input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor,
-    output: Tensor, columns: Tensor,
-    kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
-    dilation_h: int, dilation_w: int, group: int, deformable_group: int, with_bias: bool,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
 ) -> None:
     """Write modulated deformable convolution (Zhu et al., CVPR 2019) of the input into output."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
@@ -292,11 +394,30 @@ def modulated_deform_conv_forward(
 
 
 def modulated_deform_conv_backward(
-    input: Tensor, weight: Tensor, bias: Tensor, ones: Tensor, offset: Tensor, mask: Tensor,
-    columns: Tensor, grad_input: Tensor, grad_weight: Tensor, grad_bias: Tensor,
-    grad_offset: Tensor, grad_mask: Tensor, grad_output: Tensor,
-    kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad_h: int, pad_w: int,
-    dilation_h: int, dilation_w: int, group: int, deformable_group: int, with_bias: bool,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
 ) -> None:
     """Write the gradients of input, weight, offsets, mask and (where there is one) bias."""
     geometry = (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group)
@@ -307,7 +428,11 @@ def modulated_deform_conv_backward(
 
 
 def _deform_conv(
-    input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None, bias: Tensor | None,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
     geometry: tuple[int, ...],
 ) -> Tensor:
     """The output; geometry: strides, paddings, dilations (y, x each), groups, deformable groups."""
@@ -316,7 +441,11 @@ def _deform_conv(
 
 
 def _deform_conv_gradients(
-    grad_output: Tensor, input: Tensor, weight: Tensor, offset: Tensor, mask: Tensor | None,
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
     geometry: tuple[int, ...],
 ) -> tuple[Tensor, ...]:
     """Gradients of input, weight, offset, mask (meaningless without one) and bias."""
@@ -375,8 +504,13 @@ def softmax_focal_loss_forward(
 
 
 def softmax_focal_loss_backward(
-    softmax: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor,
-    gamma: float, alpha: float,
+    softmax: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
 ) -> None:
     """Write the derivative of each row's loss by its logits into grad_input (N, C)."""
     p = _target_probability(softmax, target)
@@ -418,8 +552,12 @@ def _target_probability(softmax: Tensor, target: Tensor) -> Tensor:
 
 
 def ms_deform_attn_forward(
-    value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
-    sampling_locations: Tensor, attention_weights: Tensor, im2col_step: int,
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
 ) -> Tensor:
     """Multi-scale deformable attention (Zhu et al., ICLR 2021, eq. 3): (B, queries, embedding)."""
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
@@ -430,9 +568,16 @@ def ms_deform_attn_forward(
 
 
 def ms_deform_attn_backward(
-    value: Tensor, value_spatial_shapes: Tensor, value_level_start_index: Tensor,
-    sampling_locations: Tensor, attention_weights: Tensor, grad_output: Tensor,
-    grad_value: Tensor, grad_sampling_loc: Tensor, grad_attn_weight: Tensor, im2col_step: int,
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
 ) -> None:
     """Write the gradients of the values, the sampling locations and the attention weights."""
     inputs = [t.detach().requires_grad_() for t in (value, sampling_locations, attention_weights)]
