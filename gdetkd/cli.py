@@ -198,8 +198,13 @@ def reproduce(name, seeds, jobs, only, plan, results) -> None:
             click.echo(f"{experiment.name}, seed {seed}: {experiment.label}")
         return
     write_digits(DATA_ROOT, seed=0)
-    failed = run_missing(chosen, path, seeds=seeds, jobs=jobs, report=click.echo)
+    runs = Path("work_dirs/reproduce")
+    failed = run_missing(chosen, path, seeds=seeds, jobs=jobs, work_dir=runs, report=click.echo)
     write_tables(path)
+    if all((runs / folder).exists() for folder in ("baseline_0", "gdetkd_0")):
+        from gdetkd.demo import draw_runs
+
+        draw_runs(runs, Path(results) / "comparison.png")
     if failed:
         raise click.ClickException(f"{failed} runs failed")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from gdetkd.engine.checkpoints import read_checkpoint, student_state
 from gdetkd.engine.training import final_metrics, load_config, train
 from gdetkd.reproduce.experiments import DISTILLED, PLAIN, steps
 from gdetkd.viz import compare_detectors
@@ -54,7 +56,7 @@ def run_demo(
         "Teacher": distilled.model.teacher,
     }
     picture = work_dir / "comparison.png"
-    draw(distilled, detectors, picture)
+    draw(distilled.val_loop.dataloader.dataset, detectors, picture)
     return [teacher, *rows], picture
 
 
@@ -77,9 +79,26 @@ def use_data(config: Config, root: str) -> None:
         config[key].ann_file = root + "annotations/" + Path(config[key].ann_file).name
 
 
-def draw(runner: Runner, detectors: dict[str, torch.nn.Module], path: Path, count: int = 6) -> None:
-    """Save a picture of the detectors on the first validation images."""
-    dataset = runner.val_loop.dataloader.dataset
+def draw_runs(runs: Path, path: Path) -> None:
+    """Save the picture of the recorded runs of seed 0, from the checkpoints they left in `runs`."""
+    count = load_config(PLAIN).train_cfg.max_iters
+    config = load_config(DISTILLED, work_dir=runs / "picture")
+    config.log_level = "WARNING"
+    runner = Runner.from_cfg(config)
+    runner.model.eval()
+    students = {"Baseline": "baseline_0", "Distilled": "gdetkd_0"}
+    detectors = {}
+    for label, folder in students.items():
+        state, _ = student_state(read_checkpoint(runs / folder / f"iter_{count}.pth"))
+        detectors[label] = deepcopy(runner.model.student)
+        detectors[label].load_state_dict(state)
+    detectors["Teacher"] = runner.model.teacher
+    dataset = Runner.build_dataloader(config.val_dataloader, seed=0).dataset
+    draw(dataset, detectors, path)
+
+
+def draw(dataset, detectors: dict[str, torch.nn.Module], path: Path, count: int = 6) -> None:
+    """Save a picture of the detectors on the first images of a data set."""
     images, truth = [], []
     found: dict[str, list] = {name: [] for name in detectors}
     for index in range(min(count, len(dataset))):
