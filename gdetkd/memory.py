@@ -27,8 +27,9 @@ class FeatureQueue(nn.Module):
 
     ``enqueued`` lives on the device, and reading it there would make the CPU wait at every step;
     so a plain int mirrors it, and it is read again only after someone else wrote it (a loaded
-    checkpoint, a broadcast). An EMA that averages float buffers too mixes the rows of its own
-    copy: harmless, for nothing reads them, and the trained model's queue is the one resumed.
+    checkpoint, a broadcast). An EMA writes past PyTorch's version counter: the queue of its copy
+    saves and loads as copied, but ``len`` there may lag. One that averages float buffers too mixes
+    the rows of its copy: harmless, for training goes on with the trained model's queue.
 
     Ranks keep equal queues by enqueueing the same rows in the same order.
 

@@ -121,6 +121,12 @@ class DistilledDetector(BaseDetector):
             self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
+    def _set_device(self, device: torch.device) -> None:
+        # MMEngine's record of where a data preprocessor puts its images, beside its buffers.
+        if self.teacher is not None:
+            self.teacher._set_device(device)
+        super()._set_device(device)
+
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """The student's losses and, by their names, those of distillation ('kd_...')."""
         if self.objective is None:

@@ -46,14 +46,17 @@ class PixelConversion:
         images: (B, 3, H, W) as the student's preprocessor made them; samples: their data samples,
         whose `img_shape` says where padding begins.
         """
-        height, width = (-side % self.divisor for side in images.shape[-2:])
-        if self.same_values and self.same_padding and not (height or width):
+        # As large as the teacher's preprocessor makes it: often, not always, the student's size.
+        sides = [max(sample.img_shape[axis] for sample in samples) for axis in (0, 1)]
+        height, width = (side + -side % self.divisor for side in sides)
+        more = (0, width - images.shape[3], 0, height - images.shape[2])  # below 0 it crops
+        if self.same_values and self.same_padding and not any(more):
             return images
         pixels = images.flip(1) if self.swap else images
         if not self.same_values:
             scale = self.scale.to(pixels).view(1, 3, 1, 1)
             pixels = pixels * scale + self.shift.to(pixels).view(1, 3, 1, 1)
-        pixels = pad(pixels, (0, width, 0, height), value=float(self.fill))
+        pixels = pad(pixels, more, value=float(self.fill))
         if pixels is images or pixels.data_ptr() == images.data_ptr():
             pixels = pixels.clone()
         for image, sample in zip(pixels, samples, strict=True):

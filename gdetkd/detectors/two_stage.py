@@ -54,6 +54,11 @@ class TwoStageAdapter(Adapter):
                 f"{self.name}: expected a box coder of four deltas with target_stds "
                 f"(DeltaXYWHBBoxCoder), got {type(coder).__name__}"
             )
+        if not getattr(box_head, "with_reg", True):
+            raise ValueError(
+                f"{self.name}: expected a box head that regresses, got {type(box_head).__name__} "
+                f"of {type(self.head).__name__} with no regression (with_reg=False)"
+            )
         return DetectorSpec(
             name=f"{self.name} ({type(self.detector).__name__})",
             num_classes=classes,
@@ -98,7 +103,7 @@ class _TwoStageRecording(Recording):
                 "rows of logits; this head is not supported"
             )
         coder = box_head.bbox_coder
-        deltas = self.deltas.view(len(self.rois), -1, 4).float()
+        deltas = self.deltas.view(len(self.rois), self.deltas.shape[1] // 4, 4).float()
         deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
         return DetectorView(
             rois=self.rois.detach(),
