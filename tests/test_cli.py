@@ -1,0 +1,79 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from gdetkd.cli import cli
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, arguments, catch_exceptions=False)
+
+
+def command(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "gdetkd.cli", *arguments], cwd=cwd, capture_output=True, text=True
+    )
+
+
+def test_help_names_every_command_and_loads_no_library():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "gdetkd.cli", "--help"],
+        capture_output=True,
+        text=True,
+    )
+    for name in ("demo", "data", "train", "test", "export", "reproduce", "bench", "doctor"):
+        assert f"  {name} " in done.stdout
+    assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+
+
+@pytest.mark.parametrize("text", ["lr", "=3", ""])
+def test_an_option_that_is_no_assignment_is_refused(text):
+    done = run("train", "gdetkd::digits/faster_rcnn_r18.py", "--cfg-options", text)
+    assert done.exit_code == 2
+    assert "expected KEY=VALUE" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (("train", "nowhere.py"), "there is no 'nowhere.py'"),
+        (("test", "gdetkd::digits/faster_rcnn_r18.py", "nowhere.pth"), "there is no 'nowhere.pth'"),
+        (("export", "nowhere.pth", "out.pth"), "does not exist"),
+        (("reproduce", "main", "--plan", "--only", "magic"), "'magic'"),
+    ],
+)
+def test_bad_input_is_said_in_a_sentence(tmp_path, arguments, said):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_data_digits_writes_a_benchmark_and_shows_its_classes(tmp_path, monkeypatch):
+    monkeypatch.setattr("gdetkd.datasets.digits.SPLITS", {"train": 6, "val": 4, "test": 2})
+    done = run("data", "digits", "--root", str(tmp_path / "digits"))
+    assert done.exit_code == 0
+    assert "contact_sheet.png" in done.output
+    manifest = json.loads((tmp_path / "digits" / "manifest.json").read_text())
+    assert manifest["images"] == {"train": 6, "val": 4, "test": 2}
+    assert (tmp_path / "digits" / "contact_sheet.png").stat().st_size > 10_000
+
+
+def test_plan_runs_nothing_and_lists_what_is_missing(tmp_path):
+    done = run("reproduce", "main", "--plan", "--results", str(tmp_path))
+    assert "baseline, seed 4: Baseline" in done.output
+    assert "gdetkd, seed 0: G-DetKD (all)" in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_doctor_finds_this_environment_fit():
+    done = run("doctor")
+    assert done.exit_code == 0, done.output
+    assert "torchvision's kernels" in done.output

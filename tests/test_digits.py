@@ -1,0 +1,158 @@
+"""The embedded benchmark: the same everywhere, true to itself, told when it is damaged."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from gdetkd.datasets import digits as source
+from gdetkd.datasets.digits import (
+    CLASSES,
+    GLYPHS,
+    IMAGE_SIZE,
+    MAX_OVERLAP,
+    build_digits,
+    draw_digits,
+    load_glyphs,
+    verify_digits,
+)
+
+SMALL = {"train": 12, "val": 6, "test": 5}
+
+
+@pytest.fixture(scope="module")
+def glyphs():
+    return load_glyphs()
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = tmp_path_factory.mktemp("digits")
+    return root, build_digits(root, seed=0, splits=SMALL)
+
+
+def annotations(root, split):
+    return json.loads((root / "annotations" / f"{split}.json").read_text())
+
+
+def test_annotations_are_the_same_bytes_everywhere(built):
+    # Pinned: another machine, codec or library version must give these very files.
+    assert built[1]["annotations_sha256"] == {
+        "train": "35ee112c902dce7a9ef81a01eeb829044d9dcaa6932f617affdf266c2f018912",
+        "val": "ac1444cd775dccf54a5d1f16add16508dc202730b5b739f04fa058a6c0e9b9bb",
+        "test": "b81921098758809f8e2230842c6332314ebbafbdf4eaa3565eaac60a49c4f718",
+    }
+
+
+def test_another_seed_gives_other_data(tmp_path, built):
+    other = build_digits(tmp_path, seed=1, splits={"val": 6})
+    assert other["annotations_sha256"]["val"] != built[1]["annotations_sha256"]["val"]
+
+
+def test_an_image_does_not_depend_on_how_many_there_are(tmp_path, built):
+    build_digits(tmp_path, seed=0, splits={"train": 3})
+    for name in ("000000.jpg", "000002.jpg"):
+        assert (tmp_path / "train" / name).read_bytes() == (built[0] / "train" / name).read_bytes()
+
+
+def test_boxes_and_masks_agree_with_the_format(built):
+    root, manifest = built
+    for split, count in SMALL.items():
+        coco = COCO(root / "annotations" / f"{split}.json")
+        assert len(coco.imgs) == count
+        assert [c["name"] for c in coco.cats.values()] == list(CLASSES)
+        for annotation in coco.anns.values():
+            x, y, w, h = annotation["bbox"]
+            assert x >= 0 and y >= 0 and x + w <= IMAGE_SIZE and y + h <= IMAGE_SIZE
+            assert 12 <= max(w, h) <= 72 and min(w, h) >= 4
+            mask = coco.annToMask(annotation)
+            assert mask.any() and mask[y : y + h, x : x + w].sum() == mask.sum()
+        for number in coco.imgs:
+            assert len(coco.getAnnIds(number)) >= 1
+    assert sum(manifest["objects"]["train"].values()) == len(
+        annotations(root, "train")["annotations"]
+    )
+
+
+def test_an_image_has_two_to_six_digits_that_hardly_overlap(glyphs):
+    counts = []
+    for index in range(60):
+        found = draw_digits(0, "train", index, glyphs)
+        counts.append(len(found))
+        for i, a in enumerate(found):
+            assert all(source._iou(a.box, b.box) <= MAX_OVERLAP for b in found[:i])
+    assert min(counts) >= 1 and max(counts) == 6
+
+
+def test_no_glyph_is_in_two_splits(glyphs):
+    used = {
+        split: {d.glyph for i in range(80) for d in draw_digits(0, split, i, glyphs)}
+        for split in GLYPHS
+    }
+    assert not used["train"] & used["val"] and not used["train"] & used["test"]
+    assert not used["val"] & used["test"]
+    for split, numbers in used.items():
+        first, last = GLYPHS[split]
+        assert all(first <= number % 500 < last for number in numbers)
+
+
+def test_labels_are_those_of_the_glyphs(glyphs):
+    for index in range(20):
+        for digit in draw_digits(0, "val", index, glyphs):
+            assert glyphs[digit.glyph][1] == digit.label
+
+
+def test_run_lengths_by_hand():
+    # Column by column: 1 zero, 2 ones, 1 zero.
+    assert source._run_lengths(np.array([[0, 1], [1, 0]], bool)) == [1, 2, 1]
+    assert source._run_lengths(np.array([[1, 1], [0, 1]], bool)) == [0, 1, 1, 2]
+
+
+def test_digits_can_be_seen(built):
+    # The ink of a digit differs from its surroundings: else there is nothing to learn.
+    root, _ = built
+    contrasts = []
+    coco = COCO(root / "annotations" / "train.json")
+    for annotation in coco.anns.values():
+        name = coco.imgs[annotation["image_id"]]["file_name"]
+        grey = cv2.imread(str(root / "train" / name), cv2.IMREAD_GRAYSCALE).astype(float)
+        x, y, w, h = annotation["bbox"]
+        mask = coco.annToMask(annotation)[y : y + h, x : x + w].astype(bool)
+        patch = grey[y : y + h, x : x + w]
+        if not mask.all():
+            contrasts.append(abs(patch[mask].mean() - patch[~mask].mean()))
+    assert np.median(contrasts) > 30
+
+
+def test_a_second_call_writes_nothing(built):
+    root, manifest = built
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    assert build_digits(root, seed=0, splits=SMALL) == manifest
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+@pytest.mark.parametrize("damage", ["image", "annotations", "manifest"])
+def test_damage_is_noticed_and_repaired(tmp_path, damage):
+    whole = build_digits(tmp_path, splits={"val": 3})
+    path = {
+        "image": tmp_path / "val" / "000001.jpg",
+        "annotations": tmp_path / "annotations" / "val.json",
+        "manifest": tmp_path / "manifest.json",
+    }[damage]
+    if damage == "image":
+        path.unlink()
+    else:
+        path.write_text(path.read_text()[:-30])
+    assert verify_digits(tmp_path) is None
+    assert build_digits(tmp_path, splits={"val": 3}) == whole == verify_digits(tmp_path)
+
+
+@pytest.mark.parametrize("splits", [{"train": 0}, {"training": 5}])
+def test_impossible_splits_are_refused_and_nothing_is_written(tmp_path, splits):
+    with pytest.raises(ValueError, match="expected a positive number of images"):
+        build_digits(tmp_path / "new", splits=splits)
+    assert not (tmp_path / "new").exists()
