@@ -1,8 +1,36 @@
-"""What every test starts from: few threads and no window."""
+"""What every test starts from: few threads and no window; a tiny data set and a tiny teacher."""
 
 import matplotlib
+import pytest
 import torch
 
 # Detectors as small as the tests' gain nothing from more threads; a training may run beside them.
 torch.set_num_threads(min(2, torch.get_num_threads()))
 matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """The folder of a digits data set of 16 + 8 images."""
+    from gdetkd.datasets.digits import build_digits
+
+    root = tmp_path_factory.mktemp("digits")
+    build_digits(root, splits={"train": 16, "val": 8})
+    return root
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """Config and weights of a teacher that differs from `helpers.faster_rcnn()` in every width."""
+    from helpers import faster_rcnn, save_detector
+
+    config = faster_rcnn(base=6, channels=12, fc=24)
+    return save_detector(config, tmp_path_factory.mktemp("teacher") / "teacher.pth")
+
+
+@pytest.fixture(scope="session")
+def twin(tmp_path_factory):
+    """A teacher with heads as wide as the student's, for head transfer."""
+    from helpers import faster_rcnn, save_detector
+
+    return save_detector(faster_rcnn(base=6), tmp_path_factory.mktemp("twin") / "twin.pth")
