@@ -106,6 +106,17 @@ def test_a_broadcast_into_the_buffers_is_noticed():
     assert numbers(target.features) == [0, 1, 2, 3]
 
 
+def test_what_an_ema_copied_is_what_it_saves():
+    queue = FeatureQueue(3, 2)
+    averaged = copy.deepcopy(queue)
+    queue.enqueue(numbered(0, 4))
+    for mine, theirs in zip(averaged.buffers(), queue.buffers(), strict=True):
+        mine.data.copy_(theirs.data)  # mmengine's way
+    resumed = FeatureQueue(3, 2)
+    resumed.load_state_dict(averaged.state_dict())
+    assert numbers(resumed.features) == [1, 2, 3]
+
+
 def test_a_deep_copy_lives_on_its_own():
     queue = FeatureQueue(3, 2)
     queue.enqueue(numbered(0, 2))
