@@ -124,8 +124,9 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
     lengths = counts.tolist()
     padded = rows.new_zeros(max(lengths), rows.shape[1])
     padded[: len(rows)] = rows
-    blocks = rows.new_empty(world, *padded.shape)
+    blocks = rows.new_empty(world * len(padded), rows.shape[1])  # gloo knows no stacked output
     dist.all_gather_into_tensor(blocks, padded)
+    blocks = blocks.view(world, *padded.shape)
     gathered = torch.cat([block[:n] for block, n in zip(blocks, lengths, strict=True)])
     start = sum(lengths[:rank])
     return gathered, slice(start, start + lengths[rank])

@@ -34,6 +34,23 @@ def test_gradient_is_torchvisions(aligned, ratio, size):
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
 
 
+def test_gradcheck():
+    rois = boxes(6, images=2)
+    features = torch.randn(2, 1, 4, 5, dtype=torch.float64, requires_grad=True)
+    assert dense_backward_pays(features.shape, rois, (2, 3), 2)
+    torch.autograd.gradcheck(lambda x: roi_align(x, rois, (2, 3), 1 / 16, 2), features)
+
+
+def test_an_image_without_boxes_gets_zeros():
+    features = torch.randn(3, 2, 9, 12, requires_grad=True)
+    rois = boxes(20, dtype=torch.float32)
+    rois = rois[rois[:, 0] != 1]
+    assert (rois[:, 0].diff() < 0).any()  # and the others in no order
+    roi_align(features, rois, (7, 7), SCALE, 2).sum().backward()
+    first, second, third = features.grad
+    assert first.any() and third.any() and not second.any()
+
+
 def test_small_maps_take_the_quick_way_and_large_ones_do_not():
     rois = boxes(4, dtype=torch.float32)
     assert dense_backward_pays(torch.Size((2, 64, 32, 32)), rois, (7, 7), 2)

@@ -1,0 +1,471 @@
+"""The objective on views filled by hand: pure torch, one process and two."""
+
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from torch.nn import functional as F
+from torchvision.ops import roi_align
+
+from gdetkd.boxes import overlapping
+from gdetkd.losses import (
+    class_aware_regression,
+    contrastive_loss,
+    ground_truth_class_regression,
+    prediction_distillation,
+)
+from gdetkd.objective import (
+    COMPONENTS,
+    Contrastive,
+    Imitation,
+    Objective,
+    Regression,
+    active_weights,
+    first_of_each_image,
+    share_of_union,
+)
+from gdetkd.views import DetectorSpec, DetectorView
+
+CLASSES, STRIDES = 3, (4.0, 8.0)
+SETTINGS = dict(
+    contrastive=dict(weight=0.5, dim=4, queue_capacity=7),
+    imitation=dict(weight=2.0, sampling_ratio=2, embedding=(8, 8)),
+    classification=dict(weight=1.5),
+    regression=dict(weight=0.25),
+)
+
+
+def spec(name="student", channels=6, width=5, **changes):
+    settings = dict(
+        name=name,
+        num_classes=CLASSES,
+        channels=channels,
+        strides=STRIDES,
+        pooled_size=(5, 5),
+        representation_dim=width,
+        class_shared_regression=False,
+        delta_stds=(0.1, 0.1, 0.2, 0.2),
+    )
+    return DetectorSpec(**{**settings, **changes})
+
+
+STUDENT, TEACHER = spec(), spec("teacher", channels=8, width=7)
+
+
+def view(of, count=6, images=2, seed=0, dtype=torch.float32, grad=False):
+    """Random features of `count` boxes, the same boxes for the same seed whatever the detector."""
+    boxes = torch.Generator().manual_seed(seed)
+    corner = torch.rand(count, 2, generator=boxes) * 20
+    side = torch.rand(count, 2, generator=boxes) * 30 + 5
+    image = torch.arange(count) * images // max(count, 1)
+    labels = torch.randint(CLASSES + 1, (count,), generator=boxes)
+    random = torch.Generator().manual_seed(seed * 1000 + of.channels)
+
+    def numbers(*shape):
+        return torch.randn(*shape, generator=random).to(dtype).requires_grad_(grad)
+
+    return DetectorView(
+        rois=torch.cat([image[:, None], corner, corner + side], 1).to(dtype),
+        pyramid=tuple(numbers(images, of.channels, int(64 / s), int(64 / s)) for s in of.strides),
+        pooled=numbers(count, of.channels, *of.pooled_size),
+        representation=numbers(count, of.representation_dim),
+        logits=numbers(count, of.num_classes + 1),
+        deltas=numbers(count, 1 if of.class_shared_regression else of.num_classes, 4),
+        labels=labels,
+    )
+
+
+def objective(settings=SETTINGS, student=STUDENT, teacher=TEACHER, seed=0):
+    torch.manual_seed(seed)
+    return Objective(student, teacher, settings)
+
+
+# --- What each component computes -----------------------------------------------------------------
+
+
+def test_losses_are_weighted_and_named():
+    built = objective()
+    student, teacher = view(STUDENT), view(TEACHER)
+    result = built(student, teacher)
+    losses = {name for name in result if "loss" in name}
+    assert losses == {f"kd_{name}_loss" for name in SETTINGS}
+    assert set(result) - losses == {"kd_imitation_level_0_share", "kd_imitation_level_1_share"}
+    alone = objective()
+    for name, component in alone.components.items():
+        loss, count, _ = component(student, teacher)
+        assert torch.equal(result[f"kd_{name}_loss"], SETTINGS[name]["weight"] * loss)
+        assert count == 6
+
+
+def test_the_contrastive_component_by_hand():
+    built = objective(dict(contrastive=dict(weight=1.0, dim=4, queue_capacity=7, iou=1.0)))
+    ckd = built.components["contrastive"]
+    ours, theirs = ckd.student_projection, ckd.teacher_projection
+    queue = torch.zeros(0, 4)
+    for step in range(3):
+        student, teacher = view(STUDENT, seed=step), view(TEACHER, seed=step)
+        queries, keys = ours(student.representation), theirs(teacher.representation)
+        q, k = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+        logits = q @ torch.cat([k, queue]).t() / 0.07
+        expected = F.cross_entropy(logits, torch.arange(6))
+        torch.testing.assert_close(built(student, teacher)["kd_contrastive_loss"], expected)
+        queue = torch.cat([queue, k.detach()])[-7:]  # 7 of 6, 12, 18: the newest
+        torch.testing.assert_close(ckd.queue.features, queue)
+    assert not ckd.queue.rows.requires_grad
+
+
+def test_boxes_that_overlap_are_no_negatives():
+    student, teacher = view(STUDENT), view(TEACHER)
+    student.rois[1] = student.rois[0]  # one place, seen twice
+    marked = overlapping(student.rois, 0.5)
+    assert marked[0, 1] and marked[1, 0] and not overlapping(student.rois, 1.0).any()
+    found = {}
+    for iou, ignore in ((0.5, marked), (1.0, None)):
+        settings = dict(weight=1.0, dim=4, iou=iou, temperature=1.0)
+        built = objective(dict(contrastive=settings))
+        ckd = built.components["contrastive"]
+        queries = ckd.student_projection(student.representation)
+        keys = ckd.teacher_projection(teacher.representation)
+        found[iou] = built(student, teacher)["kd_contrastive_loss"]
+        expected = contrastive_loss(queries, keys, ignore=ignore, temperature=1.0)
+        torch.testing.assert_close(found[iou], expected)
+    assert found[0.5] < found[1.0]  # fewer negatives
+
+
+def test_one_projection_where_the_widths_agree_two_where_they_differ():
+    shared = Contrastive(STUDENT, spec("teacher", width=5), dim=4)
+    assert shared.student_projection is shared.teacher_projection
+    assert len(list(shared.parameters())) == 2
+    apart = Contrastive(STUDENT, TEACHER, dim=4)
+    assert apart.student_projection is not apart.teacher_projection
+    assert apart.student_projection.weight.shape == (4, 5)
+    assert apart.teacher_projection.weight.shape == (4, 7)
+    deep = Contrastive(STUDENT, TEACHER, dim=4, projection="nonlinear")
+    assert [type(m).__name__ for m in deep.student_projection] == ["Linear", "ReLU", "Linear"]
+
+
+@torch.no_grad()
+def slow_imitation(sgfi, student, teacher):
+    """The formula, one box and one level after the other; pools first and adapts afterwards."""
+    adapt, errors = sgfi.adapt.weight[:, :, 0, 0], []
+    for i, box in enumerate(student.rois):
+        levels = [
+            torch.einsum(
+                "oc,chw->ohw", adapt, roi_align(level, box[None], (5, 5), 1 / stride, 2, True)[0]
+            )
+            for level, stride in zip(student.pyramid, STRIDES, strict=True)
+        ]
+        target = teacher.pooled[i]
+        scores = [float((sgfi.embed(x[None]) * sgfi.embed(target[None])).sum()) for x in levels]
+        highest = max(scores)
+        tau = math.exp(sgfi.log_temperature.item())
+        shares = [math.exp((s - highest) / tau) for s in scores]
+        shares = [share / sum(shares) for share in shares]
+        mixed = sum(share * level for share, level in zip(shares, levels, strict=True))
+        errors.append((mixed - target).square().mean())
+    return sum(errors) / len(errors)
+
+
+def test_imitation_agrees_with_a_slow_loop():
+    torch.manual_seed(0)
+    sgfi = Imitation(STUDENT, TEACHER, sampling_ratio=2, temperature=0.5).double()
+    student, teacher = (view(s, dtype=torch.float64) for s in (STUDENT, TEACHER))
+    loss, count, shown = sgfi(student, teacher)
+    torch.testing.assert_close(loss, slow_imitation(sgfi, student, teacher))
+    assert count == 6 and math.isclose(sum(map(float, shown.values())), 1, rel_tol=1e-6)
+    assert len({float(share) for share in shown.values()}) == 2  # not just a half each
+
+
+def test_imitation_starts_at_the_identity_where_the_widths_agree():
+    sgfi = Imitation(STUDENT, spec("teacher"))
+    level = torch.randn(1, 6, 3, 3)
+    assert torch.equal(sgfi.adapt(level), level)
+
+
+def test_imitation_of_the_first_boxes_of_an_image():
+    torch.manual_seed(0)
+    few = Imitation(STUDENT, TEACHER, sampling_ratio=2, boxes_per_image=2)
+    student, teacher = view(STUDENT), view(TEACHER)
+    loss, count, _ = few(student, teacher)
+    chosen = [0, 1, 3, 4]  # boxes 0 to 2 lie in the first image, 3 to 5 in the second
+    student.rois, teacher.pooled = student.rois[chosen], teacher.pooled[chosen]
+    expected = slow_imitation(few, student, teacher)
+    torch.testing.assert_close(loss, expected)
+    assert count == 4
+
+
+def test_first_of_each_image_by_hand():
+    images = torch.tensor([1.0, 0, 1, 1, 0, 2, 0])
+    rois = torch.cat([images[:, None], torch.zeros(7, 4)], 1)
+    assert first_of_each_image(rois, 2).tolist() == [0, 1, 2, 4, 5]
+    assert first_of_each_image(rois, 1).tolist() == [0, 1, 5]
+    assert first_of_each_image(rois[:0], 2).tolist() == []
+
+
+def test_deltas_are_compared_in_the_students_units():
+    """By hand: one box, one class. Regressions of 0.3 and 0.1 in pixels a box side, deviations
+    0.1: 2 of the student's units apart, in each of dx and dy; dw and dh agree."""
+    one = dict(num_classes=1, delta_stds=(0.1, 0.1, 0.2, 0.2))
+    student, teacher = view(spec(**one), 1, 1), view(spec(**one), 1, 1)
+    student.deltas = torch.tensor([[[0.3, 0.3, 0.5, 0.5]]])
+    teacher.deltas = torch.tensor([[[0.1, 0.1, 0.5, 0.5]]])
+    teacher.logits = torch.tensor([[math.log(3), 0.0]])  # believes in the class by 3/4
+    student.labels = torch.tensor([0])
+    aware = Regression(spec(**one), spec(**one))
+    torch.testing.assert_close(aware(student, teacher)[0], torch.tensor(0.75 * 4))
+    plain = Regression(spec(**one), spec(**one), class_aware=False)
+    torch.testing.assert_close(plain(student, teacher)[0], torch.tensor(4.0))
+    # What the teacher's own deviations are is taken out of its view already.
+    other = Regression(spec(**one), spec(**dict(one, delta_stds=(1.0, 1.0, 1.0, 1.0))))
+    assert torch.equal(other(student, teacher)[0], aware(student, teacher)[0])
+
+
+def test_the_regressions_are_those_of_the_losses():
+    student, teacher = view(STUDENT), view(TEACHER)
+    student.labels = torch.tensor([0, 3, 1, 3, 2, 3])
+    unit = torch.tensor(STUDENT.delta_stds)
+    pair = student.deltas / unit, teacher.deltas / unit
+    loss, count, _ = Regression(STUDENT, TEACHER)(student, teacher)
+    believed = teacher.logits.softmax(1)[:, :3]
+    torch.testing.assert_close(loss, class_aware_regression(*pair, believed))
+    assert count == 6
+    loss, count, _ = Regression(STUDENT, TEACHER, class_aware=False)(student, teacher)
+    torch.testing.assert_close(loss, ground_truth_class_regression(*pair, student.labels))
+    assert count == 3  # the foreground
+
+
+def test_a_regression_that_both_share():
+    shared = [spec(class_shared_regression=True), spec("teacher", class_shared_regression=True)]
+    student, teacher = map(view, shared)
+    loss, *_ = Regression(*shared)(student, teacher)
+    unit = torch.tensor(STUDENT.delta_stds)
+    gap = (student.deltas - teacher.deltas)[:, 0] / unit
+    believed = teacher.logits.softmax(1)[:, :3].sum(1)
+    torch.testing.assert_close(loss, (gap.abs().sum(1) * believed).mean())
+    with pytest.raises(ValueError, match=r"student and teacher share one, deltas \(N, 1, 4\)"):
+        Regression(*shared, class_aware=False)
+
+
+def test_ground_truth_regression_needs_labels():
+    student, teacher = view(STUDENT), view(TEACHER)
+    student.labels = None
+    with pytest.raises(ValueError, match="labels"):
+        Regression(STUDENT, TEACHER, class_aware=False)(student, teacher)
+
+
+def test_classification_is_the_prediction_loss():
+    student, teacher = view(STUDENT), view(TEACHER)
+    loss = objective(dict(classification=dict(weight=1)))(student, teacher)
+    expected = prediction_distillation(student.logits, teacher.logits)
+    assert torch.equal(loss["kd_classification_loss"], expected)
+
+
+# --- Gradients ------------------------------------------------------------------------------------
+
+
+def tensors_of(one):
+    return [*one.pyramid, one.pooled, one.representation, one.logits, one.deltas]
+
+
+def total(result):
+    return sum(value for name, value in result.items() if "loss" in name)
+
+
+def test_gradients_go_to_the_student_and_to_the_objective_alone():
+    built = objective()
+    student, teacher = (view(s, grad=True) for s in (STUDENT, TEACHER))
+    total(built(student, teacher)).backward()
+    assert all(tensor.grad is None for tensor in tensors_of(teacher))
+    for tensor in (*student.pyramid, student.representation, student.logits, student.deltas):
+        assert tensor.grad.any()
+    assert all(parameter.grad.any() for parameter in built.parameters())
+
+
+def test_the_queue_may_change_between_forward_and_backward():
+    """It does so inside of every forward: the gradients are those of the queue as it was read."""
+    gradients = []
+    for frozen in (False, True):
+        built = objective(dict(contrastive=dict(weight=1.0, dim=4, queue_capacity=6)))
+        built(view(STUDENT, seed=1), view(TEACHER, seed=1))  # fills it
+        if frozen:
+            built.components["contrastive"].queue.enqueue = lambda rows: None
+        total(built(view(STUDENT), view(TEACHER))).backward()
+        gradients.append([p.grad for p in built.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_no_boxes_give_zeros_to_every_parameter():
+    built = objective()
+    student, teacher = (view(s, 0, grad=True) for s in (STUDENT, TEACHER))
+    result = built(student, teacher)
+    assert {float(value) for value in result.values()} == {0.0}
+    total(result).backward()
+    for name, parameter in built.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), name
+    for level in student.pyramid:
+        assert level.grad is not None and not level.grad.any()
+    assert len(built.components["contrastive"].queue) == 0
+
+
+def test_the_queue_is_in_the_state_dict():
+    built, other = objective(), objective(seed=1)
+    for seed in (0, 1):
+        built(view(STUDENT, seed=seed), view(TEACHER, seed=seed))
+    state = built.state_dict()
+    assert {"components.contrastive.queue.storage", "components.contrastive.queue.enqueued"} < {
+        *state
+    }
+    other.load_state_dict(state)
+    queues = [x.components["contrastive"].queue.features for x in (built, other)]
+    assert len(queues[0]) == 7 and torch.equal(*queues)
+    pair = view(STUDENT, seed=2), view(TEACHER, seed=2)
+    assert torch.equal(total(built(*pair)), total(other(*pair)))
+
+
+def test_no_queue_is_a_queue_of_capacity_0():
+    built = objective(dict(contrastive=dict(weight=1.0, dim=4, queue_capacity=0)))
+    pair = view(STUDENT), view(TEACHER)
+    first, second = (total(built(*pair)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+# --- What is refused ------------------------------------------------------------------------------
+
+
+def test_weights_above_0_are_kept():
+    settings = dict(
+        contrastive=dict(weight=0), imitation=dict(weight=1), regression=dict(weight=0.0)
+    )
+    assert active_weights(settings) == {"imitation": 1.0}
+    assert active_weights({}) == {}
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        (dict(sgfi=dict(weight=1)), r"among \['classification', .*got 'sgfi'"),
+        (dict(sgfi=dict(weight=0)), "got 'sgfi'"),
+        (dict(imitation=dict(sampling_ratio=2)), "'imitation'.* got None"),
+        (dict(imitation=dict(weight=-0.5)), "got -0.5"),
+        (dict(imitation=dict(weight=math.nan)), "got nan"),
+        (dict(imitation=dict(weight=math.inf)), "got inf"),
+        (dict(imitation=dict(weight="1.0")), "got '1.0'"),
+        (dict(contrastive=dict(weight=1, gamma=1)), "'contrastive'.*gamma"),
+        (
+            dict(contrastive=dict(weight=1, projection="deep")),
+            "'linear' or 'nonlinear', got 'deep'",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused(settings, named):
+    with pytest.raises(ValueError, match=named):
+        objective(settings)
+
+
+def test_pairs_that_cannot_be_distilled_are_refused():
+    with pytest.raises(ValueError, match=r"\(N, 4\) from student and \(N, 6\) from teacher"):
+        objective(teacher=spec("teacher", num_classes=5))
+    one = spec("teacher", class_shared_regression=True)
+    with pytest.raises(ValueError, match=r"\(N, 3, 4\) from student and \(N, 1, 4\) from teacher"):
+        objective(teacher=one)
+    without = {**SETTINGS, "regression": dict(weight=0)}
+    assert set(objective(without, teacher=one).components) == set(COMPONENTS) - {"regression"}
+
+
+def test_a_single_process_is_the_union():
+    assert share_of_union(torch.tensor([3.0, 0.0])).tolist() == [1.0, 1.0]
+
+
+# --- Two processes --------------------------------------------------------------------------------
+
+# Boxes of the two ranks at each step: ragged, one rank without any, none at all.
+COUNTS = [(5, 2), (4, 0), (0, 0), (3, 4), (0, 1)]
+DISTRIBUTED = {
+    **SETTINGS,
+    "regression": dict(weight=0.25, class_aware=False),
+    "contrastive": dict(weight=0.5, dim=4, queue_capacity=6),
+}
+
+
+def rank_views(rank, step):
+    count = COUNTS[step][rank]
+    return tuple(view(s, count, seed=10 * step + rank) for s in (STUDENT, TEACHER))
+
+
+def union(views):
+    """Both ranks' views as one batch of four images."""
+    one, other = views
+    moved = other.rois + torch.tensor([2.0, 0, 0, 0, 0])
+    joined = {
+        name: torch.cat([getattr(one, name), getattr(other, name)])
+        for name in ("pooled", "representation", "logits", "deltas", "labels")
+    }
+    pyramid = tuple(map(torch.cat, zip(one.pyramid, other.pyramid, strict=True)))
+    return DetectorView(rois=torch.cat([one.rois, moved]), pyramid=pyramid, **joined)
+
+
+def steps_of_a_rank(rank, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    built, kept = objective(DISTRIBUTED), []
+    for step in range(len(COUNTS)):
+        built.zero_grad()
+        result = built(*rank_views(rank, step))
+        total(result).backward()
+        gradients = {name: p.grad.clone() for name, p in built.named_parameters()}
+        for grad in gradients.values():  # what DistributedDataParallel does
+            dist.all_reduce(grad)
+            grad /= 2
+        queue = built.components["contrastive"].queue.features
+        kept.append(dict(gradients=gradients, queue=queue, losses=result))
+    torch.save(kept, f"{folder}/{rank}.pth")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(steps_of_a_rank, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{rank}.pth") for rank in range(2)]
+
+
+def test_two_ranks_learn_what_one_does_from_the_union_of_their_batches(ranks):
+    built = objective(DISTRIBUTED)
+    for step, counts in enumerate(COUNTS):
+        built.zero_grad()
+        pairs = zip(rank_views(0, step), rank_views(1, step), strict=True)
+        result = built(*map(union, pairs))
+        total(result).backward()
+        for name, parameter in built.named_parameters():
+            for rank in ranks:
+                mean = rank[step]["gradients"][name]
+                # Sums in another order: 1e-5 of the largest gradient is 2^-24 some hundred times.
+                atol = 1e-5 * float(parameter.grad.abs().max())
+                torch.testing.assert_close(
+                    mean, parameter.grad, rtol=1e-5, atol=atol, msg=f"{name} at {counts}"
+                )
+        for name, value in result.items():
+            if "loss" in name:
+                mean = sum(rank[step]["losses"][name] for rank in ranks) / 2
+                torch.testing.assert_close(mean, value, rtol=1e-5, atol=1e-6)
+        queue = built.components["contrastive"].queue.features
+        torch.testing.assert_close(ranks[0][step]["queue"], queue)
+
+
+def test_two_ranks_keep_one_queue(ranks):
+    lengths = []
+    for one, other in zip(*ranks, strict=True):
+        assert torch.equal(one["queue"], other["queue"])
+        lengths.append(len(one["queue"]))
+    assert lengths == [6, 6, 6, 6, 6]  # 7 came at once, then it stays full
+    assert not torch.equal(ranks[0][0]["queue"], ranks[0][-1]["queue"])
+
+
+def test_a_rank_without_boxes_reaches_every_parameter(ranks):
+    """Where neither has any: zeros, not None, or the ranks themselves would have failed."""
+    assert COUNTS[2] == (0, 0)
+    for rank in ranks:
+        assert not any(grad.any() for grad in rank[2]["gradients"].values())
