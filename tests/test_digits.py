@@ -78,6 +78,23 @@ def test_boxes_and_masks_agree_with_the_format(built):
     )
 
 
+def test_masks_are_the_ink_of_the_glyph(built, glyphs):
+    root, _ = built
+    coco = COCO(root / "annotations" / "train.json")
+    inside, outside = [], []
+    for index in range(4):
+        drawn = draw_digits(0, "train", index, glyphs)
+        for digit, entry in zip(drawn, coco.imgToAnns[index], strict=True):
+            assert list(digit.box) == entry["bbox"] and digit.label == entry["category_id"] - 1
+            x, y, w, h = digit.box
+            ink = cv2.resize(glyphs[digit.glyph][0], (w, h))
+            mask = coco.annToMask(entry)[y : y + h, x : x + w].astype(bool)
+            inside.extend(ink[mask])
+            outside.extend(ink[~mask])
+    # Ink is 255 and paper 0, between them the edges, which the resampling widens.
+    assert np.median(inside) > 200 and np.median(outside) < 50
+
+
 def test_an_image_has_two_to_six_digits_that_hardly_overlap(glyphs):
     counts = []
     for index in range(60):
