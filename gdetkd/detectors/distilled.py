@@ -10,6 +10,7 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.config import Config
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from gdetkd.detectors.adapters import Adapter, adapter_for
@@ -147,7 +148,10 @@ class DistilledDetector(BaseDetector):
             NonFiniteLossError: Naming the losses; the weights are still those of the last step.
         """
         total, log_vars = super().parse_losses(losses)
-        if not torch.isfinite(total.detach()):
+        # All ranks stop, or the others would wait for this one's gradients.
+        finite = torch.isfinite(total.detach()).int()
+        all_reduce(finite, "min")
+        if not finite:
             culprits = [
                 f"{name} = {float(value):g}"
                 for name, value in log_vars.items()
@@ -155,7 +159,7 @@ class DistilledDetector(BaseDetector):
             ]
             kept = self.before_stopping() if self.before_stopping else "No checkpoint was kept."
             raise NonFiniteLossError(
-                f"stopped before the step: {', '.join(culprits) or 'the sum of the losses'}. "
+                f"stopped before the step: {', '.join(culprits) or 'a loss of another rank'}. "
                 f"{kept} Lower the learning rate or that loss's weight, or clip gradients "
                 "(optim_wrapper.clip_grad), and resume."
             )

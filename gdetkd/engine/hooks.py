@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,9 @@ class DistillationHook(Hook):
         last = Path(last)
         export_student(last, last.with_name(f"{last.stem}_student.pth"))
         for student in last.parent.glob("*_student.pth"):
-            whole = student.with_name(student.name.replace("_student.pth", ".pth"))
-            if not whole.exists():
+            whole = student.name.replace("_student.pth", ".pth")
+            # Only beside what CheckpointHook has removed; any other file is someone's own.
+            if re.fullmatch(r"(iter|epoch)_\d+\.pth", whole) and not (last.parent / whole).exists():
                 student.unlink()
         self._exported = last
 
@@ -90,7 +92,8 @@ class DistillationHook(Hook):
 def measure_teacher(runner: Any, teacher: nn.Module) -> dict[str, float]:
     """The teacher's metrics on the runner's validation set; draws no global randomness."""
     evaluator, loader = runner.val_loop.evaluator, runner.val_loop.dataloader
-    with torch.random.fork_rng(), torch.no_grad():
+    devices = range(torch.cuda.device_count())  # without them PyTorch warns where there are many
+    with torch.random.fork_rng(devices), torch.no_grad():
         for batch in loader:
             evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
         metrics = evaluator.evaluate(len(loader.dataset))

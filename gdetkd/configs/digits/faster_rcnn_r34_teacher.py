@@ -6,7 +6,7 @@ model = dict(
     neck=dict(in_channels=[32, 64, 128, 256]),
 )
 # The student's tuning must not move its teacher.
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=1.5e-3))
 train_cfg = dict(max_iters=max_steps, val_interval=1000)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.05, by_epoch=False, begin=0, end=100),
