@@ -253,9 +253,10 @@ def write_digits(root: str, seed: int) -> dict:
 
     from gdetkd.datasets.digits import build_digits
 
-    return build_digits(
-        root, seed, progress=lambda items, text: tqdm(items, desc=text, leave=False)
-    )
+    def progress(items, text):
+        return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
+
+    return build_digits(root, seed, progress=progress)
 
 
 def need_digits(config) -> None:
