@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
@@ -28,22 +28,42 @@ class DistillationHook(Hook):
     - Before training it measures the teacher on the validation set, so that a teacher with the
       wrong weights, classes or pixels is seen at once, and checks that transferred heads are the
       teacher's.
-    - Beside every checkpoint it keeps a student-only one (`NAME_student.pth`), which
-      `mmdet.apis.init_detector` loads with the student's plain config.
-    - When a loss is not finite it keeps a checkpoint of the state before that step.
+    - Beside every checkpoint, the best ones too, it keeps a student-only one (`NAME_student.pth`),
+      which `mmdet.apis.init_detector` loads with the student's plain config.
+    - When a loss is not finite it keeps a checkpoint of the state before that step, if that is
+      finite.
+    - It refuses to start from a checkpoint of which nothing would be loaded.
     """
 
     # After CheckpointHook (VERY_LOW), whose file it looks for.
     priority = "LOWEST"
 
     def __init__(self) -> None:
-        self._exported: Path | None = None
+        self._exported: dict[str, str] = {}  # the last file of every kind: 'last_ckpt', 'best_ckpt'
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Raise ValueError for a plain detector's weights: MMEngine would load none, and go on."""
+        if not isinstance(_unwrapped(runner.model), DistilledDetector):
+            return
+        names = list(checkpoint.get("state_dict", checkpoint))
+        if not any(str(name).removeprefix("module.").startswith("student.") for name in names):
+            raise ValueError(
+                "expected a distilled run's checkpoint, with weights under 'student.', got "
+                f"{names[:3]}; to start the student from a plain detector's weights, give it "
+                "init_cfg=dict(type='Pretrained', checkpoint=FILE)"
+            )
 
     def before_train(self, runner: Any) -> None:
         model = _unwrapped(runner.model)
         if not isinstance(model, DistilledDetector):
             return
-        model.before_stopping = lambda: _keep(runner)
+        # What a resumed checkpoint remembers of another folder is none of this run's.
+        self._exported = {
+            kind: file
+            for kind, file in _checkpoints(runner).items()
+            if Path(file).parent != Path(runner.work_dir)
+        }
+        model.before_stopping = lambda: _before_stopping(runner)
         if model.teacher is None:
             runner.logger.info("Distillation: every weight is 0; training the plain student.")
             return
@@ -72,21 +92,43 @@ class DistillationHook(Hook):
     def after_train_epoch(self, runner: Any) -> None:
         self._export(runner)
 
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        self._export(runner)  # a best checkpoint is saved after validation
+
     def _export(self, runner: Any) -> None:
-        """Keep a student-only file of the last checkpoint, and none of those that are gone."""
-        last = runner.message_hub.runtime_info.get("last_ckpt")
-        if not isinstance(_unwrapped(runner.model), DistilledDetector) or not is_main_process():
+        """Keep a student-only file of the last checkpoints, and none of those that are gone."""
+        if not is_main_process() or not isinstance(_unwrapped(runner.model), DistilledDetector):
             return
-        if last is None or not Path(last).is_file() or Path(last) == self._exported:
-            return
-        last = Path(last)
-        export_student(last, last.with_name(f"{last.stem}_student.pth"))
-        for student in last.parent.glob("*_student.pth"):
-            whole = student.name.replace("_student.pth", ".pth")
-            # Only beside what CheckpointHook has removed; any other file is someone's own.
-            if re.fullmatch(r"(iter|epoch)_\d+\.pth", whole) and not (last.parent / whole).exists():
-                student.unlink()
-        self._exported = last
+        for kind, file in _checkpoints(runner).items():
+            if file == self._exported.get(kind):
+                continue
+            self._exported[kind] = file
+            whole = Path(file)
+            if not whole.is_file():
+                runner.logger.warning(f"No student-only file of {file}, which is no local file.")
+                continue
+            export_student(whole, whole.with_name(f"{whole.stem}_student.pth"))
+            _remove_orphans(whole.parent)
+
+
+def _checkpoints(runner: Any) -> dict[str, str]:
+    """What CheckpointHook saved last, by its names for it: the last one and the best ones."""
+    known = runner.message_hub.runtime_info
+    return {
+        kind: str(known[kind])
+        for kind in known
+        if kind == "last_ckpt" or kind == "best_ckpt" or kind.startswith("best_ckpt_")
+    }
+
+
+def _remove_orphans(folder: Path) -> None:
+    """Remove the student-only files of checkpoints that CheckpointHook has removed."""
+    for student in folder.glob("*_student.pth"):
+        whole = student.name.replace("_student.pth", ".pth")
+        # Only those that it names; any other file is someone's own.
+        ours = re.fullmatch(r"(best_.+_)?(iter|epoch)_\d+\.pth", whole)
+        if ours and not (folder / whole).exists():
+            student.unlink()
 
 
 def measure_teacher(runner: Any, teacher: nn.Module) -> dict[str, float]:
@@ -113,7 +155,26 @@ def _check_transfer(model: DistilledDetector) -> None:
                 )
 
 
+def _before_stopping(runner: Any) -> str:
+    said = _keep(runner)
+    barrier()  # rank 0 writes; a launcher ends it as soon as another rank fails
+    return said
+
+
 def _keep(runner: Any) -> str:
+    """Save the state before the step that is being stopped; say what is there to resume from."""
+    state = _unwrapped(runner.model).state_dict()
+    broken = [
+        name
+        for name, value in state.items()
+        if value.is_floating_point() and not value.isfinite().all()
+    ]
+    if broken:
+        last = runner.message_hub.runtime_info.get("last_ckpt")
+        return (
+            f"Kept no checkpoint, because the model itself is not finite any more ({broken[0]}); "
+            f"{f'the last one is {last}' if last else 'there is none yet'}."
+        )
     name = f"before_non_finite_iter_{runner.iter}.pth"
     # save_checkpoint counts the running step as done, which it is not.
     meta = dict(epoch=runner.epoch, iter=runner.iter)
