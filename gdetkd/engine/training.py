@@ -11,11 +11,11 @@ from typing import Any
 import cv2
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 import gdetkd.detectors  # noqa: F401  (registers DistilledDetector)
 import gdetkd.engine.hooks  # noqa: F401  (registers its hooks)
-from gdetkd.engine.checkpoints import read_checkpoint, student_state
+from gdetkd.engine.checkpoints import CheckpointError, read_checkpoint, student_state
 from gdetkd.engine.locations import find_config
 
 
@@ -35,10 +35,20 @@ def load_config(
         work_dir: Where the run writes; `work_dirs/CONFIG` by default.
         seed: Seed of the run, in place of the config's.
         amp: Mixed precision (GPU only).
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ValueError: It cannot be read, the options do not fit it, or amp is asked for on a CPU.
     """
-    config = Config.fromfile(find_config(name))
-    if options:
-        config.merge_from_dict(dict(options))
+    path = find_config(name)
+    try:
+        config = Config.fromfile(path)
+        if options:
+            config.merge_from_dict(dict(options))
+    except (AttributeError, ImportError, KeyError, NameError, SyntaxError, TypeError) as error:
+        raise ValueError(f"config {name}: {type(error).__name__}: {error}") from error
+    if amp and not torch.cuda.is_available():
+        raise ValueError("mixed precision: expected a GPU, found none; leave out --amp")
     if work_dir is not None:
         config.work_dir = str(work_dir)
     elif config.get("work_dir") is None:
@@ -50,7 +60,7 @@ def load_config(
         config.optim_wrapper.setdefault("loss_scale", "dynamic")
     # MMEngine's checkpoints are pickles with code in their meta: read them as data.
     hooks = list(config.get("custom_hooks") or [])
-    if not any(hook["type"] == "SafeCheckpointHook" for hook in hooks):
+    if not any(_is(hook, "SafeCheckpointHook") for hook in hooks):
         config.custom_hooks = [dict(type="SafeCheckpointHook"), *hooks]
     return config
 
@@ -61,11 +71,17 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     Args:
         config: As `load_config` gives it.
         resume: True: from the last checkpoint in the work dir, if any. A path: from that file.
+            False: as the config says.
+
+    Raises:
+        CheckpointError: The file to resume from is no checkpoint, or holds weights alone.
     """
     limit_threads()
-    config.resume = bool(resume)
-    if isinstance(resume, str):
-        config.load_from = resume
+    last = find_latest_checkpoint(config.work_dir) if resume is True else resume
+    if last:
+        _check_resumable(last)
+        # MMEngine resumes from load_from where it is set.
+        config.resume, config.load_from = True, last
     runner = Runner.from_cfg(config)
     runner.train()
     return runner
@@ -98,8 +114,12 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
 
     Raises:
         CheckpointError: The file is no checkpoint.
-        ValueError: Its weights do not fit the config.
+        ValueError: Its weights do not fit the config, which may have nothing to test on.
     """
+    needed = ("test_dataloader", "test_cfg", "test_evaluator")
+    missing = [key for key in needed if config.get(key) is None]
+    if missing:
+        raise ValueError(f"expected a config with a test set, got one without {missing}")
     limit_threads()
     state, _ = student_state(read_checkpoint(checkpoint))
     config = plain_student(config)
@@ -118,12 +138,30 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
 def plain_student(config: Config) -> Config:
     """A copy of the config with the student alone as its model."""
     config = Config(config._cfg_dict.to_dict(), filename=config.filename)
-    if config.model.type == "DistilledDetector":
+    if _is(config.model, "DistilledDetector"):
         config.model = ConfigDict(config.model.student)
         config.custom_hooks = [
-            hook for hook in config.get("custom_hooks", []) if hook["type"] != "DistillationHook"
+            hook for hook in config.get("custom_hooks", []) if not _is(hook, "DistillationHook")
         ]
     return config
+
+
+def _is(component: Mapping[str, Any], name: str) -> bool:
+    """Whether a component's config is of that type: a name, with a scope or not, or a class."""
+    kind = component["type"]
+    return getattr(kind, "__name__", str(kind)).split(".")[-1] == name
+
+
+def _check_resumable(path: str) -> None:
+    """Say before a run is built what MMEngine would trip over: no checkpoint, weights alone."""
+    if "://" in path:
+        return
+    absent = {"meta", "message_hub"} - read_checkpoint(path).keys()
+    if absent:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint to resume from, got one without {sorted(absent)}; "
+            "name the whole one that a training left, not a student-only one"
+        )
 
 
 def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], where: str) -> None:
@@ -147,12 +185,15 @@ def limit_threads() -> None:
 
 
 def _use_split(config: Config, split: str) -> None:
-    dataset = config.test_dataloader.dataset
-    old = Path(dataset.ann_file).stem
-    if old != Path(dataset.data_prefix.img).name:
+    dataset, evaluator = config.test_dataloader.dataset, config.test_evaluator
+    annotations, prefix = dataset.get("ann_file", ""), dataset.get("data_prefix", {})
+    old = Path(annotations).stem
+    several = isinstance(evaluator, list) or "ann_file" not in evaluator
+    if several or not old or old != Path(prefix.get("img", "")).name:
         raise ValueError(
-            f"--split: expected a data set laid out as SPLIT/ and annotations/SPLIT.json, got "
-            f"{dataset.ann_file} and {dataset.data_prefix.img}; edit test_dataloader instead"
+            "--split: expected a data set laid out as SPLIT/ and annotations/SPLIT.json with one "
+            f"evaluator that reads it, got {annotations!r}, {dict(prefix)} and {evaluator}; "
+            "edit test_dataloader and test_evaluator instead"
         )
     dataset.ann_file = dataset.ann_file.replace(f"{old}.json", f"{split}.json")
     dataset.data_prefix.img = f"{split}/"
