@@ -10,9 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import Version
 
-from gdetkd.datasets.digits import verify_digits
-from gdetkd.engine.locations import find_checkpoint
-
+# The package's own modules are imported where they are looked at: they need what may be missing.
 NEEDED = {
     "torch": "2.6", "torchvision": "0.21", "mmdet": "3.3", "mmengine": "0.10.7",
     "pycocotools": "2.0.7", "numpy": "1.26",
@@ -32,8 +30,8 @@ class Finding:
 
 def examine(data_root: str) -> list[Finding]:
     """Look at Python, packages, operators, accelerator, shipped weights and the benchmark."""
-    fine = sys.version_info >= (3, 10)
-    remedy = "" if fine else "use Python 3.10 or later"
+    fine = sys.version_info >= (3, 11)
+    remedy = "" if fine else "use Python 3.11 or later"
     findings = [Finding("Python", platform.python_version(), fine, remedy)]
     findings += [_package(name, least) for name, least in NEEDED.items()]
     findings += [_setuptools(), _operators(), _accelerator(), _teacher(), _digits(data_root)]
@@ -44,8 +42,11 @@ def _package(name: str, least: str) -> Finding:
     try:
         found = version(name)
         importlib.import_module(name)
-    except (PackageNotFoundError, ImportError) as error:
-        return Finding(name, f"{error}", False, f"pip install '{name}>={least}'")
+    except PackageNotFoundError:
+        return Finding(name, "not installed", False, f"pip install '{name}>={least}'")
+    except Exception as error:  # whatever a broken installation provokes
+        said = f"{type(error).__name__}: {error}"
+        return Finding(name, said, False, f"make 'import {name}' work: reinstall what it names")
     fine = Version(found) >= Version(least)
     return Finding(name, found, fine, "" if fine else f"pip install '{name}>={least}'")
 
@@ -60,15 +61,17 @@ def _setuptools() -> Finding:
 def _operators() -> Finding:
     try:
         module = importlib.import_module("mmcv._ext")
-    except ImportError as error:
+    except Exception as error:  # a compiled one for another torch, for instance
         return Finding("mmcv operators", str(error), False, "pip install mmcv-lite==2.1.0")
     ours = str(getattr(module, "__file__", "")).endswith("mmcv_ext.py")
     return Finding("mmcv operators", "on torchvision's kernels" if ours else "compiled mmcv", True)
 
 
 def _accelerator() -> Finding:
-    import torch
-
+    try:
+        import torch
+    except Exception:
+        return Finding("accelerator", "unknown without torch", False, "see torch", optional=True)
     if torch.cuda.is_available():
         return Finding("accelerator", torch.cuda.get_device_name(), True)
     remedy = "fine for digits; COCO wants GPUs"
@@ -77,13 +80,19 @@ def _accelerator() -> Finding:
 
 def _teacher() -> Finding:
     try:
+        from gdetkd.engine.locations import find_checkpoint
+
         find_checkpoint("gdetkd::digits_faster_rcnn_r34.pth")
-    except FileNotFoundError as error:
+    except (ImportError, OSError) as error:
         return Finding("shipped teacher", str(error), False, "reinstall gdetkd")
     return Finding("shipped teacher", "digits_faster_rcnn_r34.pth", True)
 
 
 def _digits(root: str) -> Finding:
+    try:
+        from gdetkd.datasets.digits import verify_digits
+    except ImportError as error:
+        return Finding("digits", str(error), False, "reinstall gdetkd")
     if verify_digits(root):
         return Finding("digits", f"complete, in {root}", True)
     return Finding("digits", f"not in {root}", False, "gdetkd data digits", optional=True)
