@@ -36,8 +36,8 @@ def roi_align(
     Returns:
         (N, C, h, w); N = 0 gives an empty tensor through which gradients flow as zeros.
     """
-    # The CPU kernels know neither bf16 nor half precision.
-    if features.device.type == "cpu" and features.dtype in (torch.bfloat16, torch.float16):
+    # Half precision cannot tell the pixels of a large image apart, nor do all kernels know it.
+    if features.dtype in (torch.bfloat16, torch.float16):
         pooled = roi_align(
             features.float(), rois.float(), output_size, spatial_scale, sampling_ratio, aligned
         )
