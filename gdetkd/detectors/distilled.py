@@ -157,9 +157,11 @@ class DistilledDetector(BaseDetector):
                 for name, value in log_vars.items()
                 if "loss" in name and name != "loss" and not torch.isfinite(value).all()
             ]
+            here = not torch.isfinite(total.detach())
+            other = "the sum of the losses" if here else "a loss of another rank"
             kept = self.before_stopping() if self.before_stopping else "No checkpoint was kept."
             raise NonFiniteLossError(
-                f"stopped before the step: {', '.join(culprits) or 'a loss of another rank'}. "
+                f"stopped before the step: {', '.join(culprits) or other}. "
                 f"{kept} Lower the learning rate or that loss's weight, or clip gradients "
                 "(optim_wrapper.clip_grad), and resume."
             )
