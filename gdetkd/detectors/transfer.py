@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from gdetkd.detectors.adapters import Adapter
 
@@ -12,7 +13,7 @@ def freeze_heads(student: Adapter, teacher: Adapter) -> None:
 
     Raises:
         ValueError: The heads differ in structure or shape; the first tensor and both shapes are
-            named.
+            named. Or in their anchors or the coding of their boxes; both are shown.
     """
     for name, head in student.heads().items():
         given = teacher.heads().get(name)
@@ -26,6 +27,13 @@ def freeze_heads(student: Adapter, teacher: Adapter) -> None:
                     f"{shapes[1] or 'missing'} in the teacher; transferring heads needs equal FPN "
                     "and FC widths and the same head types. Change the student or switch it off"
                 )
+        for what, own in _conventions(head).items():
+            other = _conventions(given).get(what)
+            if own != other:
+                raise ValueError(
+                    f"transfer_heads: {name}.{what} is {own} in the student and {other} in the "
+                    "teacher, whose weights speak of its own. Change the student or switch it off"
+                )
         head.requires_grad_(False)
 
 
@@ -34,3 +42,14 @@ def transfer_heads(student: Adapter, teacher: Adapter) -> None:
     """Copy the teacher's heads into the student; to be called when its weights are initialised."""
     for name, head in student.heads().items():
         head.load_state_dict(teacher.heads()[name].state_dict())
+
+
+def _conventions(head: nn.Module) -> dict[str, object]:
+    """What a head's outputs are relative to, which no weight's shape tells."""
+    found: dict[str, object] = {}
+    if hasattr(head, "prior_generator"):
+        found["prior_generator"] = " ".join(str(head.prior_generator).split())
+    coder = getattr(head, "bbox_coder", None)
+    if hasattr(coder, "stds"):
+        found["bbox_coder"] = dict(means=tuple(coder.means), stds=tuple(coder.stds))
+    return found
