@@ -15,7 +15,7 @@ model = dict(
     ),
     distill=dict(
         contrastive=dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=9 * 512, iou=0.5),
-        imitation=dict(weight=1.0, sampling_ratio=2, boxes_per_image=16),
+        imitation=dict(weight=5.0, sampling_ratio=2, boxes_per_image=16),
         classification=dict(weight=1.0),
         regression=dict(weight=1.0),
     ),
