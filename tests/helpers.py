@@ -6,6 +6,7 @@ import copy
 import itertools
 from pathlib import Path
 
+import mmengine.config.config
 import numpy as np
 import torch
 from mmdet.registry import MODELS
@@ -15,7 +16,6 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
@@ -33,6 +33,8 @@ COMPONENTS = dict(
 
 register_all_modules()
 allow_checkpoint_types()
+# Nine tenths of a short run would go into the layout of its config's text.
+mmengine.config.config.FormatCode = lambda text, **_: (text, True)
 # The initialisation of every parameter is a line of its log.
 MMLogger.get_current_instance().setLevel("ERROR")
 
@@ -244,18 +246,20 @@ def views_of(model: torch.nn.Module, data: dict, seed: int = 0) -> tuple:
 # --- Runs -----------------------------------------------------------------------------------------
 
 
-@HOOKS.register_module()
 class Recorder(Hook):
     """Keeps what a run's steps looked like; names are those of the plain detector."""
 
     priority = "LOWEST"
 
     def __init__(self):
-        self.start, self.images, self.logs, self.gradients, self.weights = {}, [], [], [], []
+        self.start, self.objective = {}, {}
+        self.images, self.logs, self.gradients, self.weights = [], [], [], []
 
     def before_train(self, runner):
         model = runner.model
-        self.start = self._students(model.state_dict())
+        state = model.state_dict()
+        self.start = self._students(state)
+        self.objective = {k: v.clone() for k, v in state.items() if k.startswith("objective.")}
 
         def before_step(*_):
             gradients = {name: p.grad for name, p in model.named_parameters()}
@@ -267,7 +271,7 @@ class Recorder(Hook):
         self.images.append([sample.img_id for sample in data_batch["data_samples"]])
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.logs.append({name: float(value) for name, value in outputs.items()})
+        self.logs.append({name: value.item() for name, value in outputs.items()})
         self.weights.append(self._students(runner.model.state_dict()))
 
     @staticmethod
@@ -332,6 +336,7 @@ def run_config(model: dict, data: Path, work_dir: Path, steps: int = 3, **change
         ),
         custom_hooks=[dict(type="SafeCheckpointHook"), dict(type="DistillationHook")],
         log_processor=dict(by_epoch=False),
+        log_level="ERROR",
         randomness=dict(seed=0),
         work_dir=str(work_dir),
         experiment_name=f"run{next(_numbers)}",
@@ -339,10 +344,11 @@ def run_config(model: dict, data: Path, work_dir: Path, steps: int = 3, **change
     return Config(changed(config, **changes))
 
 
-def run(config: Config) -> tuple[Runner, Recorder]:
+def run(config: Config, *hooks: Hook) -> tuple[Runner, Recorder]:
     """Train as configured, recorded."""
     recorder = Recorder()
     runner = Runner.from_cfg(config)
-    runner.register_hook(recorder)
+    for hook in (*hooks, recorder):
+        runner.register_hook(hook)
     runner.train()
     return runner, recorder

@@ -463,6 +463,22 @@ def test_transfer_between_heads_of_other_widths_is_refused(teacher):
     assert "(8, 8, 3, 3) in the student" in text and "(12, 12, 3, 3) in the teacher" in text
 
 
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        (dict(rpn_head__anchor_generator__scales=[8]), "rpn_head.prior_generator"),
+        (
+            dict(roi_head__bbox_head__bbox_coder__target_stds=[0.2, 0.2, 0.4, 0.4]),
+            "roi_head.bbox_head.bbox_coder",
+        ),
+    ],
+)
+def test_transfer_between_heads_that_mean_other_boxes_is_refused(twin, change, named):
+    """Their weights have the same shapes, and would speak of the teacher's boxes."""
+    text = refusal(faster_rcnn(**change), twin, {}, transfer_heads=True)
+    assert named in text and "in the student" in text and "in the teacher" in text
+
+
 def test_transfer_of_a_head_that_the_teacher_lacks_is_refused(twin):
     text = refusal(faster_rcnn(mask=True), twin, {}, transfer_heads=True)
     assert "roi_head.mask_head" in text and "missing in the teacher" in text
@@ -599,7 +615,7 @@ def assert_sound(model, losses):
     assert all(value.isfinite() for value in logged.values())
     for name, grad in grads_of_objective(backward(model, losses)).items():
         assert grad is not None and grad.isfinite().all(), name
-    return {name: float(value) for name, value in logged.items() if name.startswith("kd_")}
+    return {name: value.item() for name, value in logged.items() if name.startswith("kd_")}
 
 
 @pytest.mark.parametrize("boxes", [(0, 2), (0, 0)])

@@ -153,7 +153,7 @@ class DistilledDetector(BaseDetector):
         all_reduce(finite, "min")
         if not finite:
             culprits = [
-                f"{name} = {float(value):g}"
+                f"{name} = {value.item():g}"
                 for name, value in log_vars.items()
                 if "loss" in name and name != "loss" and not torch.isfinite(value).all()
             ]
