@@ -47,7 +47,10 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option("--steps", default=500, show_default=True, help="Steps of either student.")
+@click.option(
+    "--steps", default=500, show_default=True, type=click.IntRange(min=2),
+    help="Steps of either student.",
+)  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Seed of both runs.")
 @click.option("--data-root", default=DATA_ROOT, show_default=True, help="Folder of the benchmark.")
 @click.option("--work-dir", default="work_dirs/demo", show_default=True, type=click.Path())

@@ -4,6 +4,7 @@ What two ranks compute together is compared with one rank's numbers in test_obje
 """
 
 import contextlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ STEPS = [((3, 2), (1, 4)), ((2, 1), (0, 0)), ((0, 2), (1, 1)), ((0, 0), (0, 0))]
 
 def train(rank, folder, teacher):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    dist.init_process_group("gloo", (Path(folder) / "meet").as_uri(), rank=rank, world_size=2)
     # Ragged: one rank pools half as many boxes as the other.
     student = faster_rcnn(train_cfg__rcnn__sampler__num=10 if rank else 5)
     detector = build(distilled(student, teacher, COMPONENTS))

@@ -1,6 +1,7 @@
 """The objective on views filled by hand: pure torch, one process and two."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -409,7 +410,7 @@ def union(views):
 
 def steps_of_a_rank(rank, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    dist.init_process_group("gloo", (Path(folder) / "meet").as_uri(), rank=rank, world_size=2)
     built, kept = objective(DISTRIBUTED), []
     for step in range(len(COUNTS)):
         built.zero_grad()

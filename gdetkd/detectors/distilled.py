@@ -28,11 +28,12 @@ class NonFiniteLossError(FloatingPointError):
 class _Unregistered:
     """Keeps a module out of `nn.Module`'s books; copies of its owner share it."""
 
-    def __init__(self, adapter: Adapter) -> None:
-        self.adapter = adapter
+    def __init__(self, adapter: Adapter, owned: bool = True) -> None:
+        self.adapter, self.owned = adapter, owned
 
     def __deepcopy__(self, memo: dict) -> _Unregistered:
-        return self
+        # An averaged copy that goes to another device must not take the teacher along.
+        return _Unregistered(self.adapter, owned=False)
 
 
 @MODELS.register_module()
@@ -118,13 +119,13 @@ class DistilledDetector(BaseDetector):
 
     def _apply(self, fn, recurse: bool = True):
         # .to(), .cuda() and .half() reach registered children only.
-        if self.teacher is not None:
+        if self._teacher is not None and self._teacher.owned:
             self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def _set_device(self, device: torch.device) -> None:
         # MMEngine's record of where a data preprocessor puts its images, beside its buffers.
-        if self.teacher is not None:
+        if self._teacher is not None and self._teacher.owned:
             self.teacher._set_device(device)
         super()._set_device(device)
 

@@ -190,7 +190,13 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 class ProgressHook(Hook):
     """Progress with ETA: a bar on a terminal, a line every twenty seconds elsewhere."""
 
+    priority = "LOWEST"  # with DistillationHook or after it, to tell what that measured
+
     def before_train(self, runner: Any) -> None:
+        teacher = runner.message_hub.runtime_info.get("teacher")
+        if teacher:
+            name, value = next(iter(teacher.items()))
+            print(f"Teacher on the validation set: {name} {value:.3f}", flush=True)
         self._bar = tqdm(
             total=runner.max_iters,
             initial=runner.iter,

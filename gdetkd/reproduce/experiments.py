@@ -22,8 +22,11 @@ class Experiment:
 
 
 def steps(count: int) -> dict[str, Any]:
-    """Options of a schedule of another length."""
+    """Options of a schedule of another length; a very short one warms up for a quarter of it."""
+    warm = min(100, max(1, count // 4))
     return {
+        "param_scheduler.0.end": warm,
+        "param_scheduler.1.begin": warm,
         "train_cfg.max_iters": count,
         "train_cfg.val_interval": count,
         "param_scheduler.1.end": count,
@@ -36,7 +39,7 @@ def only(*kept: str, transfer: bool = False, **options: Any) -> dict[str, Any]:
     return off | {"model.transfer_heads": transfer} | options
 
 
-# In order of importance: what a cut-short session has run is what matters most.
+# In order of importance: a sweep that is interrupted has run what matters most.
 MAIN = [
     Experiment("baseline", "Baseline", PLAIN, seeds=5),
     Experiment("gdetkd", "G-DetKD (all)", DISTILLED, seeds=5),

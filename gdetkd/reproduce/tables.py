@@ -34,7 +34,7 @@ def paired_gain(frame: pd.DataFrame, experiment: str, reference: str = "baseline
 def main_table(frame: pd.DataFrame, teacher: float) -> pd.DataFrame:
     """One row an experiment, in the order of `MAIN`; AP in percent; what has not run says so."""
     rows = []
-    baseline = frame.loc[frame["experiment"] == "baseline", "AP"].mean()
+    baselines = frame[frame["experiment"] == "baseline"].set_index("seed")["AP"]
     for experiment in MAIN:
         runs = frame[frame["experiment"] == experiment.name]
         row = {"": experiment.label, "steps": "", "seeds": len(runs)}
@@ -42,7 +42,9 @@ def main_table(frame: pd.DataFrame, teacher: float) -> pd.DataFrame:
             rows.append(row | {"AP": "not run"})
             continue
         gain = paired_gain(frame, experiment.name)
-        closed = (runs["AP"].mean() - baseline) / (teacher - baseline)
+        # The same seeds on both sides of the gap, as in the gain beside it.
+        partners = baselines.loc[baselines.index.intersection(gain.index)]
+        closed = gain.mean() / (teacher - partners.mean()) if len(gain) else float("nan")
         rows.append(
             row
             | {
@@ -52,7 +54,9 @@ def main_table(frame: pd.DataFrame, teacher: float) -> pd.DataFrame:
                 "APs": f"{100 * runs['APs'].mean():.1f}",
                 "APm": f"{100 * runs['APm'].mean():.1f}",
                 "gain": "" if experiment.name == "baseline" else shown(gain, signed=True),
-                "gap closed": "" if experiment.name == "baseline" else f"{closed:.0%}",
+                "gap closed": ""
+                if experiment.name == "baseline" or closed != closed
+                else f"{closed:.0%}",
                 "s/step": f"{runs['seconds_per_step'].median():.2f}",
             }
         )
