@@ -272,7 +272,7 @@ def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, flo
             raise ValueError(
                 f"expected distillation components among {sorted(COMPONENTS)}, got {name!r}"
             )
-        weight = settings.get("weight")
+        weight = settings.get("weight") if isinstance(settings, Mapping) else None
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
             raise ValueError(
                 f"distillation component {name!r}: expected a finite weight >= 0, got {weight!r}"

@@ -180,7 +180,8 @@ def limit_threads() -> None:
     """At most two threads, fewer if OMP_NUM_THREADS says so; none for OpenCV: they only compete."""
     warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
     if not torch.cuda.is_available():
-        torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS") or 2)))
+        asked = (os.environ.get("OMP_NUM_THREADS") or "2").split(",")[0]
+        torch.set_num_threads(min(2, int(asked)))
     cv2.setNumThreads(0)
 
 
