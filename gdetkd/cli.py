@@ -141,7 +141,8 @@ def test(config, checkpoint, split, work_dir, options) -> None:
     loaded = load_config(config, dict(options), work_dir=work_dir)
     need_digits(loaded)
     metrics = run(loaded, find_checkpoint(checkpoint), split)
-    table = Table(title=f"{Path(checkpoint).name} on {split or 'the test set of its config'}")
+    where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
+    table = Table(title=f"{Path(checkpoint).name} on {where}")
     table.add_column("metric")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
