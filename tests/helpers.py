@@ -286,13 +286,15 @@ class Recorder(Hook):
 _numbers = itertools.count()
 
 
-def run_config(model: dict, data: Path, work_dir: Path, steps: int = 3, **changes) -> Config:
+def run_config(
+    model: dict, data: Path, work_dir: Path, steps: int = 3, size: int = SIZE, **changes
+) -> Config:
     """A training of a few steps on tiny digits, as a config file of MMDetection says it."""
     masks = "Mask" in (model.get("student") or model)["type"]
     loading = [
         dict(type="LoadImageFromFile"),
         dict(type="LoadAnnotations", with_bbox=True, with_mask=masks),
-        dict(type="Resize", scale=(SIZE, SIZE)),
+        dict(type="Resize", scale=(size, size)),
     ]
     dataset = dict(type="CocoDataset", data_root=str(data), metainfo=dict(classes=CLASSES))
     meta = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
