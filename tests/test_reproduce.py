@@ -122,3 +122,9 @@ def test_the_shipped_teacher_is_as_good_as_the_benchmark_asks():
     teacher = json.loads((tables.ASSETS / "digits_faster_rcnn_r34.json").read_text())
     assert teacher["AP"] >= 0.45
     assert teacher["megabytes"] <= 15
+
+
+def test_the_readme_says_what_is_on_record():
+    readme = (RESULTS.parents[1] / "README.md").read_text()
+    block = readme.split("<!-- headline", 1)[1].split("-->", 1)[1].split("<!-- end", 1)[0]
+    assert " ".join(block.split()) == " ".join(tables.headline().split())
