@@ -302,7 +302,7 @@ def test_no_boxes_give_zeros_to_every_parameter():
     built = objective()
     student, teacher = (view(s, 0, grad=True) for s in (STUDENT, TEACHER))
     result = built(student, teacher)
-    assert {float(value) for value in result.values()} == {0.0}
+    assert {value.item() for value in result.values()} == {0.0}
     total(result).backward()
     for name, parameter in built.named_parameters():
         assert parameter.grad is not None and not parameter.grad.any(), name
