@@ -57,6 +57,7 @@ MAIN = [
     ),
     # A distilled step takes 1.7 times a plain one on the CPU (`gdetkd bench`).
     Experiment("baseline_1400", "Baseline, the time of G-DetKD", PLAIN, steps(1400)),
+    Experiment("gdetkd_3000", "G-DetKD (all), teacher's schedule", DISTILLED, steps(3000), seeds=1),
     Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, steps(3000), seeds=1),
     *(
         Experiment(
