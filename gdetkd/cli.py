@@ -164,7 +164,7 @@ def export(checkpoint: str, out: str, half: bool) -> None:
 
 
 @cli.command()
-@click.argument("name", type=click.Choice(["main", "teacher", "test"]))
+@click.argument("name", type=click.Choice(["main", "teacher", "students", "test"]))
 @click.option("--seeds", type=int, help="Seeds of every row; by default each row's own number.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at a time.")
 @click.option("--only", multiple=True, help="Only this experiment; may be given several times.")
@@ -173,8 +173,8 @@ def export(checkpoint: str, out: str, half: bool) -> None:
 def reproduce(name, seeds, jobs, only, plan, results) -> None:
     """Run what is missing of a table on digits, record it and render the table.
 
-    NAME is main, the components of G-DetKD; teacher, the shipped one; or test, the test split of
-    the baselines and the distilled students, which is used once.
+    NAME is main, the components of G-DetKD; teacher, the shipped one; students, the shipped ones,
+    from main's runs; or test, the test split of baselines and distilled students, used once.
     """
     from gdetkd.reproduce.experiments import EXPERIMENTS, MAIN
     from gdetkd.reproduce.runs import missing, run_missing
@@ -191,6 +191,12 @@ def reproduce(name, seeds, jobs, only, plan, results) -> None:
         write_digits(DATA_ROOT, seed=0)
         record = make_teacher(Path("work_dirs/reproduce/teacher"))
         click.echo(f"AP {record['AP']:.3f} on val, {record['megabytes']} MB")
+        return
+    if name == "students":
+        from gdetkd.reproduce.teacher import make_students
+
+        for record in make_students(Path("work_dirs/reproduce")):
+            click.echo(f"{record['config']}: AP {record['AP']:.3f}, {record['megabytes']} MB")
         return
     unknown = sorted(set(only) - set(EXPERIMENTS))
     if unknown:

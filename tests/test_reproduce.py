@@ -13,6 +13,7 @@ from gdetkd.objective import COMPONENTS, active_weights
 from gdetkd.reproduce import records, tables
 from gdetkd.reproduce.experiments import MAIN, only, steps
 from gdetkd.reproduce.runs import missing
+from gdetkd.reproduce.teacher import STUDENTS
 
 RESULTS = Path(__file__).parents[1] / "results" / "digits"
 
@@ -116,6 +117,15 @@ def test_config_hash_ignores_where_a_run_writes_and_its_seed():
     b = load_config(MAIN[0].config, work_dir="b", seed=2)
     c = load_config(MAIN[0].config, {"optim_wrapper.optimizer.lr": 0.5}, work_dir="a", seed=1)
     assert records.config_hash(a) == records.config_hash(b) != records.config_hash(c)
+
+
+def test_the_shipped_students_are_those_of_the_records():
+    runs = records.load(tables.RESULTS / "main.jsonl")
+    for name, weights in STUDENTS.items():
+        shipped = json.loads(weights.with_suffix(".json").read_text())
+        run = runs[(runs["experiment"] == name) & (runs["seed"] == 0)].iloc[-1]
+        assert shipped["AP"] == pytest.approx(run["AP"], abs=0.002)  # fp16
+        assert shipped["megabytes"] <= 4
 
 
 def test_the_shipped_teacher_is_as_good_as_the_benchmark_asks():

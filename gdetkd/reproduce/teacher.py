@@ -1,4 +1,4 @@
-"""The shipped teacher of digits: trained, stored in fp16, measured as stored, with its record."""
+"""The shipped detectors of digits: stored in fp16, measured as stored, each with its record."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 from gdetkd.engine.checkpoints import export_student
 from gdetkd.engine.training import load_config, test, train
 from gdetkd.reproduce import records
+from gdetkd.reproduce.experiments import EXPERIMENTS, PLAIN
 from gdetkd.reproduce.tables import ASSETS
 
 TEACHER = "gdetkd::digits/faster_rcnn_r34_teacher.py"
 WEIGHTS = ASSETS / "digits_faster_rcnn_r34.pth"
+# The students of the notebooks: seed 0 of the baseline and of the full method, by experiment.
+STUDENTS = {
+    "baseline": ASSETS / "digits_faster_rcnn_r18.pth",
+    "gdetkd": ASSETS / "digits_gdetkd_faster_rcnn_r18.pth",
+}
 
 
 def make_teacher(work_dir: Path, weights: Path = WEIGHTS) -> dict:
@@ -20,40 +26,67 @@ def make_teacher(work_dir: Path, weights: Path = WEIGHTS) -> dict:
     The record (a JSON file beside the weights) has the config, the seed, the loss by step, and the
     AP measured on val with the file as shipped.
     """
-    work_dir = Path(work_dir)
     config = load_config(TEACHER, work_dir=work_dir)
-    steps, digest = config.train_cfg.max_iters, records.config_hash(config)
+    steps = config.train_cfg.max_iters
     environment = records.environment()  # before: the checkout may change while it trains
+    if not (Path(work_dir) / f"iter_{steps}.pth").exists():
+        train(config, resume=True)
+    record = dict(made_by="gdetkd reproduce teacher", **describe(TEACHER, work_dir, steps))
+    return ship(TEACHER, work_dir, steps, weights, record | environment)
+
+
+def make_students(work_dir: Path) -> list[dict]:
+    """Ship seed 0 of the baseline and of G-DetKD as `gdetkd reproduce main` left them.
+
+    Raises:
+        FileNotFoundError: The run's checkpoint is not in `work_dir`.
+    """
+    made = []
+    for name, weights in STUDENTS.items():
+        experiment, run = EXPERIMENTS[name], Path(work_dir) / f"{name}_0"
+        steps = load_config(experiment.config, work_dir=run / "test").train_cfg.max_iters
+        record = dict(
+            made_by="gdetkd reproduce students", **describe(experiment.config, run, steps)
+        )
+        made.append(ship(PLAIN, run, steps, weights, record | records.environment()))
+    return made
+
+
+def describe(config: str, work_dir: Path, steps: int) -> dict:
+    """What a record says of the training in `work_dir`."""
+    loaded, log = load_config(config, work_dir=Path(work_dir) / "test"), _log(Path(work_dir))
+    return dict(
+        config=config,
+        config_hash=records.config_hash(loaded),
+        seed=loaded.randomness.seed,
+        steps=steps,
+        loss={line["iter"]: round(line["loss"], 4) for line in log},
+        seconds_per_step=round(sum(line["time"] for line in log) / max(len(log), 1), 3),
+    )
+
+
+def ship(config: str, work_dir: Path, steps: int, weights: Path, record: dict) -> dict:
+    """Store a run's student in fp16 and measure the stored file on val with a plain `config`."""
+    work_dir = Path(work_dir)
     trained = work_dir / f"iter_{steps}.pth"
     if not trained.exists():
-        train(config, resume=True)
+        raise FileNotFoundError(
+            f"expected a trained detector at {trained}: run `gdetkd reproduce main` first"
+        )
     export_student(trained, weights, half=True)
-    config = load_config(TEACHER, work_dir=work_dir / "test")
-    config.log_level = "WARNING"
-    metrics = test(config, str(weights))
-    log = _log(work_dir)
-    record = dict(
-        made_by="gdetkd reproduce teacher",
-        config=TEACHER,
-        config_hash=digest,
-        seed=config.randomness.seed,
-        steps=steps,
-        AP=metrics["coco/bbox_mAP"],
-        AP50=metrics["coco/bbox_mAP_50"],
-        APs=metrics["coco/bbox_mAP_s"],
-        APm=metrics["coco/bbox_mAP_m"],
-        megabytes=round(weights.stat().st_size / 1e6, 2),
-        loss={line["iter"]: round(line["loss"], 4) for line in log},
-        seconds_per_step=round(sum(line["time"] for line in log) / len(log), 3),
-        **environment,
-    )
+    loaded = load_config(config, work_dir=work_dir / "test")
+    loaded.log_level = "WARNING"
+    metrics = test(loaded, str(weights))
+    names = dict(AP="mAP", AP50="mAP_50", APs="mAP_s", APm="mAP_m")
+    record |= {name: metrics[f"coco/bbox_{key}"] for name, key in names.items()}
+    record["megabytes"] = round(weights.stat().st_size / 1e6, 2)
     weights.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     return record
 
 
 def _log(work_dir: Path) -> list[dict]:
-    """The lines of a run's log that report a training step."""
+    """The lines of a run's log that report a training step; of a step run twice, the later."""
     lines = []
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
         lines += [json.loads(line) for line in path.read_text().splitlines()]
-    return [line for line in lines if "loss" in line]
+    return list({line["iter"]: line for line in lines if "loss" in line}.values())
