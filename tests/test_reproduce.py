@@ -98,7 +98,8 @@ def test_experiments_resolve(experiment):
     active = active_weights(config.model.distill)
     alone = experiment.name in COMPONENTS
     assert (list(active) == [experiment.name]) if alone else True
-    assert config.model.transfer_heads == (experiment.name in ("gdetkd", "transfer"))
+    whole = ("gdetkd", "gdetkd_3000", "transfer")
+    assert config.model.transfer_heads == (experiment.name in whole)
 
 
 def test_steps_change_every_part_of_the_schedule():
