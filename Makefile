@@ -5,15 +5,21 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test format
+.PHONY: help env demo lab notebooks test format
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 env: $(STAMP) ## make or renew the environment in .venv/ (about 6 GB)
 
 demo: env ## train a baseline and a distilled student and compare them
 	$(BIN)/gdetkd demo
+
+lab: env ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab $(firstword $(wildcard notebooks/[0-9]*.ipynb) notebooks)
+
+notebooks: env ## run all notebooks (or NB=FILE) and keep their outputs; renew their index
+	$(BIN)/python tests/run_notebooks.py $(NB)
 
 test: env ## check the style and run all tests
 	$(BIN)/ruff check .

@@ -1,0 +1,78 @@
+"""A checker accepts its solution and turns down every plausible wrong answer."""
+
+import ast
+import pkgutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gdetkd import exercises
+from gdetkd.exercises import Exercise, check, close, find, number, show_solution
+
+STAGES = [module.name for module in pkgutil.iter_modules(exercises.__path__)]
+EVERY = [f"{stage}.{name}" for stage in STAGES for name in exercises.of_stage(stage)]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_solution_is_accepted_and_wrong_answers_are_not(name):
+    exercise = find(name)
+    assert exercise.hint(exercise.solution) is None
+    assert len(exercise.wrong) >= 3
+    for mistake, answer in exercise.wrong.items():
+        assert exercise.hint(answer), f"accepts {mistake}"
+    assert exercise.hint(...).startswith("not answered yet. ")
+
+
+@pytest.mark.parametrize("path", Path(exercises.__file__).parent.glob("*.py"), ids=lambda p: p.stem)
+def test_exercises_need_torch_numpy_and_the_method_only(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            module = getattr(node, "module", None) or node.names[0].name
+            top, _, rest = module.partition(".")
+            assert top in {*sys.stdlib_module_names, "torch", "numpy", "gdetkd"}, module
+            forbidden = {"detectors", "engine", "viz", "reproduce", "datasets", "cli", "demo"}
+            assert top != "gdetkd" or rest.partition(".")[0] not in forbidden, module
+
+
+def test_verdict_is_printed_and_returned(monkeypatch, capsys):
+    doubled = Exercise(
+        "Double a number.",
+        (lambda f: None if f(3) == 6 else "3 should give 6",),
+        solution=lambda x: 2 * x,
+        wrong={},
+    )
+    monkeypatch.setattr(exercises, "find", lambda name: doubled)
+    assert check("stage.doubled", lambda x: x + x)
+    assert not check("stage.doubled", lambda x: x)
+    assert not check("stage.doubled", lambda x: x["y"])
+    assert not check("stage.doubled", ...)
+    show_solution("stage.doubled")
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        "stage.doubled: correct.",
+        "stage.doubled: 3 should give 6",
+        "stage.doubled: your answer stopped with TypeError: 'int' object is not subscriptable",
+        "stage.doubled: not answered yet. Double a number.",
+    ]
+
+
+def test_unknown_exercise_names_those_there_are():
+    with pytest.raises(ValueError, match="STAGE.NAME"):
+        find("no_such_stage.bound")
+    with pytest.raises(ValueError, match=r"proofs\."):
+        find("proofs.no_such_exercise")
+
+
+def test_close_wants_the_shape_too():
+    assert close(torch.tensor([1.0, 2.0], requires_grad=True), [1, 2.0001])
+    assert not close([1.0, 1.0], 1.0)
+    assert not close(1.0, 1.01)
+
+
+@pytest.mark.parametrize(
+    "answer, accepted", [(1, True), (torch.tensor(2.5), True), ("two", False), (np.nan, False)]
+)
+def test_number(answer, accepted):
+    assert (number(answer) is None) == accepted
