@@ -20,10 +20,12 @@ from gdetkd.boxes import overlapping
 from gdetkd.losses import (
     class_aware_regression,
     contrastive_loss,
+    converted_prediction_distillation,
     ground_truth_class_regression,
     level_weights,
     prediction_distillation,
     semantic_guided_imitation,
+    sigmoid_prediction_distillation,
 )
 from gdetkd.memory import FeatureQueue, gather_rows
 from gdetkd.pooling import roi_align
@@ -67,22 +69,23 @@ class Contrastive(nn.Module):
         self.queue = FeatureQueue(queue_capacity, dim)
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
-        queries = self.student_projection(student.representation)
+        known = slice(None) if teacher.known is None else teacher.known
+        queries = self.student_projection(student.representation[known])
         # The teacher's features are constants: gathering them before the projection lets every
         # rank project by itself, and no gradient has to cross ranks.
-        gathered, own = gather_rows(teacher.representation.detach())
+        gathered, own = gather_rows(teacher.representation.detach()[known])
         keys = self.teacher_projection(gathered)
         first = torch.cat([keys[own], keys[: own.start], keys[own.stop :]])
         loss = contrastive_loss(
             queries,
             first,
             queue=self.queue.rows,
-            ignore=overlapping(student.rois, self.iou) if self.iou < 1 else None,
+            ignore=overlapping(student.rois[known], self.iou) if self.iou < 1 else None,
             temperature=self.temperature,
         )
         # Rank order, the same rows on every rank: the queues stay equal.
         self.queue.enqueue(nn.functional.normalize(keys.detach().float(), dim=1))
-        return loss, loss.new_tensor(len(queries)), {}
+        return loss, loss.new_full((), len(queries)), {}
 
 
 class Imitation(nn.Module):
@@ -139,7 +142,7 @@ class Imitation(nn.Module):
         loss = semantic_guided_imitation(levels, target, weights)
         shares = weights.detach().mean(0) if len(rois) else weights.new_zeros(len(levels))
         shown = {f"level_{i}_share": share for i, share in enumerate(shares)}
-        return loss, loss.new_tensor(len(rois)), shown
+        return loss, loss.new_full((), len(rois)), shown
 
     def chosen(self, rois: Tensor) -> Tensor | slice:
         """Which of the boxes (N, 5) are imitated."""
@@ -149,14 +152,63 @@ class Imitation(nn.Module):
 
 
 class Classification(nn.Module):
-    """Prediction distillation of the class scores, two-stage pairs (supplement D's loss)."""
+    """Prediction distillation of the class scores (main paper; supplement D for mixed pairs).
 
-    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
+    A sigmoid head has no background logit. sigmoid(x) is the first entry of softmax([x, 0]), so
+    our reading of D, whose formula wants one, is a background logit of 0.
+
+    Args:
+        student, teacher: The pair.
+        conversion: How scores of two kinds are compared.
+            'none': cross-entropy of both softmaxes over all C + 1 classes.
+            'object_scores': section D, the student's softmax by its maximum, object classes only.
+            'sigmoid': binary cross-entropy a class with the teacher's probability of it.
+            By default 'object_scores' for a sigmoid student of a softmax teacher, 'sigmoid' for
+            two sigmoid heads, and 'none' for a softmax student.
+
+    Raises:
+        ValueError: One of the pair has no logits for given boxes, or an unknown conversion.
+    """
+
+    def __init__(
+        self, student: DetectorSpec, teacher: DetectorSpec, conversion: str | None = None
+    ) -> None:
         super().__init__()
+        for spec in (student, teacher):
+            if spec.scores is None:
+                raise ValueError(
+                    f"classification: expected a detector that scores given boxes, {spec.name} "
+                    "has no logits for them; set the weight to 0"
+                )
+        self.kinds = student.scores, teacher.scores
+        usual = {("sigmoid", "softmax"): "object_scores", ("sigmoid", "sigmoid"): "sigmoid"}
+        self.conversion = conversion or usual.get(self.kinds, "none")
+        if self.conversion not in CONVERSIONS:
+            raise ValueError(
+                f"classification: expected a conversion among {sorted(CONVERSIONS)}, "
+                f"got {conversion!r}"
+            )
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
-        loss = prediction_distillation(student.logits, teacher.logits)
-        return loss, loss.new_tensor(len(student.logits)), {}
+        student_logits, teacher_logits = (
+            nn.functional.pad(view.logits, (0, 1)) if kind == "sigmoid" else view.logits
+            for view, kind in zip((student, teacher), self.kinds, strict=True)
+        )
+        if self.conversion == "sigmoid":
+            # A class against the background alone is a sigmoid of the difference.
+            student_logits = student_logits[:, :-1] - student_logits[:, -1:]
+            given = teacher.logits.detach().float()
+            sigmoid = self.kinds[1] == "sigmoid"
+            teacher_logits = given.sigmoid() if sigmoid else given.softmax(1)[:, :-1]
+        loss = CONVERSIONS[self.conversion](student_logits, teacher_logits)
+        return loss, loss.new_full((), len(student_logits)), {}
+
+
+CONVERSIONS = {
+    "none": prediction_distillation,
+    "object_scores": converted_prediction_distillation,
+    "sigmoid": sigmoid_prediction_distillation,
+}
 
 
 class Regression(nn.Module):
@@ -177,6 +229,12 @@ class Regression(nn.Module):
         self, student: DetectorSpec, teacher: DetectorSpec, class_aware: bool = True
     ) -> None:
         super().__init__()
+        for spec in (student, teacher):
+            if spec.delta_stds is None:
+                raise ValueError(
+                    "regression: expected deltas relative to the shared boxes, but those of "
+                    f"{spec.name} are relative to its own anchors or points; set the weight to 0"
+                )
         shapes = [1 if s.class_shared_regression else s.num_classes for s in (student, teacher)]
         if shapes[0] != shapes[1]:
             raise ValueError(
@@ -198,7 +256,7 @@ class Regression(nn.Module):
         if self.class_aware:
             confidence = teacher.logits.detach().float().softmax(1)[:, :-1]
             loss = class_aware_regression(deltas, target, confidence)
-            return loss, loss.new_tensor(len(deltas)), {}
+            return loss, loss.new_full((), len(deltas)), {}
         if student.labels is None:
             raise ValueError("regression: class_aware=False needs the labels of the boxes")
         loss = ground_truth_class_regression(deltas, target, student.labels)
@@ -239,7 +297,10 @@ class Objective(nn.Module):
                 f"expected a pair with the same classes, got logits (N, {student.num_classes + 1}) "
                 f"from {student.name} and (N, {teacher.num_classes + 1}) from {teacher.name}"
             )
-        self.weights = active_weights(components)
+        self.weights = {
+            name: weight * student.loss_weight
+            for name, weight in active_weights(components).items()
+        }
         self.components = nn.ModuleDict()
         for name in self.weights:
             settings = {k: v for k, v in components[name].items() if k != "weight"}

@@ -237,7 +237,7 @@ def backward(model: torch.nn.Module, losses: dict) -> dict[str, torch.Tensor]:
 def views_of(model: torch.nn.Module, data: dict, seed: int = 0) -> tuple:
     """The views of student and teacher that the objective gets in `loss`, and the losses."""
     seen = []
-    handle = model.objective.register_forward_pre_hook(lambda _, views: seen.extend(views))
+    handle = model.objective[0].register_forward_pre_hook(lambda _, views: seen.extend(views))
     losses = losses_of(model, data, seed)
     handle.remove()
     return *seen, losses

@@ -37,7 +37,7 @@ def train(rank, folder, teacher):
     state = {name: value.clone() for name, value in detector.state_dict().items()}
     stopped = ""
     if rank == 1:
-        detector.objective.weights["regression"] = float("nan")
+        detector.objective[0].weights["regression"] = float("nan")
     try:
         wrapped.train_step(batch(seed=9), optimizer)
     except NonFiniteLossError as error:

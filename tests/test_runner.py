@@ -226,7 +226,7 @@ def test_resuming_restores_the_queue_and_goes_on(distilled_run, digits, teacher,
     for name, value in resumed.start.items():
         assert torch.equal(value, saved[f"student.{name}"]), name
     assert resumed.images[0] == before.images[3]
-    queue = runner.model.objective.components["contrastive"].queue
+    queue = runner.model.objective[0].components["contrastive"].queue
     assert int(queue.enqueued) == 5 * 20 and len(queue) == 40
 
 
@@ -276,7 +276,7 @@ def test_gradient_accumulation(digits, teacher, tmp_path):
     key = "backbone.conv1.weight"
     assert torch.equal(recorder.weights[0][key], recorder.start[key])
     assert not torch.equal(recorder.weights[1][key], recorder.start[key])
-    queue = runner.model.objective.components["contrastive"].queue
+    queue = runner.model.objective[0].components["contrastive"].queue
     assert int(queue.enqueued) == 4 * 20  # at every forward pass
 
 
@@ -387,7 +387,7 @@ class Poison(Hook):
 
 
 def endless_weight(model):
-    model.objective.weights["classification"] = math.inf
+    model.objective[0].weights["classification"] = math.inf
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_checkpoint(digits, teacher, tmp_path):

@@ -13,12 +13,13 @@ from mmengine.config import Config
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from gdetkd.detectors.adapters import Adapter, adapter_for
+from gdetkd.detectors.adapters import Adapter, adapter_for, stage_pairs
 from gdetkd.detectors.pixels import PixelConversion
 from gdetkd.detectors.transfer import freeze_heads, transfer_heads
 from gdetkd.engine.checkpoints import read_checkpoint, student_state
 from gdetkd.engine.locations import find_checkpoint, find_config
 from gdetkd.objective import Objective, active_weights
+from gdetkd.views import DetectorView
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -48,10 +49,13 @@ class DistilledDetector(BaseDetector):
     Args:
         student: Config of the student, as in a plain MMDetection config's `model`.
         teacher: `config`, a config file (or `gdetkd::NAME`, `mmdet::NAME`, or a model's dict), and
-            `checkpoint`, a file or URL (or `gdetkd::NAME`).
+            `checkpoint`, a file or URL (or `gdetkd::NAME`). Of a cascade, `stage` is the one that
+            teaches a student of a single stage (by default the last). To be quicker:
+            `autocast`, a dtype ('float16', 'bfloat16') it runs in; `channels_last`; `compile`.
         distill: Settings by component (`gdetkd.objective.COMPONENTS`), each with its `weight`.
         transfer_heads: Put the teacher's RPN and RCNN weights into the student and freeze them
             (supplement A).
+        student_view: Settings of the student's adapter, e.g. `branch` of a dense student.
         seed: Seed of the distillation's own modules; the student's initial weights and the
             batches do not depend on it.
         data_preprocessor: The student's, where its config has none.
@@ -66,6 +70,7 @@ class DistilledDetector(BaseDetector):
         teacher: Mapping[str, Any] | None = None,
         distill: Mapping[str, Mapping[str, Any]] | None = None,
         transfer_heads: bool = False,
+        student_view: Mapping[str, Any] | None = None,
         seed: int = 0,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -76,23 +81,33 @@ class DistilledDetector(BaseDetector):
         super().__init__(data_preprocessor=built.data_preprocessor)
         self.student = built
         self.transfer_heads = transfer_heads
-        self.objective: Objective | None = None
+        self.objective: nn.ModuleList | None = None  # one `Objective` a stage of the student
         self._teacher: _Unregistered | None = None
         self.before_stopping: Callable[[], str] | None = None
-        distill = distill or {}
+        distill, teacher = distill or {}, dict(teacher or {})
         if not active_weights(distill) and not transfer_heads:
             return
-        self._student_adapter = adapter_for(built, "student")
+        self._student_adapter = adapter_for(built, "student", **(student_view or {}))
+        self._look = {key: teacher.pop(key, None) for key in ("stage", "autocast")}
         # Nothing drawn for the teacher or the new modules may move the student's own draws.
         with torch.random.fork_rng(devices=_cuda_devices()):
             torch.manual_seed(seed)
-            self._teacher = _Unregistered(adapter_for(build_teacher(teacher), "teacher"))
-            spec = self._student_adapter.spec()
+            self._teacher = _Unregistered(adapter_for(build_teacher(**teacher), "teacher"))
             if active_weights(distill):
-                self.objective = Objective(spec, self.teacher_adapter.spec(), distill)
-        self.pixels = PixelConversion(built.data_preprocessor, self.teacher.data_preprocessor)
+                self._build_objective(distill)
         if transfer_heads:
             freeze_heads(self._student_adapter, self.teacher_adapter)
+
+    def _build_objective(self, distill: Mapping[str, Mapping[str, Any]]) -> None:
+        student, teacher = self._student_adapter.specs(), self.teacher_adapter.specs()
+        self._stages = stage_pairs(len(student), len(teacher), self._look["stage"])
+        self.objective = nn.ModuleList(
+            Objective(student[own], teacher[given], distill) for own, given in self._stages
+        )
+        self.sampling = self._student_adapter.state
+        self.pixels = PixelConversion(
+            self.student.data_preprocessor, self.teacher.data_preprocessor
+        )
 
     @property
     def teacher_adapter(self) -> Adapter | None:
@@ -135,12 +150,26 @@ class DistilledDetector(BaseDetector):
             return self.student.loss(batch_inputs, batch_data_samples)
         with self._student_adapter.record() as recording:
             losses = self.student.loss(batch_inputs, batch_data_samples)
-            student = recording.view(batch_data_samples)
-        with torch.no_grad():
-            images = self.pixels(batch_inputs, batch_data_samples)
-            teacher = self.teacher_adapter.look(images, student.rois)
-        losses.update(self.objective(student, teacher))
+            students = recording.views(batch_data_samples)
+        teachers = self._look_at(batch_inputs, batch_data_samples, [v.rois for v in students])
+        for index, objective in enumerate(self.objective):
+            prefix = f"s{index}." if len(self.objective) > 1 else ""  # as MMDetection's cascades
+            found = objective(students[index], teachers[index])
+            losses.update({prefix + name: value for name, value in found.items()})
         return losses
+
+    @torch.no_grad()
+    def _look_at(
+        self, batch_inputs: Tensor, samples: SampleList, boxes: list[Tensor]
+    ) -> list[DetectorView]:
+        """What the teacher's stages make of the boxes (N, 5) of the student's stages."""
+        images = self.pixels(batch_inputs, samples)
+        stages = [given for _, given in self._stages]
+        dtype = self._look["autocast"]
+        if dtype is None:
+            return self.teacher_adapter.look(images, boxes, stages)
+        with torch.autocast(images.device.type, getattr(torch, dtype)):
+            return self.teacher_adapter.look(images, boxes, stages)
 
     def parse_losses(self, losses: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """As MMEngine's, but a loss that is not finite stops the training before it does harm.
@@ -178,22 +207,25 @@ class DistilledDetector(BaseDetector):
         return self.student.extract_feat(batch_inputs)
 
 
-def build_teacher(settings: Mapping[str, Any] | None) -> nn.Module:
+def build_teacher(
+    config: str | dict | None = None,
+    checkpoint: str | None = None,
+    channels_last: bool = False,
+    compile: bool = False,
+) -> nn.Module:
     """Build a teacher, load its weights, freeze it.
 
     Raises:
         ValueError: `config` or `checkpoint` is missing, or the weights do not fit the config.
     """
-    if not settings or not settings.get("config") or not settings.get("checkpoint"):
+    if not config or not checkpoint:
         raise ValueError(
             "teacher: expected dict(config=..., checkpoint=...), both set, since a distillation "
-            f"weight or transfer_heads asks for a teacher; got {settings!r}"
+            "weight or transfer_heads asks for a teacher; got "
+            f"{dict(config=config, checkpoint=checkpoint)}"
         )
-    config = settings["config"]
-    if isinstance(config, str):
-        config = Config.fromfile(find_config(config)).model
-    teacher = MODELS.build(_without_pretraining(config))
-    where = find_checkpoint(settings["checkpoint"])
+    teacher = MODELS.build(_teacher_model(config))
+    where = find_checkpoint(checkpoint)
     state, _ = student_state(read_checkpoint(where))
     try:
         problems = teacher.load_state_dict(state, strict=False)
@@ -208,15 +240,28 @@ def build_teacher(settings: Mapping[str, Any] | None) -> nn.Module:
             "checkpoint was trained with"
         )
     teacher.requires_grad_(False)
+    if channels_last:
+        teacher.to(memory_format=torch.channels_last)
+    if compile:
+        teacher.backbone.compile()
+        if teacher.with_neck:
+            teacher.neck.compile()
     return teacher.eval()
 
 
-def _without_pretraining(config: Mapping) -> dict:
-    """The model's config less its backbone's ImageNet weights: the checkpoint has them all."""
-    config = Config(dict(model=config)).model
-    if config.get("backbone", {}).get("init_cfg") is not None:
-        config.backbone.init_cfg = None
-    return config
+def _teacher_model(config: str | Mapping) -> dict:
+    """The model of a config file, or the model itself, without pretraining to fetch."""
+    if isinstance(config, str):
+        loaded = Config.fromfile(find_config(config))
+        model = loaded.model
+        if "data_preprocessor" in loaded:  # MMEngine hands it to a model that has none
+            model.setdefault("data_preprocessor", loaded.data_preprocessor)
+    else:
+        model = Config(dict(model=config)).model
+    # The checkpoint has all the weights, and detectors fetch the backbone's when built.
+    if model.get("backbone", {}).get("init_cfg") is not None:
+        model.backbone.init_cfg = None
+    return model
 
 
 def _cuda_devices() -> list[int]:

@@ -54,8 +54,9 @@ class PixelConversion:
             return images
         pixels = images.flip(1) if self.swap else images
         if not self.same_values:
-            scale = self.scale.to(pixels).view(1, 3, 1, 1)
-            pixels = pixels * scale + self.shift.to(pixels).view(1, 3, 1, 1)
+            if self.scale.device != pixels.device:  # once: a copy to a GPU waits for it
+                self.scale, self.shift = self.scale.to(pixels), self.shift.to(pixels)
+            pixels = pixels * self.scale.view(1, 3, 1, 1) + self.shift.view(1, 3, 1, 1)
         pixels = pad(pixels, more, value=float(self.fill))
         if pixels is images or pixels.data_ptr() == images.data_ptr():
             pixels = pixels.clone()

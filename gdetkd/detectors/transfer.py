@@ -46,6 +46,9 @@ def transfer_heads(student: Adapter, teacher: Adapter) -> None:
 
 def _conventions(head: nn.Module) -> dict[str, object]:
     """What a head's outputs are relative to, which no weight's shape tells."""
+    if isinstance(head, nn.ModuleList):  # the stages of a cascade
+        stages = [_conventions(stage) for stage in head]
+        return {f"{i}.{what}": own for i, stage in enumerate(stages) for what, own in stage.items()}
     found: dict[str, object] = {}
     if hasattr(head, "prior_generator"):
         found["prior_generator"] = " ".join(str(head.prior_generator).split())

@@ -57,8 +57,8 @@ def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
     student = distilled.student
     with torch.no_grad(), distilled._student_adapter.record() as recording:
         student.loss(data["inputs"], data["data_samples"])
-        view = recording.view(data["data_samples"])
-    imitation = distilled.objective.components["imitation"]
+        view = recording.views(data["data_samples"])[0]
+    imitation = distilled.objective[0].components["imitation"]
     rois = view.rois[imitation.chosen(view.rois)]
     levels = [level.detach().requires_grad_() for level in view.pyramid]
 

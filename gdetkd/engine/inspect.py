@@ -154,7 +154,8 @@ def look_at(detector: nn.Module, images: Images, rois: Tensor) -> DetectorView:
     """
     data = detector.data_preprocessor(images.data(), False)
     with torch.no_grad():
-        return adapter_for(detector, type(detector).__name__).look(data["inputs"], rois)
+        adapter = adapter_for(detector, type(detector).__name__)
+        return adapter.look(data["inputs"], [rois], [len(adapter.specs()) - 1])[0]
 
 
 def as_rois(image: int, boxes: Tensor) -> Tensor:

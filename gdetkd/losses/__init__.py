@@ -4,6 +4,7 @@ from gdetkd.losses.classification import (
     converted_prediction_distillation,
     object_scores,
     prediction_distillation,
+    sigmoid_prediction_distillation,
 )
 from gdetkd.losses.contrastive import contrastive_loss
 from gdetkd.losses.imitation import level_weights, semantic_guided_imitation
@@ -18,4 +19,5 @@ __all__ = [
     "object_scores",
     "prediction_distillation",
     "semantic_guided_imitation",
+    "sigmoid_prediction_distillation",
 ]

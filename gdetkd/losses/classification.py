@@ -11,7 +11,12 @@ from torch import Tensor
 
 from gdetkd.losses.common import empty_loss, full_precision
 
-__all__ = ["converted_prediction_distillation", "object_scores", "prediction_distillation"]
+__all__ = [
+    "converted_prediction_distillation",
+    "object_scores",
+    "prediction_distillation",
+    "sigmoid_prediction_distillation",
+]
 
 
 def prediction_distillation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -90,6 +95,36 @@ def converted_prediction_distillation(
         return empty_loss(student_logits)
     target = teacher_logits.detach().to(log_scores.dtype).softmax(1)
     return -(_objects(target, background) * log_scores).sum(1).mean()
+
+
+def sigmoid_prediction_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:
+    r"""Plain KD between class-by-class predictions, as a rival of section D's conversion.
+
+    .. math:: L = -\frac{1}{N} \sum_i \sum_{c=1}^{C} P_t^c \log \sigma(L_s^c)
+        + (1 - P_t^c) \log (1 - \sigma(L_s^c))
+
+    Args:
+        student_logits: (N, C), of sigmoids; no background.
+        teacher_probs: (N, C) in 0..1, the teacher's probability of each class. A constant.
+
+    Returns:
+        Scalar, in nats. The gradient goes to the student alone; N = 0 gives 0 with a gradient of
+        zeros.
+
+    Raises:
+        ValueError: shapes that are not one shape (N, C).
+    """
+    if student_logits.shape != teacher_probs.shape or student_logits.ndim != 2:
+        raise ValueError(
+            "expected student logits and teacher probabilities of one shape (N, C), "
+            f"got {tuple(student_logits.shape)} and {tuple(teacher_probs.shape)}"
+        )
+    if len(student_logits) == 0:
+        return empty_loss(student_logits)
+    logits = student_logits.to(full_precision(student_logits))
+    target = teacher_probs.detach().to(logits.dtype)
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return each.sum(1).mean()
 
 
 def _log_object_scores(logits: Tensor, background: int) -> Tensor:
