@@ -10,7 +10,7 @@ from torch import Tensor
 from gdetkd.exercises import Exercise, close, number
 
 
-def solution_bound(loss: float, negatives: int) -> float:
+def bound(loss: float, negatives: int) -> float:
     """The least mutual information (nats) that a contrastive loss proves (F.2, corrected)."""
     return math.log(negatives + 1) - loss
 
@@ -30,7 +30,7 @@ def _right_bound(answer) -> str | None:
     return None
 
 
-def solution_posterior(ratios: Tensor) -> Tensor:
+def posterior(ratios: Tensor) -> Tensor:
     """Which of n candidates is the positive, from the density ratios of all (..., n) (F.1)."""
     return ratios / ratios.sum(-1, keepdim=True)
 
@@ -46,14 +46,34 @@ def _right_posterior(answer) -> str | None:
         return "the candidate itself belongs to the denominator"
     if not close(got.sum(-1), torch.ones(2)):
         return f"the probabilities of one query add up to {got.sum(-1)[0]:.3f}"
-    return None if close(got, solution_posterior(ratios)) else "they sum to 1, but differ"
+    return None if close(got, posterior(ratios)) else "they sum to 1, but differ"
+
+
+def negatives_needed(information: float) -> int:
+    """The least K whose bound is able to reach that mutual information (nats)."""
+    return math.ceil(math.exp(information)) - 1
+
+
+def _right_count(answer) -> str | None:
+    for information in (0.5, 3.0, 8.0):
+        got = answer(information)
+        hint = number(got)
+        if hint:
+            return hint
+        if got != int(got):
+            return f"{got} negatives: a whole number is asked for"
+        if math.log(got + 1) < information:
+            return f"K = {got} has a ceiling of {math.log(got + 1):.3f}, below {information}"
+        if math.log(got) >= information:
+            return f"for {information} nats K = {int(got)} is enough, but not the least"
+    return None
 
 
 EXERCISES = {
     "posterior": Exercise(
         "Write posterior(ratios) after F.1's last line: (..., n) ratios in, (..., n) out.",
         (_right_posterior,),
-        solution_posterior,
+        posterior,
         {
             "the printed sum": lambda ratios: ratios.sum(-1, keepdim=True).expand_as(ratios),
             "a softmax of ratios": lambda ratios: ratios.softmax(-1),
@@ -66,13 +86,26 @@ EXERCISES = {
     "bound": Exercise(
         "Write bound(loss, negatives): the least mutual information, in nats.",
         (_right_bound,),
-        solution_bound,
+        bound,
         {
             "the printed log K": lambda loss, negatives: math.log(negatives) - loss,
             "bits": lambda loss, negatives: math.log2(negatives + 1) - loss,
             "the sign": lambda loss, negatives: loss - math.log(negatives + 1),
             "no loss": lambda loss, negatives: math.log(negatives + 1),
             "a string": lambda loss, negatives: "log(K + 1) - L",
+        },
+    ),
+    "negatives": Exercise(
+        "Write negatives_needed(information): the least K whose ceiling is not below that (nats).",
+        (_right_count,),
+        negatives_needed,
+        {
+            "the positive counted as a negative": lambda mi: math.ceil(math.exp(mi)),
+            "not rounded": lambda mi: math.exp(mi) - 1,
+            "rounded down": lambda mi: math.floor(math.exp(mi)) - 1,
+            "bits": lambda mi: math.ceil(2**mi) - 1,
+            "the logarithm": lambda mi: math.ceil(math.log(mi + 1)),
+            "always the paper's": lambda mi: 80 * 1024,
         },
     ),
 }

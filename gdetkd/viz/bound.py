@@ -1,0 +1,214 @@
+"""What the contrastive loss estimates: density ratios, critics, the bound on mutual information."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from gdetkd import theory
+from gdetkd.viz import style
+from gdetkd.viz.widgets import Explorer
+
+COUNTS = [2**power - 1 for power in range(1, 13)]  # negatives, so that K + 1 is a power of two
+
+
+def plot_joint(joint: torch.Tensor, names: Sequence[str]) -> Figure:
+    """A table p(s, t) and its density ratio side by side; rows are s, columns t."""
+    figure, axes = style.panels(2, height=3.6)
+    ratio = theory.density_ratio(joint).numpy()
+    for ax, table, title, options in (
+        (axes[0, 0], joint.numpy(), "joint p(s, t)", {"cmap": style.SEQUENTIAL, "vmin": 0}),
+        (
+            axes[0, 1],
+            ratio,
+            "ratio r(s, t) = p(s, t) / (p(s) p(t))",
+            {"cmap": style.DIVERGING, "norm": TwoSlopeNorm(1, 0, max(2, ratio.max()))},
+        ),
+    ):
+        picture = ax.imshow(table, **options)
+        figure.colorbar(picture, ax=ax, shrink=0.85)
+        for (row, column), value in np.ndenumerate(table):
+            red, green, blue, _ = picture.cmap(picture.norm(value))
+            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
+            ax.text(column, row, f"{value:.2f}", ha="center", va="center",
+                    color="white" if dark else "black")  # fmt: skip
+        ax.set(title=title, xlabel="teacher says t", ylabel="student says s")
+        ax.set_xticks(range(len(names)), names)
+        ax.set_yticks(range(len(names)), names)
+        ax.grid(False)
+    return figure
+
+
+def plot_agreement(
+    counted: torch.Tensor, formula: torch.Tensor, printed: torch.Tensor, ax: Axes | None = None
+) -> Axes:
+    """Posteriors by counting (n,) against two formulas for them (n,): ours, and as printed."""
+    ax = style.axes_or_new(ax)
+    ax.plot([0, 1], [0, 1], color=style.NEUTRAL, lw=1, label="equal")
+    ax.scatter(counted, printed, s=24, marker="x", color=style.STUDENT, alpha=0.6,
+               label="as printed: the sum")  # fmt: skip
+    ax.scatter(counted, formula, s=18, color=style.TEACHER, label="corrected: ratio over sum")
+    ax.set(xlabel="probability counted over all cases", ylabel="value of the formula")
+    ax.legend()
+    return ax
+
+
+def plot_temperature(
+    histories: Mapping[float, torch.Tensor], information: Mapping[float, float], negatives: int
+) -> Figure:
+    """Training on a circle: temperature and bound by step, a line a concentration.
+
+    histories: concentration -> (steps, 2) of `theory.train_critic`; information: -> nats.
+    """
+    figure, axes = style.panels(2, height=3.7)
+    colors = (style.TEACHER, style.STUDENT, style.DISTILLED)
+    for color, (concentration, history) in zip(colors, histories.items(), strict=False):
+        loss, temperature = history.T.numpy()
+        axes[0, 0].plot(temperature, color=color, label=f"concentration {concentration:g}")
+        axes[0, 0].axhline(1 / concentration, color=color, ls="--", lw=1)
+        bound = theory.mutual_information_bound(_smooth(loss), negatives)
+        axes[0, 1].plot(bound, color=color, label=f"concentration {concentration:g}")
+        axes[0, 1].axhline(information[concentration], color=color, ls="--", lw=1)
+    axes[0, 0].set(title="temperature (dashed: 1 / concentration)", ylabel="gamma",
+                   xlabel="training step", yscale="log")  # fmt: skip
+    axes[0, 1].set(title="bound log(K + 1) - L (dashed: MI)", ylabel="nats",
+                   xlabel="training step")  # fmt: skip
+    axes[0, 0].legend()
+    axes[0, 1].legend()
+    return figure
+
+
+def _smooth(values: np.ndarray, width: int = 20) -> np.ndarray:
+    """Mean over the last ``width`` steps; over fewer at the start."""
+    total = np.cumsum(np.insert(values, 0, 0.0))
+    end = np.arange(1, len(values) + 1)
+    start = np.maximum(end - width, 0)
+    return (total[end] - total[start]) / (end - start)
+
+
+def plot_conditionals(
+    t: torch.Tensor,
+    learned: Mapping[float, torch.Tensor],
+    truth: Mapping[float, torch.Tensor],
+    ax: Axes | None = None,
+) -> Axes:
+    """Densities p(t | s) on a grid t (M,), a color an s: of the learned critic and the truth."""
+    ax = style.axes_or_new(ax)
+    colors = (style.TEACHER, style.STUDENT, style.DISTILLED, style.HIGHLIGHT)
+    for color, (s, density) in zip(colors, learned.items(), strict=False):
+        ax.plot(t, density, color=color, label=f"learned, s = {s:g}")
+        ax.plot(t, truth[s], color=color, ls="--", lw=1.2)
+    ax.set(xlabel="teacher's value t (standard deviations)", ylabel="density p(t | s)")
+    ax.set_ylim(0, 1.35 * max(float(density.max()) for density in truth.values()))
+    ax.plot([], [], color=style.NEUTRAL, ls="--", lw=1.2, label="truth")
+    ax.legend(ncols=2)
+    return ax
+
+
+def plot_terms(terms: Mapping[int, theory.BoundTerms], ax: Axes | None = None) -> Axes:
+    """F.2 taken apart, a bar for each number of negatives: the parts add up to MI."""
+    ax = style.axes_or_new(ax)
+    counts = np.array(list(terms))
+    bottom = np.zeros(len(counts))
+    for name, color, label in (
+        ("bound", style.TEACHER, "bound log(K + 1) - L"),
+        ("critic_gap", style.STUDENT, "critic is not r"),
+        ("revealed", style.HIGHLIGHT, "candidates reveal s"),
+    ):
+        heights = np.array([getattr(term, name) for term in terms.values()])
+        ax.bar(counts, heights, 0.6, bottom=bottom, color=color, label=label)
+        bottom += heights
+    ax.axhline(next(iter(terms.values())).information, color="black", ls="--", lw=1.2,
+               label="MI")  # fmt: skip
+    ax.plot(counts, np.log(counts + 1), color=style.NEUTRAL, marker="o", label="ceiling log(K + 1)")
+    ax.set(xlabel="negatives K", ylabel="nats", ylim=(0, 2.1 * bottom.max()))
+    ax.set_xticks(counts)
+    ax.legend(ncols=2, loc="upper left")
+    return ax
+
+
+def plot_bound(
+    bounds: Mapping[float, np.ndarray], counts: Sequence[int], ax: Axes | None = None
+) -> Axes:
+    """The measured bound against the negatives, a band of one deviation over the draws.
+
+    bounds: mutual information (nats) -> (draws, len(counts)), in nats.
+    """
+    ax = style.axes_or_new(ax, height=4.2)
+    places = np.array(counts) + 1
+    for color, (information, measured) in zip(_colors(), bounds.items(), strict=False):
+        mean, spread = measured.mean(0), measured.std(0)
+        ax.axhline(information, color=color, ls="--", lw=1)
+        ax.plot(places, mean, color=color, marker="o", ms=4, label=f"MI = {information:g} nats")
+        ax.fill_between(places, mean - spread, mean + spread, color=color, alpha=0.25, lw=0)
+    ax.plot(places, np.log(places), color="black", lw=1.2, ls=":", label="ceiling log(K + 1)")
+    ax.set(xlabel="candidates K + 1", ylabel="bound log(K + 1) - L (nats)")
+    ax.set_xscale("log", base=2)
+    ax.set_ylim(0, 1.15 * max(*bounds, math.log(places[-1])))
+    ax.legend(loc="upper left", title="dashed: the truth")
+    return ax
+
+
+def plot_bias_and_spread(bounds: Mapping[float, np.ndarray], counts: Sequence[int]) -> Figure:
+    """What is missing on average, and the deviation over the draws; arguments of `plot_bound`."""
+    figure, axes = style.panels(2, height=3.6)
+    places = np.array(counts) + 1
+    for color, (information, measured) in zip(_colors(), bounds.items(), strict=False):
+        label = f"MI = {information:g} nats"
+        axes[0, 0].plot(places, measured.mean(0) - information, color=color, marker="o", ms=4,
+                        label=label)  # fmt: skip
+        axes[0, 1].plot(places, measured.std(0), color=color, marker="o", ms=4, label=label)
+    axes[0, 0].axhline(0, color="black", lw=1)
+    axes[0, 0].set(title="bias: mean bound - MI", ylabel="nats")
+    axes[0, 1].set(title="spread: deviation over the draws", ylabel="nats")
+    for ax in axes[0]:
+        ax.set_xlabel("candidates K + 1")
+        ax.set_xscale("log", base=2)
+        ax.legend()
+    return figure
+
+
+def _colors() -> tuple[str, ...]:
+    return style.TEACHER, style.STUDENT, style.DISTILLED, style.HIGHLIGHT
+
+
+def measure_bounds(
+    information: float, counts: Sequence[int], draws: int, queries: int = 128, dim: int = 8
+) -> np.ndarray:
+    """`theory.gaussian_bound` (draws, len(counts)) for Gaussians of that mutual information."""
+    rho = theory.correlation_for(information, dim)
+    generator = torch.Generator().manual_seed(0)
+    return np.array(
+        [[theory.gaussian_bound(rho, dim, k, queries, generator) for k in counts]
+         for _ in range(draws)]
+    )  # fmt: skip
+
+
+def draw_bound(information: float, negatives: int) -> Axes:
+    """One curve of `plot_bound`, and where a number of negatives stands on it."""
+    measured = measure_bounds(information, COUNTS, draws=4, queries=64)
+    ax = plot_bound({information: measured}, COUNTS)
+    here = measured[:, COUNTS.index(negatives)].mean()
+    ax.plot(negatives + 1, here, "o", ms=12, mfc="none", mec="black", mew=2)
+    ax.set_ylim(0, 9.5)
+    ax.set_title(f"K = {negatives}: the loss proves {here:.2f} of {information:g} nats; "
+                 f"its ceiling is {math.log(negatives + 1):.2f}")  # fmt: skip
+    return ax
+
+
+def explore_bound() -> Explorer:
+    """Sliders for the mutual information and for the number of negatives."""
+    return Explorer(
+        draw_bound,
+        information=ipywidgets.FloatSlider(
+            4, min=0.5, max=8, step=0.5, description="true MI (nats)"
+        ),
+        negatives=ipywidgets.SelectionSlider(options=COUNTS, value=63, description="negatives K"),
+    )
