@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 from pathlib import Path
 from urllib.parse import urlparse
@@ -36,7 +37,10 @@ def find_checkpoint(name: str) -> str:
         FileNotFoundError: There is no such file, or the URL cannot be read.
     """
     if name.startswith(("http://", "https://")):
-        path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(name).path).name
+        # Files of one name in two places are two files.
+        place = hashlib.sha256(name.encode()).hexdigest()[:12]
+        folder = Path(torch.hub.get_dir()) / "checkpoints" / "gdetkd" / place
+        path = folder / Path(urlparse(name).path).name
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:

@@ -11,8 +11,11 @@ from scipy import stats
 from gdetkd.reproduce import records
 from gdetkd.reproduce.experiments import MAIN
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
-RESULTS = Path(__file__).resolve().parents[2] / "results" / "digits"
+PACKAGE = Path(__file__).resolve().parents[1]
+ASSETS = PACKAGE / "assets"
+# Beside the package in a checkout, inside it when installed.
+RECORDS = next((p for p in (PACKAGE.parent, PACKAGE) if (p / "results").is_dir()), PACKAGE)
+RESULTS = RECORDS / "results" / "digits"
 
 
 def interval(values: pd.Series, confidence: float = 0.95) -> tuple[float, float]:
