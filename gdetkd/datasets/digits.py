@@ -18,6 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gdetkd.datasets.contact_sheet import contact_sheet
+
 CLASSES = tuple("0123456789")
 IMAGE_SIZE = 128
 GENERATOR = 1  # raise it whenever the same seed would give other data
@@ -87,7 +89,7 @@ def build_digits(
             for digit in digits:
                 annotations.append(_annotation(len(annotations) + 1, index, digit, glyphs))
             if index < 8:
-                samples.append((image, digits))
+                samples.append((image, [(digit.box, CLASSES[digit.label]) for digit in digits]))
         path = root / "annotations" / f"{split}.json"
         path.write_text(json.dumps(_coco(images, annotations), separators=(",", ":")))
         files[split] = _sha256(path)
@@ -207,25 +209,6 @@ def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
         image[y : y + h, x : x + w] = under + opacity * alpha * (colour - under)
     image += random.normal(0, random.uniform(2, 10), image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
-
-
-def contact_sheet(samples: list[tuple[np.ndarray, list[Digit]]], columns: int = 8) -> np.ndarray:
-    """A sheet of images at twice their size with boxes and labels drawn: (H, W, 3) uint8 BGR."""
-    rows = -(-len(samples) // columns)
-    cell = 2 * IMAGE_SIZE + 4
-    sheet = np.full((rows * cell, columns * cell, 3), 255, np.uint8)
-    for number, (image, digits) in enumerate(samples):
-        big = cv2.resize(image, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
-        for digit in digits:
-            x, y, w, h = (2 * value for value in digit.box)
-            cv2.rectangle(big, (x, y), (x + w, y + h), (0, 200, 255), 1)
-            at = (x + 2, max(y - 3, 11))
-            for colour, thickness in (((0, 0, 0), 3), ((0, 200, 255), 1)):
-                cv2.putText(big, CLASSES[digit.label], at, cv2.FONT_HERSHEY_SIMPLEX, 0.45,
-                            colour, thickness, cv2.LINE_AA)  # fmt: skip
-        row, column = divmod(number, columns)
-        sheet[row * cell + 2 : row * cell + 2 + 256, column * cell + 2 : column * cell + 258] = big
-    return sheet
 
 
 def _generator(seed: int, split: str, index: int, stream: int) -> np.random.Generator:

@@ -1,0 +1,158 @@
+"""BDD100K's labels: the detection JSON of 2018 and det_20, in BDD100K's ten classes.
+
+Both releases list frames with labels; a label's `box2d` holds x1, y1, x2, y2 in pixels from 0, a
+box of COCO is [x1, y1, x2 - x1, y2 - y1]. The release of 2018 also holds lanes and drivable areas,
+which are no objects, and names four classes otherwise. As in the authors' own conversion
+(https://github.com/bdd100k/bdd100k), crowds are `iscrowd`, and so are the uncertain classes of
+det_20: neither trained on nor counted.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gdetkd.datasets.assembly import Candidate, Sample, finite, inside, load_json
+from gdetkd.datasets.report import Report, Unfit, shown
+
+CLASSES = (
+    "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+    "traffic light", "traffic sign",
+)  # fmt: skip
+OTHER_NAMES = {
+    "person": "pedestrian",
+    "bike": "bicycle",
+    "motor": "motorcycle",
+    "caravan": "car",
+    "van": "car",
+}
+UNCERTAIN = {"other person": "pedestrian", "other vehicle": "car", "trailer": "truck"}
+NO_OBJECTS = ("lane", "drivable area")
+SPLITS = ("train", "val")
+RELEASES = {
+    "det_20": "labels/det_20/det_{}.json",
+    "2018": "labels/bdd100k_labels_images_{}.json",
+}
+IMAGES = {"train": 69_863, "val": 10_000}  # labelled ones, of 70,000 and 10,000
+FETCH = """\
+from https://bdd-data.berkeley.edu (free account), unpacked so that there are:
+  {root}/images/100k/train/  70,000 images  \\ "100K Images", 5.3 GB
+  {root}/images/100k/val/    10,000 images  /
+  {root}/labels/det_20/det_train.json, det_val.json                 "Detection 2020 Labels"
+  or {root}/labels/bdd100k_labels_images_train.json, ..._val.json   the labels of 2018"""
+
+Splits = dict[str, tuple[list[Sample], dict[int, str]]]
+
+
+def read_release(root: Path, report: Report) -> Splits:
+    """train and val of whichever label release is there, det_20 before that of 2018."""
+    classes = dict(enumerate(CLASSES, start=1))
+    pattern = next(
+        (
+            pattern
+            for pattern in RELEASES.values()
+            if any(os.path.isfile(root / pattern.format(split)) for split in SPLITS)
+        ),
+        RELEASES["det_20"],
+    )
+    splits: Splits = {}
+    for split in SPLITS:
+        file = pattern.format(split)
+        if not os.path.isfile(root / file):
+            report.leave_out(Unfit("missing split", "there is no such file"), file)
+            continue
+        folder = os.path.join("images", "100k", split)
+        samples = read_bdd100k(root, file, folder, report)
+        splits[split] = samples, classes
+        if len(samples) != IMAGES[split]:
+            text = f"{len(samples)} images, the release has {IMAGES[split]}: part of it?"
+            report.remark("another count", file, "", text)
+        _count_unlabelled(root, folder, samples, report)
+    return splits
+
+
+def read_bdd100k(root: Path, file: str, folder: str, report: Report) -> list[Sample]:
+    """Read a label file of either release; paths are relative to the root."""
+    try:
+        frames = load_json(root / file)
+        if isinstance(frames, dict) and "frames" in frames:  # Scalabel's newer wrapping
+            frames = frames["frames"]
+        if not isinstance(frames, list):
+            raise Unfit("layout", f"expected a list of frames, got {shown(frames)}")
+    except Unfit as problem:
+        report.leave_out(problem, file)
+        return []
+    report.images_in += len(frames)
+    samples: dict[str, Sample] = {}
+    for place, frame in enumerate(frames, start=1):
+        item = f"frame {place}"
+        labels: list = []
+        try:
+            if not isinstance(frame, dict):
+                raise Unfit("layout", f"expected an object, got {shown(frame)}")
+            labels = _objects(frame)
+            report.objects_in += len(labels)
+            name = inside(folder, frame.get("name"))
+            item = f"image {frame['name']}"
+            if name in samples:
+                raise Unfit("duplicate id", "is there already; the first is kept")
+        except Unfit as problem:
+            report.leave_out(problem, file, item, objects=len(labels))
+            continue
+        samples[name] = Sample(place, name, file, item, None, [])
+        seen: set = set()
+        for number, label in enumerate(labels, start=1):
+            try:
+                samples[name].objects.append(_candidate(label, f"{item}, label {number}", seen))
+            except Unfit as problem:
+                report.leave_out(problem, file, f"{item}, label {number}", objects=1)
+    return list(samples.values())
+
+
+def _objects(frame: dict) -> list:
+    """The labels of a frame that are boxes of objects, or ought to be."""
+    labels = frame.get("labels")
+    if labels is None:
+        return []
+    if not isinstance(labels, list):
+        raise Unfit("layout", f"expected a list of labels, got {shown(labels)}")
+    return [
+        label
+        for label in labels
+        if not (isinstance(label, dict) and label.get("category") in NO_OBJECTS)
+    ]
+
+
+def _candidate(label: Any, item: str, seen: set) -> Candidate:
+    if not isinstance(label, dict):
+        raise Unfit("layout", f"expected an object, got {shown(label)}")
+    number = label.get("id")
+    if isinstance(number, str | int):
+        if number in seen:
+            raise Unfit("duplicate id", f"id {shown(number)} is there already; the first is kept")
+        seen.add(number)
+    category = label.get("category")
+    if not isinstance(category, str):
+        raise Unfit("unknown class", shown(category))
+    name = OTHER_NAMES.get(category) or UNCERTAIN.get(category) or category
+    if name not in CLASSES:
+        raise Unfit("unknown class", shown(category))
+    box = label.get("box2d")
+    if not isinstance(box, dict):
+        raise Unfit("no box", f"expected box2d with x1, y1, x2, y2, got {shown(box)}")
+    x1, y1, x2, y2 = (finite(box.get(key), key) for key in ("x1", "y1", "x2", "y2"))
+    attributes = label.get("attributes")
+    crowd = isinstance(attributes, dict) and attributes.get("crowd") is True
+    more = dict(iscrowd=int(crowd or category in UNCERTAIN))
+    return Candidate(item, (x1, y1, x2 - x1, y2 - y1), CLASSES.index(name), more)
+
+
+def _count_unlabelled(root: Path, folder: str, samples: list[Sample], report: Report) -> None:
+    try:
+        there = {entry for entry in os.listdir(root / folder) if entry.endswith(".jpg")}
+    except OSError:
+        return  # every image of it is reported as missing
+    without = len(there - {os.path.basename(sample.name) for sample in samples})
+    if without:
+        report.remark("no labels", folder, "", f"{without} images are not in the label file")
