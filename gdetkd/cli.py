@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -105,6 +106,30 @@ def digits(root: str, seed: int) -> None:
     click.echo(f"Look at {Path(root) / 'contact_sheet.png'}")
 
 
+def data_command(layout: str, text: str) -> None:
+    """Add the command that verifies and converts data sets of a layout."""
+    root = DATA_ROOTS.get(layout)
+    where = dict(default=root, show_default=True) if root else dict(required=True)
+
+    @data.command(layout, help=text)
+    @click.option("--root", type=click.Path(), help="Where it lies, as unpacked.", **where)
+    @click.option("--out", type=click.Path(), help="Default: data/prepared/NAME.")
+    @click.option(
+        "--on-error", type=click.Choice(["strict", "skip"]), default="strict", show_default=True,
+        help="strict: write nothing where anything is wrong. skip: leave out what is wrong.",
+    )  # fmt: skip
+    @click.option("--classes", help="Your own: NAME,NAME,... in the order of the labels.")
+    def command(root: str, out: str | None, on_error: str, classes: str | None) -> None:
+        prepare_data(layout, root, out, on_error, classes)
+
+
+DATA_ROOTS = dict(coco="data/coco", voc07="data/VOCdevkit", bdd100k="data/bdd100k")
+data_command("coco", "Verify COCO 2017, or own data in its layout.")
+data_command("voc07", "Verify and convert VOC2007, or own data in its layout.")
+data_command("bdd100k", "Verify and convert BDD100K, either release of labels.")
+data_command("own", "Verify and convert own data in COCO's or VOC's layout.")
+
+
 @cli.command()
 @click.argument("config")
 @click.option("--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG.")
@@ -130,15 +155,25 @@ def train(config, work_dir, seed, resume, amp, options) -> None:
 @click.argument("config")
 @click.argument("checkpoint")
 @click.option("--split", help="Another split than the config's, e.g. test.")
+@click.option(
+    "--submission", type=click.Path(), metavar="FILE.zip",
+    help="Detect on COCO's test-dev2017 instead and write what its server takes.",
+)  # fmt: skip
 @click.option("--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG.")
 @cfg_options
-def test(config, checkpoint, split, work_dir, options) -> None:
+def test(config, checkpoint, split, submission, work_dir, options) -> None:
     """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""
     from gdetkd.engine.locations import find_checkpoint
     from gdetkd.engine.training import load_config
     from gdetkd.engine.training import test as run
 
     loaded = load_config(config, dict(options), work_dir=work_dir)
+    if submission:
+        from gdetkd.engine.submission import submit
+
+        count = submit(loaded, find_checkpoint(checkpoint), submission)
+        click.echo(f"{submission}: {count} detections, as the server for test-dev2017 takes them")
+        return
     need_digits(loaded)
     metrics = run(loaded, find_checkpoint(checkpoint), split)
     where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
@@ -267,6 +302,52 @@ def write_digits(root: str, seed: int) -> dict:
         return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
 
     return build_digits(root, seed, progress=progress)
+
+
+def prepare_data(
+    layout: str, root: str, out: str | None, on_error: str, classes: str | None
+) -> None:
+    """Verify and convert a data set and say what became of it; exit 1 where nothing was written."""
+    from tqdm import tqdm
+
+    from gdetkd.datasets.prepare import REPORT, config_options, prepare
+
+    def progress(items, text):
+        return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
+
+    name = layout if layout != "own" else Path(root).resolve().name
+    folder = Path(out or Path("data/prepared") / name)
+    names = classes and [name.strip() for name in classes.split(",")]
+    prepared = prepare(layout, root, folder, on_error, names, progress)
+    report = prepared.report
+    for problem in report.problems[:20]:
+        click.echo(str(problem))
+    if len(report.problems) > 20:
+        click.echo(f"... and {len(report.problems) - 20} more lines in {folder / REPORT}")
+    click.echo(report.summary())
+    if prepared.summary is None:
+        click.echo(
+            f"Nothing was written but {folder / REPORT}. Mend what it lists, or leave it out with "
+            "--on-error skip.",
+            err=True,
+        )
+        sys.exit(1)
+    splits = prepared.summary["splits"]
+    table = Table(title=f"Objects in {root}")
+    table.add_column("class")
+    for split, entry in splits.items():
+        table.add_column(f"{split}, {entry['count']} images", justify="right")
+    for name in prepared.summary["classes"]:
+        table.add_row(name, *(str(entry["objects"][name]) for entry in splits.values()))
+    Console().print(table)
+    click.echo(f"Look at {folder / 'contact_sheet.png'}")
+    expected = root == DATA_ROOTS[layout] and not report.bad if layout == "coco" else out is None
+    if layout in DATA_ROOTS and expected and not classes:
+        click.echo(f"gdetkd/configs/_base_/{layout}.py reads it from there.")
+        return
+    options = [f"{k}={v}" for k, v in config_options(prepared.summary).items()]
+    lines = " \\\n    ".join(["  --cfg-options", *map(shlex.quote, options)])
+    click.echo(f"To train another config on it, whose heads have as many classes:\n{lines}")
 
 
 def need_digits(config) -> None:
