@@ -8,11 +8,13 @@ from helpers import faster_rcnn, save_detector
 from mmengine.config import Config
 
 from gdetkd.engine.inspect import (
+    best_of_each_object,
     jittered_truth,
     load_detector,
     look_at,
     match_truth,
     rpn_proposals,
+    spec_of,
     val_images,
 )
 
@@ -44,6 +46,14 @@ def test_truth_lists_every_object_of_every_image(images):
     assert len(rois) == len(labels) == sum(len(s.gt_instances) for s in images.samples)
     assert rois[:, 0].unique().tolist() == [0, 1, 2]
     assert torch.equal(rois[rois[:, 0] == 1, 1:], images.samples[1].gt_instances.bboxes)
+
+
+def test_the_best_box_of_an_object_is_its_own(images):
+    rois, _ = images.truth()
+    moved = jittered_truth(images, copies=3, seed=1)
+    best = best_of_each_object(torch.cat([moved, rois]), images)
+    assert torch.equal(best, torch.arange(len(rois)) + len(moved))
+    assert len(best_of_each_object(rois[1:], images)) == len(rois) - 1
 
 
 @pytest.mark.parametrize("count, start, split", [(0, 0, "val"), (2, 499, "val"), (1, 0, "else")])
@@ -82,6 +92,7 @@ def test_a_loaded_detector_is_frozen_and_predicts(images, saved):
     view = look_at(detector, images, rois)
     assert torch.equal(view.rois, rois)
     assert len(view.representation) == len(view.logits) == len(rois)
+    assert view.representation.shape[1] == spec_of(detector).representation_dim
     # The same boxes in another order look the same: each row belongs to its box.
     other = look_at(detector, images, rois.flip(0))
     torch.testing.assert_close(other.logits, view.logits.flip(0), rtol=1e-4, atol=1e-5)

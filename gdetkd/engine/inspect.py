@@ -23,7 +23,7 @@ from gdetkd.detectors import adapter_for
 from gdetkd.engine.checkpoints import read_checkpoint, student_state
 from gdetkd.engine.locations import find_checkpoint
 from gdetkd.engine.training import limit_threads, load_config, load_strictly, plain_student
-from gdetkd.views import DetectorView
+from gdetkd.views import DetectorSpec, DetectorView
 
 
 @dataclass
@@ -142,6 +142,14 @@ def match_truth(rois: Tensor, images: Images, iou: float = 0.5) -> tuple[Tensor,
     shown = best >= iou
     background = labels.new_tensor(len(images.classes))
     return torch.where(shown, labels[which], background), torch.where(shown, which, -1)
+
+
+def best_of_each_object(rois: Tensor, images: Images, iou: float = 0.5) -> Tensor:
+    """The row (n,) of the RoI that fits each object best, for objects that one fits by `iou`."""
+    truth, _ = images.truth()
+    overlap = box_iou(truth[:, 1:], rois[:, 1:]) * (truth[:, :1] == rois[:, 0])
+    best, which = overlap.max(1)
+    return which[best >= iou].unique()
 
 
 def look_at(detector: nn.Module, images: Images, rois: Tensor) -> DetectorView:
