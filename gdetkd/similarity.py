@@ -1,0 +1,89 @@
+"""How alike a detector finds proposals, and whether two detectors agree on that.
+
+A detector's representations (N, D) of the same N proposals are compared through their cosine
+similarities: every network has axes of its own, but who resembles whom can be compared.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+__all__ = [
+    "class_similarities",
+    "cosine_similarities",
+    "linear_cka",
+    "same_class_odds",
+    "structure_agreement",
+]
+
+
+def cosine_similarities(rows: Tensor, others: Tensor | None = None) -> Tensor:
+    """Cosines (N, M) between rows (N, D) and others (M, D), by default the rows themselves."""
+    rows = normalize(rows.double(), dim=1)
+    others = rows if others is None else normalize(others.double(), dim=1)
+    return (rows @ others.t()).float()
+
+
+def structure_agreement(similarities: Tensor, reference: Tensor) -> float:
+    """Pearson correlation of two similarity matrices (N, N) over the pairs i < j; N >= 3."""
+    if similarities.shape != reference.shape or similarities.shape[0] != similarities.shape[-1]:
+        raise ValueError(
+            "expected two square matrices of one size, got "
+            f"{tuple(similarities.shape)} and {tuple(reference.shape)}"
+        )
+    i, j = torch.triu_indices(len(reference), len(reference), offset=1)
+    return torch.corrcoef(torch.stack([similarities[i, j], reference[i, j]]).double())[0, 1].item()
+
+
+def linear_cka(rows: Tensor, others: Tensor) -> float:
+    """Linear centered kernel alignment of (N, D) and (N, E) (Kornblith et al., 2019): 0 to 1.
+
+    Does not change when either space is rotated or scaled as a whole.
+    """
+    if rows.shape[0] != others.shape[0]:
+        raise ValueError(
+            "expected the same proposals, a row each, got "
+            f"{tuple(rows.shape)} and {tuple(others.shape)}"
+        )
+    rows, others = (x.double() - x.double().mean(0) for x in (rows, others))
+    shared = (rows.t() @ others).square().sum()
+    return (shared / ((rows.t() @ rows).norm() * (others.t() @ others).norm())).item()
+
+
+def same_class_odds(similarities: Tensor, labels: Tensor, apart: Tensor | None = None) -> float:
+    """How often a pair of one class is more alike than a pair of two: 0.5 is chance, 1 always.
+
+    The area under the ROC curve, so no scale of similarities matters.
+
+    Args:
+        similarities: (N, N).
+        labels: (N,).
+        apart: (N, N) bool, the pairs that count; by default all of two different proposals.
+    """
+    if apart is None:
+        apart = ~torch.eye(len(labels), dtype=torch.bool)
+    same = labels[:, None] == labels
+    alike, unlike = similarities[apart & same], similarities[apart & ~same]
+    if not len(alike) or not len(unlike):
+        raise ValueError("expected pairs of one class and pairs of two, got only one kind")
+    ordered = unlike.sort().values
+    # A tie counts half, hence both sides.
+    below = torch.searchsorted(ordered, alike) + torch.searchsorted(ordered, alike, right=True)
+    return (below.double().mean() / (2 * len(unlike))).item()
+
+
+def class_similarities(
+    similarities: Tensor, labels: Tensor, classes: int, apart: Tensor | None = None
+) -> Tensor:
+    """Mean similarity (C, C) of the proposals of two classes; NaN where there are none.
+
+    apart: (N, N) bool, the pairs that count; by default all of two different proposals.
+    """
+    if apart is None:
+        apart = ~torch.eye(len(labels), dtype=torch.bool)
+    member = torch.nn.functional.one_hot(labels, max(classes, int(labels.max()) + 1)).double()
+    member = member[:, :classes]
+    total = member.t() @ (similarities.double() * apart) @ member
+    return (total / (member.t() @ apart.double() @ member)).float()
