@@ -1,8 +1,16 @@
 """MMDetection's detectors as students and teachers; importing it registers all components."""
 
 from gdetkd.detectors.adapters import ADAPTERS, Adapter, adapter_for
+from gdetkd.detectors.detr import DetrAdapter
 from gdetkd.detectors.distilled import DistilledDetector
 from gdetkd.detectors.two_stage import TwoStageAdapter
 from gdetkd.engine import checkpoints, hooks  # noqa: F401  (SafeCheckpointHook, DistillationHook)
 
-__all__ = ["ADAPTERS", "Adapter", "DistilledDetector", "TwoStageAdapter", "adapter_for"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "DetrAdapter",
+    "DistilledDetector",
+    "TwoStageAdapter",
+    "adapter_for",
+]

@@ -48,12 +48,17 @@ class Adapter(ABC):
 
     @abstractmethod
     def look(
-        self, images: Tensor, boxes: Sequence[Tensor], stages: Sequence[int]
+        self,
+        images: Tensor,
+        boxes: Sequence[Tensor],
+        stages: Sequence[int],
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[DetectorView]:
         """What stages of the detector make of given boxes: backbone, neck and heads, no proposals.
 
         images: (B, 3, H, W), normalised its way; boxes: for each of the stages asked, (N, 5) in
-        pixels of those images.
+        pixels of those images; sizes: of each image (height, width) before it was padded, for a
+        detector that masks its padding (by default nothing is padding).
         """
 
     @abstractmethod

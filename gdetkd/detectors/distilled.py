@@ -100,6 +100,8 @@ class DistilledDetector(BaseDetector):
 
     def _build_objective(self, distill: Mapping[str, Mapping[str, Any]]) -> None:
         student, teacher = self._student_adapter.specs(), self.teacher_adapter.specs()
+        with self._student_adapter.record():  # a family that only teaches says so
+            pass
         self._stages = stage_pairs(len(student), len(teacher), self._look["stage"])
         self.objective = nn.ModuleList(
             Objective(student[own], teacher[given], distill) for own, given in self._stages
@@ -165,11 +167,12 @@ class DistilledDetector(BaseDetector):
         """What the teacher's stages make of the boxes (N, 5) of the student's stages."""
         images = self.pixels(batch_inputs, samples)
         stages = [given for _, given in self._stages]
+        sizes = [tuple(sample.img_shape[:2]) for sample in samples]
         dtype = self._look["autocast"]
         if dtype is None:
-            return self.teacher_adapter.look(images, boxes, stages)
+            return self.teacher_adapter.look(images, boxes, stages, sizes)
         with torch.autocast(images.device.type, getattr(torch, dtype)):
-            return self.teacher_adapter.look(images, boxes, stages)
+            return self.teacher_adapter.look(images, boxes, stages, sizes)
 
     def parse_losses(self, losses: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """As MMEngine's, but a loss that is not finite stops the training before it does harm.

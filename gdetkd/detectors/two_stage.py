@@ -9,6 +9,7 @@ import torch
 from mmdet.models.detectors import TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.cascade_roi_head import CascadeRoIHead
+from mmdet.models.roi_heads.scnet_roi_head import SCNetRoIHead
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
@@ -23,7 +24,8 @@ class TwoStageAdapter(Adapter):
     The RoI extractor's inputs are the pyramid and the boxes; the input of `fc_cls` is the
     representation (C4: the pooled res5 feature); the box head returns logits and deltas. A head
     that runs forward more than once in a loss (OHEM, PISA and Double Head do) is read at its last
-    call, which feeds the loss. Every stage of a cascade is read by itself.
+    call, which feeds the loss. Every stage of a cascade is read by itself. A Hybrid Task Cascade
+    adds features of its semantic branch to the pooled boxes, of which these are then the sum.
     """
 
     @classmethod
@@ -47,6 +49,11 @@ class TwoStageAdapter(Adapter):
         return [(head.bbox_roi_extractor, head.bbox_head, 1.0)]
 
     def specs(self) -> list[DetectorSpec]:
+        if isinstance(self.head, SCNetRoIHead):
+            raise ValueError(
+                f"{self.name} ({type(self.detector).__name__}): expected a box head that sees "
+                "boxes alone, SCNet's adds a feature of the whole image; this head is not supported"
+            )
         stages = self.stages()
         names = [f", stage {index}" if len(stages) > 1 else "" for index in range(len(stages))]
         return [
@@ -100,14 +107,20 @@ class TwoStageAdapter(Adapter):
             yield _TwoStageRecording(taps)
 
     def look(
-        self, images: Tensor, boxes: Sequence[Tensor], stages: Sequence[int]
+        self,
+        images: Tensor,
+        boxes: Sequence[Tensor],
+        stages: Sequence[int],
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[DetectorView]:
         pyramid = self.detector.extract_feat(images)
-        views, own = [], self.stages()
+        views, own, more = [], self.stages(), {}
+        if getattr(self.head, "with_semantic", False):
+            more["semantic_feat"] = self.head.semantic_head(pyramid)[1]
         for rois, stage in zip(boxes, stages, strict=True):
-            which = (stage,) if len(own) > 1 else ()
+            which = (stage,) if isinstance(self.head, CascadeRoIHead) else ()
             with _taps(*own[stage][:2]) as taps:
-                self.head._bbox_forward(*which, pyramid, rois)
+                self.head._bbox_forward(*which, pyramid, rois, **more)
             views.append(taps.view())
         return views
 
@@ -123,7 +136,12 @@ class _TwoStageRecording(Recording):
         self.taps = taps
 
     def views(self, batch_data_samples: SampleList | None = None) -> list[DetectorView]:
-        return [taps.view() for taps in self.taps]
+        views: list[DetectorView] = []
+        for taps in self.taps:
+            # A cascade ends at a stage without any boxes; the later ones have none either.
+            ended = views and taps.logits is None and not len(views[-1].rois)
+            views.append(views[-1] if ended else taps.view())
+        return views
 
 
 class _Taps:
