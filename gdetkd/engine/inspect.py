@@ -166,6 +166,11 @@ def look_at(detector: nn.Module, images: Images, rois: Tensor) -> DetectorView:
         return adapter.look(data["inputs"], [rois], [len(adapter.specs()) - 1])[0]
 
 
+def spec_of(detector: nn.Module) -> DetectorSpec:
+    """The shapes, of its last stage, that the components of `gdetkd.objective` are built from."""
+    return adapter_for(detector, type(detector).__name__).specs()[-1]
+
+
 def as_rois(image: int, boxes: Tensor) -> Tensor:
     """Boxes (n, 4) of one image as RoIs (n, 5)."""
     return torch.cat([boxes.new_full((len(boxes), 1), image), boxes], 1)
