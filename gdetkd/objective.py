@@ -29,6 +29,7 @@ from gdetkd.losses import (
 )
 from gdetkd.memory import FeatureQueue, gather_rows
 from gdetkd.pooling import roi_align
+from gdetkd.rivals import Masked, Normalized, Rigid
 from gdetkd.views import DetectorSpec, DetectorView
 
 
@@ -270,6 +271,7 @@ COMPONENTS: dict[str, type[nn.Module]] = {
     "classification": Classification,
     "regression": Regression,
 }
+RIVALS: dict[str, type[nn.Module]] = {"rigid": Rigid, "masked": Masked, "normalized": Normalized}
 
 
 class Objective(nn.Module):
@@ -277,8 +279,8 @@ class Objective(nn.Module):
 
     Args:
         student, teacher: Shapes of the pair.
-        components: Settings by name (`COMPONENTS`), each with a 'weight'. One of weight 0 is not
-            built.
+        components: Settings by name (`COMPONENTS`, `RIVALS`), each with a 'weight'. One of weight
+            0 is not built.
 
     Raises:
         ValueError: An unknown component or setting, a weight that is missing, negative or not
@@ -301,11 +303,11 @@ class Objective(nn.Module):
             name: weight * student.loss_weight
             for name, weight in active_weights(components).items()
         }
-        self.components = nn.ModuleDict()
+        self.components, kinds = nn.ModuleDict(), COMPONENTS | RIVALS
         for name in self.weights:
             settings = {k: v for k, v in components[name].items() if k != "weight"}
             try:
-                self.components[name] = COMPONENTS[name](student, teacher, **settings)
+                self.components[name] = kinds[name](student, teacher, **settings)
             except TypeError as error:
                 raise ValueError(f"distillation component {name!r}: {error}") from error
 
@@ -329,9 +331,10 @@ def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, flo
     """The weights above 0, by component; checks names and weights."""
     weights = {}
     for name, settings in components.items():
-        if name not in COMPONENTS:
+        if name not in COMPONENTS | RIVALS:
             raise ValueError(
-                f"expected distillation components among {sorted(COMPONENTS)}, got {name!r}"
+                "expected distillation components among "
+                f"{sorted(COMPONENTS)}, or rivals among {sorted(RIVALS)}, got {name!r}"
             )
         weight = settings.get("weight") if isinstance(settings, Mapping) else None
         if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):

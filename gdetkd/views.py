@@ -65,6 +65,7 @@ class DetectorView:
             each box; None when not known.
         known: (N,) bool, the boxes that the representation speaks of (a DETR has no query for
             every box); None for all.
+        truth: (M, 5) [image, x1, y1, x2, y2], the ground-truth boxes; None when not known.
     """
 
     rois: Tensor
@@ -75,3 +76,4 @@ class DetectorView:
     deltas: Tensor | None = None
     labels: Tensor | None = None
     known: Tensor | None = None
+    truth: Tensor | None = None

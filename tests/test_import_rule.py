@@ -17,6 +17,7 @@ METHOD = [
     "pooling.py",
     "views.py",
     "objective.py",
+    "rivals.py",
     "theory.py",
 ]
 OPENMMLAB = {"mmcv", "mmdet", "mmengine"}

@@ -9,6 +9,7 @@ import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
+from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import Config
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
@@ -153,8 +154,10 @@ class DistilledDetector(BaseDetector):
         with self._student_adapter.record() as recording:
             losses = self.student.loss(batch_inputs, batch_data_samples)
             students = recording.views(batch_data_samples)
+        truth = _ground_truth(batch_data_samples, batch_inputs)
         teachers = self._look_at(batch_inputs, batch_data_samples, [v.rois for v in students])
         for index, objective in enumerate(self.objective):
+            students[index].truth = truth
             prefix = f"s{index}." if len(self.objective) > 1 else ""  # as MMDetection's cascades
             found = objective(students[index], teachers[index])
             losses.update({prefix + name: value for name, value in found.items()})
@@ -265,6 +268,15 @@ def _teacher_model(config: str | Mapping) -> dict:
     if model.get("backbone", {}).get("init_cfg") is not None:
         model.backbone.init_cfg = None
     return model
+
+
+def _ground_truth(samples: SampleList, images: Tensor) -> Tensor:
+    """The ground-truth boxes of a batch as (M, 5) [image, x1, y1, x2, y2]."""
+    rois = [images.new_zeros(0, 5, dtype=torch.float32)]
+    for index, sample in enumerate(samples):
+        boxes = get_box_tensor(sample.gt_instances.bboxes)
+        rois.append(torch.cat([boxes.new_full((len(boxes), 1), index), boxes], 1))
+    return torch.cat(rois)
 
 
 def _cuda_devices() -> list[int]:

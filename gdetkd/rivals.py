@@ -1,0 +1,122 @@
+"""Other ways to imitate a teacher's pyramid, as baselines: what SGFI is compared with.
+
+Each compares level with level at the same stride, cell with cell, on the whole pyramid:
+
+- `Rigid`: every cell (FitNets, Romero et al. 2015).
+- `Masked`: cells inside ground-truth boxes alone (in the spirit of Wang et al., "Distilling Object
+  Detectors with Fine-grained Feature Imitation", CVPR 2019, whose mask is that of near anchors).
+- `Normalized`: channels made zero mean and unit variance first (PKD, Cao et al., NeurIPS 2022).
+
+Plain logit distillation needs none of them: it is `gdetkd.objective.Classification` alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gdetkd.views import DetectorSpec, DetectorView
+
+
+class Rigid(nn.Module):
+    """Same-level feature imitation; base of the others.
+
+    A 1x1 convolution a level adapts the student's channels. The loss is the mean squared error
+    over all cells and channels, averaged over levels.
+
+    Raises:
+        ValueError: The pair has no level of the same stride.
+    """
+
+    def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
+        super().__init__()
+        common = [stride for stride in student.strides if stride in teacher.strides]
+        if not common:
+            raise ValueError(
+                "same-level imitation: expected pyramids with a stride in common, got "
+                f"{student.strides} from {student.name} and {teacher.strides} from {teacher.name}"
+            )
+        self.strides = common
+        self.levels = [
+            (student.strides.index(stride), teacher.strides.index(stride)) for stride in common
+        ]
+        self.adapt = nn.ModuleList(
+            nn.Conv2d(student.channels, teacher.channels, 1) for _ in self.levels
+        )
+
+    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        losses = []
+        for (own, given), adapt, stride in zip(self.levels, self.adapt, self.strides, strict=True):
+            mine, target = adapt(student.pyramid[own]), teacher.pyramid[given].detach()
+            # The teacher's batch may be padded further: what both cover is the images.
+            height, width = (
+                min(a, b) for a, b in zip(mine.shape[2:], target.shape[2:], strict=True)
+            )
+            pair = mine[..., :height, :width].float(), target[..., :height, :width].float()
+            losses.append(self.compare(*pair, student, stride))
+        loss = torch.stack(losses).mean()
+        return loss, loss.new_full((), len(student.pyramid[0])), {}
+
+    def compare(
+        self, student: Tensor, teacher: Tensor, view: DetectorView, stride: float
+    ) -> Tensor:
+        """The error of one level, (B, C, H, W) each."""
+        return (student - teacher).square().mean()
+
+
+class Masked(Rigid):
+    """`Rigid` inside the ground-truth boxes: mean over the cells whose centre lies in one.
+
+    Raises:
+        ValueError: At a step, if the student's view does not know the ground truth.
+    """
+
+    def compare(
+        self, student: Tensor, teacher: Tensor, view: DetectorView, stride: float
+    ) -> Tensor:
+        if view.truth is None:
+            raise ValueError("masked imitation needs the ground-truth boxes (DetectorView.truth)")
+        inside = inside_boxes(view.truth, student.shape[0], student.shape[2:], stride)
+        error = (student - teacher).square().mean(1)
+        return (error * inside).sum() / inside.sum().clamp(min=1)
+
+
+class Normalized(Rigid):
+    """`Rigid` after each channel is normalised over the batch and its cells.
+
+    Half the squared error is then 1 minus Pearson's correlation: the teacher's scale and a few
+    loud channels no longer rule the loss.
+    """
+
+    def compare(
+        self, student: Tensor, teacher: Tensor, view: DetectorView, stride: float
+    ) -> Tensor:
+        return (_standard(student) - _standard(teacher)).square().mean() / 2
+
+
+def inside_boxes(rois: Tensor, images: int, size: tuple[int, int], stride: float) -> Tensor:
+    """Cells whose centre lies in a box of their image.
+
+    Args:
+        rois: (M, 5) [image, x1, y1, x2, y2], pixels.
+        images, size, stride: The maps: how many, (H, W) in cells, pixels a cell.
+
+    Returns:
+        (images, H, W) bool.
+    """
+    height, width = size
+    x = (torch.arange(width, device=rois.device) + 0.5) * stride
+    y = (torch.arange(height, device=rois.device) + 0.5) * stride
+    across = (x >= rois[:, 1:2]) & (x <= rois[:, 3:4])
+    down = (y >= rois[:, 2:3]) & (y <= rois[:, 4:5])
+    each = (down[:, :, None] & across[:, None, :]).float()
+    inside = each.new_zeros(images, height, width)
+    inside.index_add_(0, rois[:, 0].long(), each)
+    return inside > 0
+
+
+def _standard(features: Tensor) -> Tensor:
+    """(B, C, H, W) with every channel of zero mean and unit variance over B, H and W."""
+    mean = features.mean((0, 2, 3), keepdim=True)
+    centred = features - mean
+    return centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-6).sqrt()

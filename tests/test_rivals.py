@@ -1,0 +1,108 @@
+"""Same-level imitation, the baselines of SGFI: hand values, loops, limits, refusals."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import backward, batch, build, distilled, faster_rcnn, losses_of
+
+from gdetkd.objective import RIVALS
+from gdetkd.rivals import Masked, Normalized, Rigid, inside_boxes
+from gdetkd.views import DetectorSpec, DetectorView
+
+
+def spec(channels=2, strides=(4, 8)) -> DetectorSpec:
+    return DetectorSpec("d", 3, channels, strides, (7, 7), 8)
+
+
+def view(*levels, truth=None) -> DetectorView:
+    nothing = torch.zeros(0, 5)
+    return DetectorView(nothing, levels, None, torch.zeros(0, 8), truth=truth)
+
+
+def identity(component: Rigid) -> Rigid:
+    for layer in component.adapt:
+        torch.nn.init.dirac_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    return component
+
+
+def test_rigid_by_hand():
+    rigid = identity(Rigid(spec(), spec()))
+    one, two = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 1, 1)
+    teacher = view(one + 1, two + 3)  # errors 1 and 9, the levels weigh the same: 5
+    loss, count, shown = rigid(view(one, two), teacher)
+    assert loss.item() == 5 and count.item() == 1 and shown == {}
+
+
+def test_only_levels_of_one_stride_are_compared():
+    rigid = identity(Rigid(spec(strides=(8, 16)), spec(strides=(4, 8))))
+    student = view(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 1, 1), torch.nan))
+    teacher = view(torch.full((1, 2, 4, 4), torch.nan), torch.ones(1, 2, 2, 2))
+    assert rigid(student, teacher)[0].item() == 1
+    with pytest.raises(ValueError, match=r"\(8, 16\) from d and \(4,\) from d"):
+        Rigid(spec(strides=(8, 16)), spec(strides=(4,)))
+
+
+def test_a_teacher_padded_further_is_compared_where_both_have_pixels():
+    rigid = identity(Rigid(spec(strides=(4,)), spec(strides=(4,))))
+    teacher = torch.full((1, 2, 3, 3), 100.0)
+    teacher[..., :2, :2] = 2
+    assert rigid(view(torch.zeros(1, 2, 2, 2)), view(teacher))[0].item() == 4
+
+
+def test_masked_is_rigid_on_the_cells_of_the_boxes():
+    masked = identity(Masked(spec(strides=(4,)), spec(strides=(4,))))
+    teacher = torch.arange(8.0).view(1, 2, 2, 2)
+    # Only the upper left cell's centre (2, 2) lies in the box: channels 0 and 4, (0 + 16) / 2.
+    truth = torch.tensor([[0, 1, 1, 3, 3.0]])
+    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), truth=truth), view(teacher))
+    assert loss.item() == 8
+    everything = torch.tensor([[0, 0, 0, 8, 8.0]])
+    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), truth=everything), view(teacher))
+    assert loss.item() == pytest.approx(teacher.square().mean().item())
+    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), truth=truth[:0]), view(teacher))
+    assert loss.item() == 0
+    with pytest.raises(ValueError, match="ground-truth"):
+        masked(view(torch.zeros(1, 2, 2, 2)), view(teacher))
+
+
+def test_inside_boxes_against_a_loop():
+    torch.manual_seed(0)
+    corners = torch.rand(9, 2, 2).mul(40).sort(1).values.flatten(1)
+    rois = torch.cat([torch.randint(3, (9, 1)).float(), corners], 1)
+    found = inside_boxes(rois, 3, (8, 10), 4)
+    for image in range(3):
+        for row in range(8):
+            for column in range(10):
+                x, y = 4 * column + 2, 4 * row + 2
+                inside = any(
+                    r[0] == image and r[1] <= x <= r[3] and r[2] <= y <= r[4] for r in rois.tolist()
+                )
+                assert found[image, row, column] == inside
+
+
+def test_normalized_is_one_less_the_correlation():
+    normalized = identity(Normalized(spec(1, (4,)), spec(1, (4,))))
+    student, teacher = torch.randn(2, 1, 5, 5), torch.randn(2, 1, 5, 5)
+    loss, *_ = normalized(view(student), view(teacher))
+    correlation = torch.corrcoef(torch.stack([student.flatten(), teacher.flatten()]))[0, 1]
+    assert loss.item() == pytest.approx(1 - correlation.item(), abs=1e-4)
+    scaled, *_ = normalized(view(student), view(7 * teacher + 3))  # scale and shift do not matter
+    assert scaled.item() == pytest.approx(loss.item(), abs=1e-4)
+    assert normalized(view(student), view(student))[0].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_a_rival_trains_a_real_student_beside_its_own_losses(teacher, name):
+    model = build(distilled(faster_rcnn(), teacher, {name: dict(weight=1.0)}))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    found = []
+    for _ in range(8):
+        losses = losses_of(model, batch())
+        found.append(losses[f"kd_{name}_loss"].item())
+        gradients = backward(model, {f"kd_{name}_loss": losses[f"kd_{name}_loss"]})
+        optimizer.step()
+    assert gradients["student.backbone.conv1.weight"].abs().sum() > 0
+    assert gradients["student.rpn_head.rpn_cls.weight"] is None
+    assert found[-1] < 0.9 * found[0]
