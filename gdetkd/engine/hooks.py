@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gdetkd.detectors.distilled import DistilledDetector
 from gdetkd.engine.checkpoints import export_student
+from gdetkd.engine.saving import WholeFiles  # noqa: F401  (registers it and what it comes with)
 
 WEAK_TEACHER_AP = 0.05
 
@@ -72,7 +73,11 @@ class DistillationHook(Hook):
         if runner.val_loop is None:
             runner.logger.warning("Distillation: no validation set, so the teacher is unmeasured.")
             return
-        metrics = measure_teacher(runner, model.teacher)
+        known = runner.message_hub.runtime_info.get("teacher")
+        if known and runner.iter:  # a resumed run has measured it
+            metrics = known
+        else:
+            metrics = measure_teacher(runner, model.teacher)
         runner.message_hub.update_info("teacher", metrics)
         shown = ", ".join(
             f"{key.split('/')[-1]} {value:.3f}" for key, value in metrics.items() if value >= 0
@@ -178,12 +183,36 @@ def _keep(runner: Any) -> str:
     name = f"before_non_finite_iter_{runner.iter}.pth"
     # save_checkpoint counts the running step as done, which it is not.
     meta = dict(epoch=runner.epoch, iter=runner.iter)
-    runner.save_checkpoint(runner.work_dir, name, file_client_args=None, meta=meta, by_epoch=False)
+    runner.save_checkpoint(
+        runner.work_dir, name, meta=meta, by_epoch=False, backend_args=dict(backend="whole")
+    )
     return f"Kept {Path(runner.work_dir) / name}, from which training can resume."
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
     return model.module if is_model_wrapper(model) else model
+
+
+@HOOKS.register_module()
+class ClassesHook(Hook):
+    """Refuses to train a head with other classes than the data has."""
+
+    def before_train(self, runner: Any) -> None:
+        """Raise ValueError, naming the head and both numbers."""
+        classes = runner.train_dataloader.dataset.metainfo.get("classes")
+        if classes is None or isinstance(classes, str):
+            raise ValueError(
+                "expected the training set's metainfo to have a tuple of classes, got "
+                f"{classes!r}; set dataset.metainfo = dict(classes=('one', 'two'))"
+            )
+        for name, head in _unwrapped(runner.model).named_modules():
+            number = getattr(head, "num_classes", None)
+            if "bbox_head" in name and number is not None and number != len(classes):
+                raise ValueError(
+                    f"{name} predicts {number} classes, the training set has {len(classes)} "
+                    f"({', '.join(classes[:3])}, ...). Set num_classes={len(classes)} in the "
+                    "model's config, or the data set's metainfo"
+                )
 
 
 @HOOKS.register_module()

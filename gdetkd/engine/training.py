@@ -11,12 +11,19 @@ from typing import Any
 import cv2
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 import gdetkd.detectors  # noqa: F401  (registers DistilledDetector)
 import gdetkd.engine.hooks  # noqa: F401  (registers its hooks)
 from gdetkd.engine.checkpoints import CheckpointError, read_checkpoint, student_state
 from gdetkd.engine.locations import find_config
+from gdetkd.engine.saving import last_whole_checkpoint
+
+# What MMEngine cannot resume exactly, and what can.
+EXACT = {
+    "IterBasedTrainLoop": "ResumableIterLoop",
+    "EpochBasedTrainLoop": "ResumableEpochLoop",
+}
 
 
 def load_config(
@@ -77,7 +84,8 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         CheckpointError: The file to resume from is no checkpoint, or holds weights alone.
     """
     limit_threads()
-    last = find_latest_checkpoint(config.work_dir) if resume is True else resume
+    config = resumable(config)
+    last = last_whole_checkpoint(config.work_dir) if resume is True else resume
     if last:
         _check_resumable(last)
         # MMEngine resumes from load_from where it is set.
@@ -85,6 +93,39 @@ def train(config: Config, resume: bool | str = False) -> Runner:
     runner = Runner.from_cfg(config)
     runner.train()
     return runner
+
+
+def resumable(config: Config) -> Config:
+    """A copy of the config with loops that resume exactly and checkpoints that are whole.
+
+    It keeps the last checkpoint and the best one, where the config does not say otherwise, and
+    saves after whole optimizer steps only. Batches and draws stay those of the config's own types;
+    a loop or a checkpoint hook of another type is left as it is.
+    """
+    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    imports = config.setdefault("custom_imports", ConfigDict(imports=[])).imports
+    config.custom_imports.imports = list(dict.fromkeys([*imports, "gdetkd.detectors"]))
+    hooks = config.get("custom_hooks") or []
+    config.custom_hooks = [*hooks, dict(type="ClassesHook")]
+    loop = config.train_cfg
+    if "by_epoch" in loop:
+        loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
+    name = _type_name(loop)
+    loop.type = EXACT.get(name, loop.type)
+    hooks = config.setdefault("default_hooks", ConfigDict())
+    saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
+    if saving is None or _type_name(saving) != "CheckpointHook":
+        return config
+    saving.type = "WholeCheckpointHook"
+    saving.setdefault("max_keep_ckpts", 1)
+    last = loop.get("max_iters", loop.get("max_epochs"))
+    default = 1000 if name == "IterBasedTrainLoop" else 1
+    if config.get("val_cfg") and loop.get("val_interval", default) < last:
+        saving.setdefault("save_best", "auto")
+    steps = config.optim_wrapper.get("accumulative_counts", 1)
+    if not saving.get("by_epoch", True) and saving.get("interval", -1) > 0:
+        saving.interval = -(-saving.interval // steps) * steps
+    return config
 
 
 def final_metrics(runner: Runner) -> dict[str, float]:
@@ -147,9 +188,13 @@ def plain_student(config: Config) -> Config:
 
 
 def _is(component: Mapping[str, Any], name: str) -> bool:
-    """Whether a component's config is of that type: a name, with a scope or not, or a class."""
+    return _type_name(component) == name
+
+
+def _type_name(component: Mapping[str, Any]) -> str:
+    """The type of a component's config: given as a name, with a scope or not, or as a class."""
     kind = component["type"]
-    return getattr(kind, "__name__", str(kind)).split(".")[-1] == name
+    return getattr(kind, "__name__", str(kind)).split(".")[-1]
 
 
 def _check_resumable(path: str) -> None:
