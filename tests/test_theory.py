@@ -136,13 +136,23 @@ def test_gaussian_information():
     assert abs(ratios.mean() + 3 * math.log(0.8)) < 4 * error  # one seed; 4 errors are rare
 
 
-def test_gaussian_bound_stays_under_its_ceiling_and_reaches_the_truth():
-    easy = [theory.gaussian_bound(theory.correlation_for(1, 4), 4, 1023, 256, seeded(i))
-            for i in range(20)]  # fmt: skip
-    hard = [theory.gaussian_bound(theory.correlation_for(8, 4), 4, 15, 256, seeded(i))
-            for i in range(20)]  # fmt: skip
-    assert sum(easy) / 20 == pytest.approx(1, abs=0.06)  # 20 draws, each with a spread of 0.07
-    assert max(hard) < math.log(16)
+def test_gaussian_bounds_stay_under_their_ceiling_and_reach_the_truth():
+    easy, hard = theory.correlation_for(1, 4), theory.correlation_for(8, 4)
+    reached = [theory.gaussian_bounds(easy, 4, [1023], 256, seeded(i)).item() for i in range(20)]
+    assert sum(reached) / 20 == pytest.approx(1, abs=0.06)  # 20 draws, each with a spread of 0.07
+    assert theory.gaussian_bounds(hard, 4, [15], 256, seeded())[0] < math.log(16)
+
+
+def test_gaussian_bounds_are_the_contrast_with_the_first_negatives():
+    measured = theory.gaussian_bounds(0.7, 2, [1, 5], 30, seeded())
+    generator = seeded()
+    s, t = theory.gaussian_pairs(30, 0.7, 2, generator)
+    _, others = theory.gaussian_pairs(5, 0.7, 2, generator)
+    for bound, k in zip(measured, (1, 5), strict=True):
+        rows = [torch.cat([t[i : i + 1], others[:k]]) for i in range(30)]
+        scores = [theory.gaussian_log_ratio(s[i : i + 1], row, 0.7) for i, row in enumerate(rows)]
+        expected = math.log(k + 1) - theory.info_nce(torch.cat(scores))
+        assert bound.item() == pytest.approx(expected.item(), rel=1e-6)  # log in single precision
 
 
 def test_wrong_correlations_are_refused():

@@ -28,9 +28,10 @@ def test_joint_prints_both_tables():
 
 def test_terms_are_stacked_to_the_information():
     terms = {k: theory.bound_terms(TOY, k, torch.zeros(2, 2)) for k in (1, 2)}
-    bars = bound.plot_terms(terms).containers
-    tops = [bar.get_y() + bar.get_height() for bar in bars[-1]]
-    assert tops == pytest.approx([terms[1].information] * 2)
+    left, right = bound.plot_terms({"ignorant": terms, "again": terms}).axes
+    for ax in (left, right):
+        tops = [bar.get_y() + bar.get_height() for bar in ax.containers[-1]]
+        assert tops == pytest.approx([terms[1].information] * 2)
 
 
 def test_bias_and_spread():
@@ -42,9 +43,9 @@ def test_bias_and_spread():
 
 def test_agreement_and_conditionals_draw_what_comes_in():
     x = torch.tensor([0.2, 0.8])
-    ax = bound.plot_agreement(x, x, 3 * x)
-    assert [len(points.get_offsets()) for points in ax.collections] == [2, 2]
-    assert ax.collections[0].get_offsets()[1].tolist() == pytest.approx([0.8, 2.4])
+    left, right = bound.plot_agreement(x, {"equal": x, "thrice": 3 * x}).axes
+    assert left.collections[0].get_offsets()[1].tolist() == pytest.approx([0.8, 0.8])
+    assert right.collections[0].get_offsets()[1].tolist() == pytest.approx([0.8, 2.4])
     density = {0.5: torch.tensor([0.1, 0.3, 0.1])}
     ax = bound.plot_conditionals(torch.linspace(-1, 1, 3), density, density)
     assert ax.lines[0].get_ydata() == pytest.approx([0.1, 0.3, 0.1])

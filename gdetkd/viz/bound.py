@@ -46,18 +46,15 @@ def plot_joint(joint: torch.Tensor, names: Sequence[str]) -> Figure:
     return figure
 
 
-def plot_agreement(
-    counted: torch.Tensor, formula: torch.Tensor, printed: torch.Tensor, ax: Axes | None = None
-) -> Axes:
-    """Posteriors by counting (n,) against two formulas for them (n,): ours, and as printed."""
-    ax = style.axes_or_new(ax)
-    ax.plot([0, 1], [0, 1], color=style.NEUTRAL, lw=1, label="equal")
-    ax.scatter(counted, printed, s=24, marker="x", color=style.STUDENT, alpha=0.6,
-               label="as printed: the sum")  # fmt: skip
-    ax.scatter(counted, formula, s=18, color=style.TEACHER, label="corrected: ratio over sum")
-    ax.set(xlabel="probability counted over all cases", ylabel="value of the formula")
-    ax.legend()
-    return ax
+def plot_agreement(counted: torch.Tensor, formulas: Mapping[str, torch.Tensor]) -> Figure:
+    """Posteriors by counting (n,) against formulas for them (n,), a panel each, named."""
+    figure, axes = style.panels(len(formulas), height=3.2)
+    for ax, (name, values) in zip(axes[0], formulas.items(), strict=True):
+        ax.plot([0, 1], [0, 1], color=style.NEUTRAL, lw=1)
+        ax.scatter(counted, values, s=16, color=style.TEACHER, zorder=3)
+        ax.set(title=name, xlabel="counted probability", xlim=(-0.04, 1.04))
+    axes[0, 0].set_ylabel("value of the formula")
+    return figure
 
 
 def plot_temperature(
@@ -80,6 +77,8 @@ def plot_temperature(
                    xlabel="training step", yscale="log")  # fmt: skip
     axes[0, 1].set(title="bound log(K + 1) - L (dashed: MI)", ylabel="nats",
                    xlabel="training step")  # fmt: skip
+    axes[0, 0].set_yticks([0.05, 0.1, 0.2, 0.5, 1], ["0.05", "0.1", "0.2", "0.5", "1"])
+    axes[0, 0].minorticks_off()
     axes[0, 0].legend()
     axes[0, 1].legend()
     return figure
@@ -112,26 +111,26 @@ def plot_conditionals(
     return ax
 
 
-def plot_terms(terms: Mapping[int, theory.BoundTerms], ax: Axes | None = None) -> Axes:
-    """F.2 taken apart, a bar for each number of negatives: the parts add up to MI."""
-    ax = style.axes_or_new(ax)
-    counts = np.array(list(terms))
-    bottom = np.zeros(len(counts))
-    for name, color, label in (
-        ("bound", style.TEACHER, "bound log(K + 1) - L"),
-        ("critic_gap", style.STUDENT, "critic is not r"),
-        ("revealed", style.HIGHLIGHT, "candidates reveal s"),
-    ):
-        heights = np.array([getattr(term, name) for term in terms.values()])
-        ax.bar(counts, heights, 0.6, bottom=bottom, color=color, label=label)
-        bottom += heights
-    ax.axhline(next(iter(terms.values())).information, color="black", ls="--", lw=1.2,
-               label="MI")  # fmt: skip
-    ax.plot(counts, np.log(counts + 1), color=style.NEUTRAL, marker="o", label="ceiling log(K + 1)")
-    ax.set(xlabel="negatives K", ylabel="nats", ylim=(0, 2.1 * bottom.max()))
-    ax.set_xticks(counts)
-    ax.legend(ncols=2, loc="upper left")
-    return ax
+def plot_terms(critics: Mapping[str, Mapping[int, theory.BoundTerms]]) -> Figure:
+    """F.2 taken apart, a panel a critic, a bar for each number of negatives: the sum is MI."""
+    figure, axes = style.panels(len(critics), height=3.6, sharey=True)
+    for ax, (critic, terms) in zip(axes[0], critics.items(), strict=True):
+        counts = np.array(list(terms))
+        bottom = np.zeros(len(counts))
+        for name, color, label in (
+            ("bound", style.TEACHER, "bound log(K + 1) - L"),
+            ("critic_gap", style.STUDENT, "critic gap"),
+            ("revealed", style.HIGHLIGHT, "revealed by the candidates"),
+        ):
+            heights = np.array([getattr(term, name) for term in terms.values()])
+            ax.bar(counts, heights, 0.6, bottom=bottom, color=color, label=label)
+            bottom += heights
+        ax.axhline(terms[counts[0]].information, color="black", ls="--", lw=1.2, label="MI(s; t)")
+        ax.set(title=critic, xlabel="negatives K")
+        ax.set_xticks(counts)
+    axes[0, 0].set_ylabel("nats")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    return figure
 
 
 def plot_bound(
@@ -152,7 +151,7 @@ def plot_bound(
     ax.set(xlabel="candidates K + 1", ylabel="bound log(K + 1) - L (nats)")
     ax.set_xscale("log", base=2)
     ax.set_ylim(0, 1.15 * max(*bounds, math.log(places[-1])))
-    ax.legend(loc="upper left", title="dashed: the truth")
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="dashed: the truth")
     return ax
 
 
@@ -182,13 +181,11 @@ def _colors() -> tuple[str, ...]:
 def measure_bounds(
     information: float, counts: Sequence[int], draws: int, queries: int = 128, dim: int = 8
 ) -> np.ndarray:
-    """`theory.gaussian_bound` (draws, len(counts)) for Gaussians of that mutual information."""
+    """`theory.gaussian_bounds` (draws, len(counts)) for Gaussians of that mutual information."""
     rho = theory.correlation_for(information, dim)
     generator = torch.Generator().manual_seed(0)
-    return np.array(
-        [[theory.gaussian_bound(rho, dim, k, queries, generator) for k in counts]
-         for _ in range(draws)]
-    )  # fmt: skip
+    measured = [theory.gaussian_bounds(rho, dim, counts, queries, generator) for _ in range(draws)]
+    return torch.stack(measured).numpy()
 
 
 def draw_bound(information: float, negatives: int) -> Axes:
