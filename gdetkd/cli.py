@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -37,7 +36,7 @@ def cfg_options(function):
     """The option by which a command overrides values of its config."""
     return click.option(
         "--cfg-options", "options", multiple=True, type=ConfigOption(),
-        help="Override a value of the config by its dotted key; may be given several times.",
+        help="Override values of the config by their dotted keys: a.b=1 c=2.",
     )(function)  # fmt: skip
 
 
@@ -199,80 +198,155 @@ def export(checkpoint: str, out: str, half: bool) -> None:
 
 
 @cli.command()
-@click.argument("name", type=click.Choice(["main", "teacher", "students", "test"]))
+@click.argument("name")
+@click.option(
+    "--benchmark", type=click.Choice(["digits", "coco", "miniature"]), default="digits",
+    show_default=True,
+    help="coco needs the data set and GPUs; miniature tries the machinery in a minute.",
+)  # fmt: skip
 @click.option("--seeds", type=int, help="Seeds of every row; by default each row's own number.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at a time.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
 @click.option("--only", multiple=True, help="Only this experiment; may be given several times.")
 @click.option("--plan", is_flag=True, help="Say what is missing and run nothing.")
-@click.option("--results", default="results/digits", show_default=True, type=click.Path())
-def reproduce(name, seeds, jobs, only, plan, results) -> None:
-    """Run what is missing of a table on digits, record it and render the table.
+@click.option("--results", type=click.Path(), help="Default: results/BENCHMARK.")
+@click.option("--steps", type=click.IntRange(min=1), help="pairs: steps a cell.  [default: 20]")
+def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) -> None:
+    """Run what is missing of a table, record it and render the tables.
 
-    NAME is main, the components of G-DetKD; teacher, the shipped one; students, the shipped ones,
-    from main's runs; or test, the test split of baselines and distilled students, used once.
+    NAME is main, the components of G-DetKD; table1 to table6, figure1, dense, conversion or
+    rivals; or all. Of digits also: teacher, the shipped one; students, the shipped ones, from
+    main's runs; pairs, which detectors can teach which; and test, the test split of baselines and
+    distilled students, used once.
     """
-    from gdetkd.reproduce.experiments import EXPERIMENTS, MAIN
-    from gdetkd.reproduce.runs import missing, run_missing
-    from gdetkd.reproduce.tables import write_tables
+    from gdetkd.reproduce.claims import IMPORTANCE, TABLES
 
-    if name == "test":
-        from gdetkd.reproduce.held_out import measure_test
-
-        measure_test(Path(results) / "test.json", Path("work_dirs/reproduce"), click.echo)
+    special = dict(
+        test=reproduce_test, teacher=reproduce_teacher, students=reproduce_students,
+        pairs=reproduce_pairs,
+    )  # fmt: skip
+    folder = Path(results or f"results/{benchmark}")
+    if name in special:
+        special[name](folder, only=only, steps=steps)
         return
-    if name == "teacher":
-        from gdetkd.reproduce.teacher import make_teacher
+    groups = dict(all=list(IMPORTANCE), figure1=["table1", "table2"])
+    tables = groups.get(name, [name])
+    if not set(tables) <= set(TABLES):
+        known = ", ".join([*TABLES, *groups, *special])
+        raise click.UsageError(f"expected one of {known}; got {name!r}")
+    reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
 
-        write_digits(DATA_ROOT, seed=0)
-        record = make_teacher(Path("work_dirs/reproduce/teacher"))
-        click.echo(f"AP {record['AP']:.3f} on val, {record['megabytes']} MB")
-        return
-    if name == "students":
-        from gdetkd.reproduce.teacher import make_students
 
-        for record in make_students(Path("work_dirs/reproduce")):
-            click.echo(f"{record['config']}: AP {record['AP']:.3f}, {record['megabytes']} MB")
-        return
-    unknown = sorted(set(only) - set(EXPERIMENTS))
-    if unknown:
-        raise ValueError(f"--only: expected some of {sorted(EXPERIMENTS)}, got {unknown}")
-    chosen = [experiment for experiment in MAIN if not only or experiment.name in only]
-    path = Path(results) / f"{name}.jsonl"
+def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan) -> None:
+    """Run what is missing of the tables, and render all of them."""
+    from gdetkd.reproduce import records, runs
+    from gdetkd.reproduce.figures import figure1
+    from gdetkd.reproduce.tables import RUNS, write_tables
+
+    path = folder / RUNS
+    experiments = runs.chosen(benchmark, tables, only)
     if plan:
-        for experiment, seed in missing(chosen, path, seeds):
-            click.echo(f"{experiment.name}, seed {seed}: {experiment.label}")
+        say_plan(experiments, benchmark, path, seeds, jobs)
         return
-    write_digits(DATA_ROOT, seed=0)
-    runs = Path("work_dirs/reproduce")
-    failed = run_missing(chosen, path, seeds=seeds, jobs=jobs, work_dir=runs, report=click.echo)
-    write_tables(path)
-    if all((runs / folder).exists() for folder in ("baseline_0", "gdetkd_0")):
+    if benchmark != "coco":
+        write_digits(DATA_ROOT, seed=0)
+    work = Path("work_dirs/reproduce" if benchmark == "digits" else f"work_dirs/{benchmark}")
+    failed = runs.run_missing(
+        benchmark, experiments, path, seeds=seeds, jobs=jobs, device=device, work_dir=work,
+        report=click.echo,
+    )  # fmt: skip
+    write_tables(folder)
+    figure1(records.load(path), folder / "figure1.png")
+    if all((work / run).exists() for run in ("baseline_0", "gdetkd_0")):
         from gdetkd.demo import draw_runs
 
-        draw_runs(runs, Path(results) / "comparison.png")
+        draw_runs(work, folder / "comparison.png")
+    click.echo(f"Records, tables and figures: {folder}")
     if failed:
         raise click.ClickException(f"{failed} runs failed")
 
 
-@cli.command()
-@click.option("--repeats", default=15, show_default=True, help="Measured steps.")
-@click.option("--out", type=click.Path(), help="Record the figures in this JSON file.")
-def bench(repeats: int, out: str | None) -> None:
-    """Measure a distilled step beside its floor: plain step, teacher and pooling."""
-    from gdetkd.engine.bench import bench_step
-    from gdetkd.reproduce.records import environment
+def say_plan(experiments, benchmark, path, seeds, jobs) -> None:
+    """What is missing and how long it takes here, going by the records."""
+    from gdetkd.reproduce import records, runs
+
+    frame, total = records.load(path), 0.0
+    for experiment, seed in runs.missing(experiments, path, seeds):
+        seconds = runs.expected_seconds(experiment, benchmark, frame)
+        total += seconds or 0.0
+        took = "not known" if seconds is None else f"{seconds / 60:.0f} min"
+        click.echo(f"{experiment.name}, seed {seed}: {experiment.label} ({took})")
+    click.echo(f"Together {total / 60 / jobs:.0f} min, {jobs} at a time, going by {path}")
+
+
+def reproduce_test(folder: Path, **_) -> None:
+    from gdetkd.reproduce.held_out import measure_test
+
+    measure_test(folder / "test.json", Path("work_dirs/reproduce"), click.echo)
+
+
+def reproduce_teacher(folder: Path, **_) -> None:
+    from gdetkd.reproduce.teacher import make_teacher
 
     write_digits(DATA_ROOT, seed=0)
-    figures = bench_step(repeats)
-    table = Table(title=f"A step on digits, median of {repeats}")
-    table.add_column("what")
-    table.add_column("seconds", justify="right")
-    for name, value in figures.items():
-        table.add_row(name, f"{value:.3f}")
+    record = make_teacher(Path("work_dirs/reproduce/teacher"))
+    click.echo(f"AP {record['AP']:.3f} on val, {record['megabytes']} MB")
+
+
+def reproduce_students(folder: Path, **_) -> None:
+    from gdetkd.reproduce.teacher import make_students
+
+    for record in make_students(Path("work_dirs/reproduce")):
+        click.echo(f"{record['config']}: AP {record['AP']:.3f}, {record['megabytes']} MB")
+
+
+def reproduce_pairs(folder: Path, only=(), steps=None) -> None:
+    from gdetkd.reproduce import pairs
+
+    write_digits(DATA_ROOT, seed=0)
+    path, made = folder / "pairs.jsonl", Path("work_dirs/pairs")
+    pairs.run_pairs(pairs.cells(only), path, made, Path(DATA_ROOT), steps or 20, click.echo)
+    path.with_suffix(".md").write_text(pairs.pairs_page(pairs.load(path)))
+    click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")
+
+
+@cli.command()
+@click.argument(
+    "what", type=click.Choice(["contrastive", "imitation", "step", "all"]), default="all"
+)
+@click.option(
+    "--repeats", default=7, show_default=True, type=click.IntRange(min=1),
+    help="Measurements of every time; the median counts.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path),
+    help="Record in this folder: JSON, a page and a plot.",
+)  # fmt: skip
+def bench(what: str, repeats: int, out: Path | None) -> None:
+    """Measure the losses beside their naive forms, and a distilled step beside its floor.
+
+    A quarter of an hour on one core; memory on the CPU needs Linux.
+    """
+    from gdetkd.engine.costs import report
+
+    names = ("contrastive", "imitation", "step") if what == "all" else (what,)
+    records = {}
+    for name in names:
+        if name == "step":
+            write_digits(DATA_ROOT, seed=0)
+        records[name] = report.measure(name, repeats, click.echo)
+        if out:
+            report.write(out, name, records[name])
+    table = Table(title="Targets")
+    for column in report.TARGET_COLUMNS:
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for row in report.target_rows(records):
+        table.add_row(*row)
     Console().print(table)
     if out:
-        record = dict(figures, repeats=repeats, **environment())
-        Path(out).write_text(json.dumps(record, indent=2) + "\n")
+        click.echo(f"Records, page and plot: {out}")
 
 
 @cli.command()
@@ -310,7 +384,7 @@ def prepare_data(
     """Verify and convert a data set and say what became of it; exit 1 where nothing was written."""
     from tqdm import tqdm
 
-    from gdetkd.datasets.prepare import REPORT, config_options, prepare
+    from gdetkd.datasets.prepare import REPORT, SHEET, config_options, prepare
 
     def progress(items, text):
         return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
@@ -340,7 +414,7 @@ def prepare_data(
     for name in prepared.summary["classes"]:
         table.add_row(name, *(str(entry["objects"][name]) for entry in splits.values()))
     Console().print(table)
-    click.echo(f"Look at {folder / 'contact_sheet.png'}")
+    click.echo(f"Look at {folder / SHEET}")
     expected = root == DATA_ROOTS[layout] and not report.bad if layout == "coco" else out is None
     if layout in DATA_ROOTS and expected and not classes:
         click.echo(f"gdetkd/configs/_base_/{layout}.py reads it from there.")
@@ -364,10 +438,22 @@ def recorded_result() -> str | None:
     return headline()
 
 
+def spread_options(arguments: list[str]) -> list[str]:
+    """`--cfg-options a=1 b=2`, as MMDetection's tools take it, as one option a value."""
+    spread, within = [], False
+    for argument in arguments:
+        more = within and "=" in argument and not argument.startswith("-")
+        if more and spread[-1] != "--cfg-options":
+            spread.append("--cfg-options")
+        spread.append(argument)
+        within = argument == "--cfg-options" or more
+    return spread
+
+
 def main() -> None:
     """Run the command; what went wrong with the input is said in a sentence, without traceback."""
     try:
-        cli(standalone_mode=False)
+        cli(spread_options(sys.argv[1:]), standalone_mode=False)
     except click.exceptions.Abort:
         click.echo("Stopped.", err=True)
         sys.exit(130)

@@ -9,7 +9,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from gdetkd.cli import cli
+from gdetkd.cli import cli, spread_options
 
 
 def run(*arguments):
@@ -54,6 +54,13 @@ def test_bad_input_is_said_in_a_sentence(tmp_path, arguments, said):
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_config_options_may_be_given_as_to_mmdetections_tools():
+    given = "train c.py --cfg-options a=1 b.c='x' --amp d=2 --cfg-options e=3".split()
+    alike = "train c.py --cfg-options a=1 --cfg-options b.c='x' --amp d=2 --cfg-options e=3".split()
+    assert spread_options(given) == alike
+    assert spread_options(alike) == alike
 
 
 def test_data_digits_writes_a_benchmark_and_shows_its_classes(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 from pathlib import Path
 
@@ -11,11 +13,27 @@ import pytest
 from gdetkd.engine.training import load_config
 from gdetkd.objective import COMPONENTS, active_weights
 from gdetkd.reproduce import records, tables
-from gdetkd.reproduce.experiments import MAIN, only, steps
-from gdetkd.reproduce.runs import missing
+from gdetkd.reproduce.claims import BASELINES, CLAIMS, IMPORTANCE, TABLES, verdict
+from gdetkd.reproduce.experiments import (
+    BENCHMARKS,
+    COCO,
+    DIGITS,
+    EXPERIMENTS,
+    Experiment,
+    experiments_of,
+    only,
+    steps,
+)
+from gdetkd.reproduce.figures import figure1
+from gdetkd.reproduce.runs import chosen, expected_seconds, missing, run_missing
 from gdetkd.reproduce.teacher import STUDENTS
 
 RESULTS = Path(__file__).parents[1] / "results" / "digits"
+PACKAGE = tables.PACKAGE
+
+
+def find(config: str) -> bool:
+    return (PACKAGE / "configs" / config.removeprefix("gdetkd::")).exists()
 
 
 def record(experiment="baseline", seed=0, AP=0.2, **changes) -> dict:
@@ -45,10 +63,10 @@ def test_a_record_of_another_shape_is_refused_by_name(tmp_path, change):
 
 
 def test_committed_records_are_of_the_schema():
-    for path in RESULTS.glob("*.jsonl"):
-        frame = records.load(path)  # checks every row
+    for benchmark in BENCHMARKS.values():
+        frame = tables.runs(benchmark.name)  # checks every row
         assert not frame.duplicated(["experiment", "seed"]).any()
-        assert set(frame["experiment"]) <= {experiment.name for experiment in MAIN}
+        assert set(frame["experiment"]) <= set(experiments_of(benchmark))
 
 
 def test_interval_by_hand():
@@ -67,43 +85,149 @@ def test_gain_is_paired_by_seed():
 
 def test_table_says_what_has_not_run():
     rows = [record("baseline", 0, 0.1), record("gdetkd", 0, 0.4)]
-    table = tables.main_table(pd.DataFrame(rows), teacher=0.5).set_index("")
+    table = tables.table("main", pd.DataFrame(rows), teacher=0.5).set_index("")
     assert table.loc["G-DetKD (all)", "gap closed"] == "75%"  # (0.4 - 0.1) / (0.5 - 0.1)
     assert table.loc["CKD alone", "AP"] == "not run"
+    assert table.loc["CKD alone", "paper (COCO)"] == "37.1"
 
 
-def test_committed_table_is_made_from_the_committed_records(tmp_path):
-    for path in RESULTS.glob("main.jsonl"):
-        copy = tmp_path / path.name
-        copy.write_bytes(path.read_bytes())
-        tables.write_tables(copy)
-        assert copy.with_suffix(".md").read_text() == path.with_suffix(".md").read_text()
+def test_committed_tables_and_figure_are_made_from_the_committed_records(tmp_path):
+    frame, folder = tables.runs(), tmp_path / "digits"
+    written = tables.write_tables(folder, frame)
+    assert {path.stem for path in written} == set(TABLES)
+    for path in written:
+        assert path.read_text() == (RESULTS / path.name).read_text(), path.name
+    drawn = figure1(frame, tmp_path / "figure1.png")
+    assert drawn.read_bytes() == (RESULTS / "figure1.png").read_bytes()
 
 
 def test_missing_runs_come_in_order_of_importance(tmp_path):
-    path = tmp_path / "main.jsonl"
+    path = tmp_path / "runs.jsonl"
     records.append(path, record("baseline", 0))
-    left = missing(MAIN, path, seeds=None)
+    wanted = chosen("digits", ["main"])
+    left = missing(wanted, path, seeds=None)
     assert ("baseline", 0) not in [(e.name, s) for e, s in left]
     assert (left[0][0].name, left[0][1]) == ("baseline", 1)
-    assert len(left) == sum(e.seeds for e in MAIN) - 1
+    assert len(left) == sum(e.seeds for e in wanted) - 1
 
 
-@pytest.mark.parametrize("experiment", MAIN, ids=lambda e: e.name)
+def test_a_table_brings_the_teachers_it_needs_once():
+    names = [e.name for e in chosen("digits", ["table6"])]
+    assert names.index("teacher_c4") < names.index("gdetkd_c4")
+    assert len(names) == len(set(names))
+    left = missing(chosen("digits", ["table6"]), Path("nowhere"), seeds=4)
+    assert [(e.name, s) for e, s in left if "teacher" in e.name] == [
+        ("teacher_c4", 0), ("teacher_cascade", 0),
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match="--only: expected some of .*got .'nonsense'"):
+        chosen("digits", ["table6"], ["nonsense"])
+
+
+@pytest.mark.slow
+def test_the_machinery_on_a_miniature(tmp_path):
+    """Real trainings of four steps, recorded, rendered, and not run again."""
+    work, path = tmp_path / "work", tmp_path / "miniature" / tables.RUNS
+    wanted, said = chosen("miniature", ["table3"]), []
+    assert [e.name for e in wanted] == ["baseline", "nonlinear", "contrastive"]
+    settings = dict(seeds=1, work_dir=work, report=said.append)
+    assert run_missing("miniature", wanted, path, **settings) == 0, said
+    frame = records.load(path)
+    assert list(frame["experiment"]) == [e.name for e in wanted]
+    assert set(frame["steps"]) == {4}
+    assert "kd_contrastive_loss" in frame.set_index("experiment").loc["nonlinear", "losses"]
+    assert missing(wanted, path, seeds=1) == []
+    tables.write_tables(path.parent)
+    assert "not run" not in (path.parent / "table3.md").read_text().split("| claim")[0]
+    assert figure1(frame, tmp_path / "figure1.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_counted_and_leaves_no_record(tmp_path):
+    broken = Experiment("memory_1", "", "nowhere.py", seeds=1)
+    path, said = tmp_path / tables.RUNS, []
+    failed = run_missing("nonsense", [broken], path, work_dir=tmp_path, report=said.append)
+    assert failed == 1 and not path.exists()
+    assert "FAILED, see" in said[-1]
+
+
+def test_every_row_and_claim_has_an_experiment_on_every_benchmark():
+    assert set(IMPORTANCE) == set(TABLES)
+    for benchmark in BENCHMARKS.values():
+        known = set(experiments_of(benchmark))
+        rows = {row.experiment for table in TABLES.values() for row in table.rows}
+        own = {name for name in rows if name.endswith(("00", "1")) or "_lr_" in name}
+        assert rows - own - {"memory_1", "iou_1", "iou_0.1"} <= known
+        assert set(BASELINES) | set(BASELINES.values()) <= known
+        assert {n for claim in CLAIMS for n in (claim.better, claim.worse)} <= known
+
+
+def test_the_papers_figures_are_those_of_its_tables():
+    """Gains that the supplement prints beside its figures."""
+    printed = {
+        "table1": (2.8, 2.9, 3.1, 3.0, 2.9), "table2": (2.8, 2.9, 3.1, 3.0, 2.8, 2.8),
+        "table3": (2.7, 3.1), "table4": (3.2, 1.7, 2.5), "table5": (0.7, 1.7),
+    }  # fmt: skip
+    for name, gains in printed.items():
+        baseline, *rows = (row.paper for row in TABLES[name].rows)
+        assert [round(paper - baseline, 1) for paper in rows] == list(gains)
+    paper = {row.experiment: row.paper for row in TABLES["table6"].rows}
+    assert round(paper["gdetkd_c4"] - paper["c4"], 1) == 7.1
+    assert round(paper["gdetkd_cascade"] - paper["cascade"], 1) == 3.9
+
+
+def test_the_memory_counts_the_gathered_batch():
+    """K of 10 batches of 8 x 1024 is 80 x 1024, of which 72 x 1024 lie in the queue (A)."""
+    options = experiments_of(COCO)["memory_10"].options
+    assert options["model.distill.contrastive.queue_capacity"] == 72 * 1024
+    assert EXPERIMENTS["memory_1"].options["model.distill.contrastive.queue_capacity"] == 0
+    model = load_config(DIGITS.distilled("faster_rcnn"))
+    boxes = model.model.student.train_cfg.rcnn.sampler.num
+    assert DIGITS.proposals == boxes * model.train_dataloader.batch_size
+
+
+@pytest.mark.parametrize(
+    "differences, half, said",
+    [
+        ([], 0, "not run"),
+        ([0.1], float("nan"), "one seed"),
+        ([0.1, 0.3], 0.1, "confirmed"),
+        ([-0.1, -0.3], 0.1, "contradicted"),
+        ([-0.1, 0.3], 0.5, "not told apart"),
+    ],
+)
+def test_verdicts(differences, half, said):
+    assert verdict(pd.Series(differences, dtype=float), half) == said
+
+
+def test_a_plan_goes_by_the_records():
+    frame = pd.DataFrame([record("baseline", seconds_per_step=0.25, config="plain")])
+    assert expected_seconds(EXPERIMENTS["baseline"], "digits", frame) == 200
+    longer = Experiment("other", "", "plain", steps(400))
+    assert expected_seconds(longer, "digits", frame) == 100
+    assert expected_seconds(longer, "digits", frame.iloc[:0]) is None
+
+
+loaded = functools.cache(load_config)
+PRESENT = [e for e in EXPERIMENTS.values() if find(e.config)]
+
+
+@pytest.mark.parametrize("experiment", PRESENT, ids=lambda e: e.name)
 def test_experiments_resolve(experiment):
-    config = load_config(experiment.config, experiment.options)
+    config = copy.deepcopy(loaded(experiment.config))
+    config.merge_from_dict(experiment.options)
     if config.model.type != "DistilledDetector":
-        assert config.train_cfg.max_iters == experiment.options.get("train_cfg.max_iters", 800)
         return
-    active = active_weights(config.model.distill)
-    alone = experiment.name in COMPONENTS
-    assert (list(active) == [experiment.name]) if alone else True
-    whole = ("gdetkd", "gdetkd_3000", "transfer")
-    assert config.model.transfer_heads == (experiment.name in whole)
+    active = list(active_weights(config.model.distill))
+    if experiment.name in COMPONENTS or experiment.name.startswith("rival_"):
+        assert active == [experiment.name.removeprefix("rival_")]
+    if experiment.name.startswith(("memory_", "iou_", "nonlinear", "branch_")):
+        assert active == ["contrastive"]
+    whole = ("gdetkd", "gdetkd_3000", "transfer", "gdetkd_c4", "gdetkd_cascade")
+    assert experiment.name in whole or not config.model.transfer_heads
 
 
 def test_steps_change_every_part_of_the_schedule():
-    config = load_config(MAIN[0].config, steps(77))
+    config = load_config(EXPERIMENTS["baseline"].config, steps(77))
     assert config.train_cfg.max_iters == config.train_cfg.val_interval == 77
     assert config.param_scheduler[-1].end == 77
 
@@ -114,14 +238,16 @@ def test_only_switches_the_rest_off():
 
 
 def test_config_hash_ignores_where_a_run_writes_and_its_seed():
-    a = load_config(MAIN[0].config, work_dir="a", seed=1)
-    b = load_config(MAIN[0].config, work_dir="b", seed=2)
-    c = load_config(MAIN[0].config, {"optim_wrapper.optimizer.lr": 0.5}, work_dir="a", seed=1)
+    a = load_config(EXPERIMENTS["baseline"].config, work_dir="a", seed=1)
+    b = load_config(EXPERIMENTS["baseline"].config, work_dir="b", seed=2)
+    c = load_config(
+        EXPERIMENTS["baseline"].config, {"optim_wrapper.optimizer.lr": 0.5}, work_dir="a", seed=1
+    )
     assert records.config_hash(a) == records.config_hash(b) != records.config_hash(c)
 
 
 def test_the_shipped_students_are_those_of_the_records():
-    runs = records.load(tables.RESULTS / "main.jsonl")
+    runs = tables.runs()
     for name, weights in STUDENTS.items():
         shipped = json.loads(weights.with_suffix(".json").read_text())
         run = runs[(runs["experiment"] == name) & (runs["seed"] == 0)].iloc[-1]

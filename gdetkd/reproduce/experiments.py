@@ -1,8 +1,8 @@
-"""The experiments as data: a name, a config, what it changes, and what it is there to show."""
+"""The experiments as data: a name, a config, what it changes. The same list on every benchmark."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PLAIN = "gdetkd::digits/faster_rcnn_r18.py"
@@ -12,13 +12,50 @@ COMPONENTS = ("contrastive", "imitation", "classification", "regression")
 
 @dataclass(frozen=True)
 class Experiment:
-    """One row of a table: a config with options, run with some seeds."""
+    """One row of a table: a config with options, run with some seeds.
+
+    `needs` is an experiment whose checkpoint it starts from: a teacher that is not shipped.
+    """
 
     name: str
     label: str
     config: str
     options: dict[str, Any] = field(default_factory=dict)
     seeds: int = 2
+    needs: str | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Where experiments run: what its configs are called and how large its batches are.
+
+    Attributes:
+        folder: Of its configs; a student's are `NAME.py` and, distilled, `gdetkd_NAME.py`.
+        proposals: Rows of one gathered batch, the unit of the memory's size K.
+        steps: Of its configs' schedule.
+        students: Their names by pair of Table 6 and by dense student.
+        options: What it changes in every config.
+    """
+
+    name: str
+    folder: str
+    proposals: int
+    steps: int
+    students: dict[str, str]
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def plain(self, student: str) -> str:
+        return f"gdetkd::{self.folder}/{self.students[student]}.py"
+
+    def distilled(self, student: str) -> str:
+        return f"gdetkd::{self.folder}/gdetkd_{self.students[student]}.py"
+
+
+# The same names everywhere: the configs differ by folder.
+STUDENTS = dict(
+    faster_rcnn="faster_rcnn_r18", retinanet="retinanet_r18", fcos="fcos_r18",
+    c4="faster_rcnn_c4_r18", cascade="cascade_rcnn_r18",
+)  # fmt: skip
 
 
 def steps(count: int) -> dict[str, Any]:
@@ -33,41 +70,179 @@ def steps(count: int) -> dict[str, Any]:
     }
 
 
+DIGITS = Benchmark("digits", "digits", proposals=8 * 48, steps=800, students=STUDENTS)
+COCO = Benchmark("coco", "coco", proposals=8 * 1024, steps=90_000, students=STUDENTS)
+# Tries the machinery in a minute; its results mean nothing.
+MINIATURE = Benchmark(
+    "miniature", "digits", proposals=8 * 48, steps=4, students=STUDENTS,
+    options=steps(4)
+    | {f"{split}_dataloader.dataset.indices": 32 for split in ("train", "val", "test")},
+)  # fmt: skip
+
+
 def only(*kept: str, transfer: bool = False, **options: Any) -> dict[str, Any]:
     """Options that switch the other components off."""
     off = {f"model.distill.{name}.weight": 0.0 for name in COMPONENTS if name not in kept}
     return off | {"model.transfer_heads": transfer} | options
 
 
-# In order of importance: a sweep that is interrupted has run what matters most.
-MAIN = [
-    Experiment("baseline", "Baseline", PLAIN, seeds=5),
-    Experiment("gdetkd", "G-DetKD (all)", DISTILLED, seeds=5),
-    Experiment("no_transfer", "All but head transfer", DISTILLED, {"model.transfer_heads": False}),
-    Experiment("transfer", "Head transfer alone", DISTILLED, only(transfer=True)),
-    Experiment("imitation", "SGFI alone", DISTILLED, only("imitation")),
-    Experiment("contrastive", "CKD alone", DISTILLED, only("contrastive")),
-    Experiment("classification", "Class KD alone", DISTILLED, only("classification")),
-    Experiment("regression", "CAReg alone", DISTILLED, only("regression")),
-    Experiment(
-        "ground_truth_regression",
-        "Ground-truth-class regression alone",
-        DISTILLED,
-        only("regression") | {"model.distill.regression.class_aware": False},
-    ),
-    # A distilled step takes 1.7 times a plain one on the CPU (`gdetkd bench`).
-    Experiment("baseline_1400", "Baseline, the time of G-DetKD", PLAIN, steps(1400)),
-    Experiment("gdetkd_3000", "G-DetKD (all), teacher's schedule", DISTILLED, steps(3000), seeds=1),
-    Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, steps(3000), seeds=1),
-    *(
+def components(benchmark: Benchmark) -> list[Experiment]:
+    """The components alone and together, and how long a baseline has to train for as much."""
+    plain, distilled = benchmark.plain("faster_rcnn"), benchmark.distilled("faster_rcnn")
+    own_regression = {"model.distill.regression.class_aware": False}
+    return [
+        Experiment("baseline", "Baseline", plain, seeds=5),
+        Experiment("gdetkd", "G-DetKD (all)", distilled, seeds=5),
         Experiment(
-            f"baseline_lr_{rate:g}",
-            f"Baseline, learning rate {rate:g}",
-            PLAIN,
-            {"optim_wrapper.optimizer.lr": rate},
-            seeds=1,
+            "no_transfer", "All but head transfer", distilled, {"model.transfer_heads": False}
+        ),
+        Experiment("transfer", "Head transfer alone", distilled, only(transfer=True)),
+        Experiment("imitation", "SGFI alone", distilled, only("imitation")),
+        Experiment("contrastive", "CKD alone", distilled, only("contrastive")),
+        Experiment("features", "SGFI and CKD", distilled, only("imitation", "contrastive")),
+        Experiment("classification", "Class KD alone", distilled, only("classification")),
+        Experiment("regression", "CAReg alone", distilled, only("regression")),
+        Experiment(
+            "ground_truth_regression", "Ground-truth-class regression alone", distilled,
+            only("regression") | own_regression,
+        ),
+    ]  # fmt: skip
+
+
+def schedules() -> list[Experiment]:
+    """On digits: equal wall-clock, the teacher's schedule, the baseline's learning rate."""
+    # A distilled step takes 1.7 times a plain one on the CPU (`gdetkd bench`).
+    return [
+        Experiment("baseline_1400", "Baseline, the time of G-DetKD", PLAIN, steps(1400)),
+        Experiment(
+            "gdetkd_3000", "G-DetKD (all), teacher's schedule", DISTILLED, steps(3000), seeds=1
+        ),
+        Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, steps(3000), seeds=1),
+        *(
+            Experiment(
+                f"baseline_lr_{rate:g}", f"Baseline, learning rate {rate:g}", PLAIN,
+                {"optim_wrapper.optimizer.lr": rate}, seeds=1,
+            )
+            for rate in (5e-4, 1e-3, 4e-3)  # the configs' own is 2e-3
+        ),
+    ]  # fmt: skip
+
+
+def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
+    """Tables 1 to 3: memory, negatives, projection, for CKD alone."""
+    config, setting = benchmark.distilled("faster_rcnn"), "model.distill.contrastive"
+    memory = {
+        f"memory_{count}": Experiment(
+            f"memory_{count}", f"CKD, K of {count} batches", config,
+            # The paper's K counts the gathered batch itself.
+            only("contrastive") | {f"{setting}.queue_capacity": (count - 1) * benchmark.proposals},
+            seeds=3,
         )
-        for rate in (5e-4, 1e-3, 4e-3)  # the configs' own is 2e-3
-    ),
-]
-EXPERIMENTS = {experiment.name: experiment for experiment in MAIN}
+        for count in MEMORIES
+    }  # fmt: skip
+    negatives = [
+        Experiment(
+            f"iou_{threshold:g}", f"CKD, negatives up to IoU {threshold:g}", config,
+            only("contrastive") | {f"{setting}.iou": threshold}, seeds=3,
+        )
+        for threshold in THRESHOLDS
+    ]  # fmt: skip
+    nonlinear = Experiment(
+        "nonlinear", "CKD, nonlinear projection", config,
+        only("contrastive") | {f"{setting}.projection": "nonlinear"}, seeds=5,
+    )  # fmt: skip
+    return [nonlinear, *negatives, *memory.values()]
+
+
+MEMORIES = (1, 5, 10, 15, 20)  # gathered batches: 8, 40, 80, 120 and 160 x 1024 in the paper
+THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+BRANCHES = ("classification", "localization", "combined")
+CONVERSIONS = ("object_scores", "none", "sigmoid")
+
+
+def dense_students(benchmark: Benchmark) -> list[Experiment]:
+    """Dense students of the two-stage teacher: all of it, Table 4's branches, section D."""
+    made = []
+    for student, label in (("retinanet", "RetinaNet"), ("fcos", "FCOS")):
+        plain, distilled = benchmark.plain(student), benchmark.distilled(student)
+        made += [
+            Experiment(student, f"{label}: baseline", plain, seeds=5),
+            Experiment(f"gdetkd_{student}", f"{label}: SGFI and CKD", distilled, seeds=5),
+        ]
+    config = benchmark.distilled("retinanet")
+    made += [
+        Experiment(
+            f"branch_{branch}", f"RetinaNet: CKD, {branch} branch", config,
+            only("contrastive") | {"model.student_view.branch": branch}, seeds=5,
+        )
+        for branch in BRANCHES
+    ]  # fmt: skip
+    made += [
+        Experiment(
+            f"conversion_{conversion}", f"RetinaNet: class KD, {text}", config,
+            only("classification")
+            | {
+                "model.distill.classification.weight": 1.0,
+                "model.distill.classification.conversion": conversion,
+            },
+            seeds=3,
+        )
+        for conversion, text in zip(
+            CONVERSIONS, ("converted (section D)", "not converted", "by sigmoids"), strict=True
+        )
+    ]  # fmt: skip
+    return made
+
+
+def structures(benchmark: Benchmark) -> list[Experiment]:
+    """Table 6: C4 and Cascade R-CNN pairs."""
+    made = []
+    for student, label in (("c4", "Faster R-CNN C4"), ("cascade", "Cascade R-CNN")):
+        needs, options = None, {}
+        if benchmark is not COCO:  # the zoo has those of COCO
+            needs = f"teacher_{student}"
+            teacher = f"gdetkd::digits/{TEACHERS[student]}.py"
+            made.append(Experiment(needs, f"{label}: the teacher", teacher, seeds=1))
+            trained = f"work_dirs/reproduce/{needs}_0/iter_3000.pth"
+            options = {"model.teacher.checkpoint": trained}
+        distilled = benchmark.distilled(student)
+        made += [
+            Experiment(student, f"{label}: baseline", benchmark.plain(student), seeds=3),
+            Experiment(f"gdetkd_{student}", f"{label}: G-DetKD", distilled, options, 3, needs),
+        ]
+    return made
+
+
+TEACHERS = dict(c4="faster_rcnn_c4_r34_teacher", cascade="cascade_rcnn_r34_teacher")
+
+
+def rivals(benchmark: Benchmark) -> list[Experiment]:
+    """What others imitate, at the weight of SGFI; class KD alone is among the components."""
+    return [
+        Experiment(
+            f"rival_{name}", label, benchmark.distilled("faster_rcnn"),
+            only() | {f"model.distill.{name}.weight": weight}, seeds=3,
+        )
+        for name, label, weight in (
+            ("rigid", "Same-level imitation (FitNets)", 5.0),
+            ("masked", "Same-level imitation in ground-truth boxes", 5.0),
+            ("normalized", "Normalized same-level imitation (PKD)", 5.0),
+        )
+    ]  # fmt: skip
+
+
+def experiments_of(benchmark: Benchmark) -> dict[str, Experiment]:
+    """All experiments of a benchmark by name, the most important first."""
+    made = [
+        *components(benchmark),
+        *(schedules() if benchmark is DIGITS else []),
+        *dense_students(benchmark),
+        *structures(benchmark),
+        *contrastive_ablations(benchmark),
+        *rivals(benchmark),
+    ]
+    return {each.name: replace(each, options=each.options | benchmark.options) for each in made}
+
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (DIGITS, COCO, MINIATURE)}
+EXPERIMENTS = experiments_of(DIGITS)

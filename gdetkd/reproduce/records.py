@@ -20,6 +20,7 @@ REQUIRED = {
     "seconds": float, "seconds_per_step": float, "threads": int, "device": str, "commit": str,
     "versions": dict, "date": str,
 }  # fmt: skip
+OPTIONAL = {"APl": float}  # digits has no large objects
 PACKAGES = ("gdetkd", "torch", "torchvision", "mmdet", "mmengine", "mmcv-lite", "numpy")
 
 
@@ -40,12 +41,14 @@ def load(path: str | os.PathLike) -> pd.DataFrame:
     rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for row in rows:
         check(row)
-    return pd.DataFrame(rows, columns=list(REQUIRED))
+    return pd.DataFrame(rows, columns=[*REQUIRED, *OPTIONAL])
 
 
 def check(record: dict[str, Any]) -> None:
     """Raise ValueError, naming the field, if a record is not of the schema."""
-    for name, kind in REQUIRED.items():
+    for name, kind in (REQUIRED | OPTIONAL).items():
+        if name in OPTIONAL and name not in record:
+            continue
         value = record.get(name)
         if not isinstance(value, kind):
             raise ValueError(

@@ -10,39 +10,78 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from gdetkd.reproduce import records
-from gdetkd.reproduce.experiments import EXPERIMENTS, Experiment
+from gdetkd.reproduce.claims import TABLES
+from gdetkd.reproduce.experiments import BENCHMARKS, Experiment, experiments_of
 
 
 def missing(experiments: Sequence[Experiment], path: Path, seeds: int | None) -> list[tuple]:
     """(experiment, seed) pairs with no record yet, in order of importance."""
     frame = records.load(path)
     done = set(zip(frame["experiment"], frame["seed"], strict=True))
+    teachers = {experiment.needs for experiment in experiments}  # one each, whatever the seeds
     wanted = [
         (experiment, seed)
         for experiment in experiments
-        for seed in range(seeds if seeds is not None else experiment.seeds)
+        for seed in range(
+            experiment.seeds if seeds is None or experiment.name in teachers else seeds
+        )
     ]
     return [
         (experiment, seed) for experiment, seed in wanted if (experiment.name, seed) not in done
     ]
 
 
+def chosen(benchmark: str, tables: Sequence[str], only: Sequence[str] = ()) -> list[Experiment]:
+    """The experiments of some tables, with the teachers they need, each once.
+
+    Raises:
+        ValueError: `only` names an experiment that the tables do not have.
+    """
+    known = experiments_of(BENCHMARKS[benchmark])
+    names = dict.fromkeys(row.experiment for table in tables for row in TABLES[table].rows)
+    unknown = sorted(set(only) - set(names))
+    if unknown:
+        raise ValueError(f"--only: expected some of {sorted(names)}, got {unknown}")
+    wanted = []
+    for name in names:
+        if name in known and (not only or name in only):
+            needs = known[name].needs
+            wanted += [known[needs]] if needs and known[needs] not in wanted else []
+            wanted.append(known[name])
+    return wanted
+
+
+def expected_seconds(experiment: Experiment, benchmark: str, frame: pd.DataFrame) -> float | None:
+    """How long a run takes here, from the records of its like; None without any."""
+    count = experiment.options.get("train_cfg.max_iters", BENCHMARKS[benchmark].steps)
+    alike = frame[frame["experiment"] == experiment.name]
+    if alike.empty:
+        alike = frame[frame["config"] == experiment.config]
+    if alike.empty:
+        alike = frame
+    return None if alike.empty else float(count * alike["seconds_per_step"].median())
+
+
 def run_missing(
+    benchmark: str,
     experiments: Sequence[Experiment],
     path: Path,
     *,
     seeds: int | None = None,
     jobs: int = 1,
+    device: str = "auto",
     work_dir: Path = Path("work_dirs/reproduce"),
     report: Callable[[str], None] = print,
 ) -> int:
     """Run them, `jobs` at a time, each in a process of its own with its share of the cores.
 
-    Gives the number of runs that failed; what they printed is kept beside their checkpoints. A run
-    interrupted is run again from its start.
+    device: 'cpu', 'cuda' (runs are dealt out to the GPUs in turn), or 'auto'. Gives the number of
+    runs that failed; what they printed is kept beside their checkpoints. A run interrupted is run
+    again from its start. A run whose teacher is still being trained waits for it.
     """
     waiting, running, failed = missing(experiments, path, seeds), [], 0
     threads = int(
@@ -51,16 +90,19 @@ def run_missing(
     total, done, began = len(waiting), 0, time.time()
     report(f"{total} runs to do, {jobs} at a time, {threads} thread(s) each")
     while waiting or running:
-        while waiting and len(running) < jobs:
-            experiment, seed = waiting.pop(0)
+        under_way = {entry[1].name for entry in running} | {e.name for e, _ in waiting}
+        ready = [entry for entry in waiting if entry[0].needs not in under_way]
+        while ready and len(running) < jobs:
+            experiment, seed = ready.pop(0)
+            waiting.remove((experiment, seed))
             folder = work_dir / f"{experiment.name}_{seed}"
             folder.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "gdetkd.reproduce.runs", experiment.name, str(seed)]
-            command += [str(path), str(folder)]
+            command = [sys.executable, "-m", "gdetkd.reproduce.runs", benchmark, experiment.name]
+            command += [str(seed), str(path), str(folder)]
             with open(folder / "output.txt", "w") as output:
                 process = subprocess.Popen(
                     command, stdout=output, stderr=subprocess.STDOUT,
-                    env=dict(os.environ, OMP_NUM_THREADS=str(threads)),
+                    env=_environment(device, total - len(waiting), threads),
                 )  # fmt: skip
             running.append((process, experiment, seed, folder))
         for entry in list(running):
@@ -79,6 +121,18 @@ def run_missing(
             )
         time.sleep(1)
     return failed
+
+
+def _environment(device: str, turn: int, threads: int) -> dict[str, str]:
+    """Environment of a run: its threads, and the GPU whose turn it is."""
+    made = dict(os.environ, OMP_NUM_THREADS=str(threads))
+    if device == "cpu":
+        made["CUDA_VISIBLE_DEVICES"] = ""
+    elif torch.cuda.device_count() > 1:
+        made["CUDA_VISIBLE_DEVICES"] = str(turn % torch.cuda.device_count())
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU here (`gdetkd doctor` says more)")
+    return made
 
 
 def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
@@ -106,6 +160,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         AP50=metrics["coco/bbox_mAP_50"],
         APs=metrics["coco/bbox_mAP_s"],
         APm=metrics["coco/bbox_mAP_m"],
+        APl=metrics["coco/bbox_mAP_l"],
         losses={k: round(v, 5) for k, v in metrics.items() if not k.startswith("coco")},
         seconds=round(seconds, 1),
         seconds_per_step=round(float(step), 4),
@@ -116,5 +171,6 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
 
 
 if __name__ == "__main__":
-    name, seed, path, folder = sys.argv[1:]
-    records.append(path, run_one(EXPERIMENTS[name], int(seed), Path(folder)))
+    benchmark, name, seed, path, folder = sys.argv[1:]
+    experiment = experiments_of(BENCHMARKS[benchmark])[name]
+    records.append(path, run_one(experiment, int(seed), Path(folder)))

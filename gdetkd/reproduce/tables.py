@@ -1,4 +1,4 @@
-"""Tables from records: means and 95% intervals, gains paired by seed."""
+"""Tables from records: means and 95% intervals, gains paired by seed, claims and verdicts."""
 
 from __future__ import annotations
 
@@ -9,13 +9,20 @@ import pandas as pd
 from scipy import stats
 
 from gdetkd.reproduce import records
-from gdetkd.reproduce.experiments import MAIN
+from gdetkd.reproduce.claims import BASELINES, CLAIMS, TABLES, verdict
+from gdetkd.reproduce.experiments import BENCHMARKS, experiments_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ASSETS = PACKAGE / "assets"
 # Beside the package in a checkout, inside it when installed.
 RECORDS = next((p for p in (PACKAGE.parent, PACKAGE) if (p / "results").is_dir()), PACKAGE)
 RESULTS = RECORDS / "results" / "digits"
+RUNS = "runs.jsonl"
+
+
+def runs(benchmark: str = "digits") -> pd.DataFrame:
+    """The committed records of a benchmark, one row a run; empty where nothing has run."""
+    return records.load(RESULTS.parent / benchmark / RUNS)
 
 
 def interval(values: pd.Series, confidence: float = 0.95) -> tuple[float, float]:
@@ -34,36 +41,65 @@ def paired_gain(frame: pd.DataFrame, experiment: str, reference: str = "baseline
     return (by_seed[experiment] - by_seed[reference]).dropna()
 
 
-def main_table(frame: pd.DataFrame, teacher: float) -> pd.DataFrame:
-    """One row an experiment, in the order of `MAIN`; AP in percent; what has not run says so."""
+def table(name: str, frame: pd.DataFrame, teacher: float | None = None) -> pd.DataFrame:
+    """A table of `claims.TABLES`: one row an experiment; AP in percent; what has not run says so.
+
+    Args:
+        name: Of the table.
+        frame: Records of a benchmark.
+        teacher: The teacher's AP in [0, 1]: adds how much of the gap to it is closed.
+    """
+    described, labels = TABLES[name], {e.name: e.label for e in _experiments()}
     rows = []
-    baselines = frame[frame["experiment"] == "baseline"].set_index("seed")["AP"]
-    for experiment in MAIN:
-        runs = frame[frame["experiment"] == experiment.name]
-        row = {"": experiment.label, "steps": "", "seeds": len(runs)}
-        if runs.empty:
-            rows.append(row | {"AP": "not run"})
-            continue
-        gain = paired_gain(frame, experiment.name)
+    for row in described.rows:
+        shown_row = {"": labels[row.experiment]}
+        if any(other.paper for other in described.rows):
+            shown_row["paper (COCO)"] = "" if row.paper is None else f"{row.paper:.1f}"
+        done = frame[frame["experiment"] == row.experiment]
+        baseline = BASELINES.get(row.experiment, described.baseline)
+        rows.append(shown_row | _measured(frame, done, row.experiment, baseline, teacher))
+    return pd.DataFrame(rows).fillna("")
+
+
+def _measured(
+    frame: pd.DataFrame, done: pd.DataFrame, name: str, baseline: str, teacher: float | None
+) -> dict[str, object]:
+    """The measured cells of a row."""
+    cells = {"steps": "", "seeds": len(done), "AP": "not run", "AP50": "", "APs": "", "APm": ""}
+    cells |= {"gain": ""} | ({"gap closed": ""} if teacher else {}) | {"s/step": ""}
+    if done.empty:
+        return cells
+    cells |= {"steps": f"{done['steps'].iloc[0]:,}", "AP": shown(done["AP"])}
+    cells |= {key: f"{100 * done[key].mean():.1f}" for key in ("AP50", "APs", "APm")}
+    cells["s/step"] = f"{done['seconds_per_step'].median():.2f}"
+    gain = paired_gain(frame, name, baseline)
+    if name == baseline or gain.empty:
+        return cells
+    cells["gain"] = shown(gain, signed=True)
+    if teacher:
         # The same seeds on both sides of the gap, as in the gain beside it.
-        partners = baselines.loc[baselines.index.intersection(gain.index)]
-        closed = gain.mean() / (teacher - partners.mean()) if len(gain) else float("nan")
+        partners = frame[(frame["experiment"] == baseline) & frame["seed"].isin(gain.index)]
+        cells["gap closed"] = f"{gain.mean() / (teacher - partners['AP'].mean()):.0%}"
+    return cells
+
+
+def claims_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
+    """The paper's directions and what the records say of them, of one table or of all."""
+    rows = []
+    for claim in CLAIMS:
+        if name not in (None, claim.table):
+            continue
+        difference = paired_gain(frame, claim.better, claim.worse)
         rows.append(
-            row
-            | {
-                "steps": f"{runs['steps'].iloc[0]:,}",
-                "AP": shown(runs["AP"]),
-                "AP50": f"{100 * runs['AP50'].mean():.1f}",
-                "APs": f"{100 * runs['APs'].mean():.1f}",
-                "APm": f"{100 * runs['APm'].mean():.1f}",
-                "gain": "" if experiment.name == "baseline" else shown(gain, signed=True),
-                "gap closed": ""
-                if experiment.name == "baseline" or closed != closed
-                else f"{closed:.0%}",
-                "s/step": f"{runs['seconds_per_step'].median():.2f}",
+            {
+                "table": claim.table,
+                "claim": claim.statement,
+                "difference": shown(difference, signed=True),
+                "seeds": len(difference),
+                "on digits": verdict(difference, interval(difference)[1]),
             }
         )
-    return pd.DataFrame(rows).fillna("")
+    return pd.DataFrame(rows)
 
 
 def shown(values: pd.Series, signed: bool = False) -> str:
@@ -75,21 +111,28 @@ def shown(values: pd.Series, signed: bool = False) -> str:
     return text if half != half else f"{text} ± {half:.1f}"
 
 
-def write_tables(path: Path) -> None:
-    """Render `NAME.md` beside the records `NAME.jsonl`."""
-    frame = records.load(path)
-    if frame.empty:
-        return
-    teacher = teacher_record()["AP"]
-    table = main_table(frame, teacher)
-    text = (
-        "# Two-stage pairs on digits: every component\n\n"
-        f"AP on val in percent, mean ± 95% interval over seeds; gains are paired by seed. The "
-        f"teacher has {100 * teacher:.1f}; 'gap closed' is the share of the way there from the "
-        "baseline. Made from the records beside it by `gdetkd reproduce main`.\n\n"
-        f"{markdown(table)}\n"
-    )
-    path.with_suffix(".md").write_text(text)
+def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
+    """Render every table, and the claims, beside the records of `folder`, as Markdown."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = records.load(folder / RUNS) if frame is None else frame
+    teacher = teacher_record()["AP"] if folder.name == "digits" else None
+    written = []
+    for name, described in TABLES.items():
+        gap = teacher if described.teacher else None
+        lines = [f"# {described.title}", ""]
+        lines.append(
+            "AP on val in percent, mean ± 95% interval over seeds; gains are paired by seed. "
+            + (f"The teacher has {100 * gap:.1f}. " if gap else "")
+            + f"Made from `{RUNS}` by `gdetkd reproduce {name}`."
+        )
+        lines += ["", markdown(table(name, frame, gap)), ""]
+        claims = claims_table(frame, name)
+        if len(claims):
+            lines += [markdown(claims.drop(columns="table")), ""]
+        written.append(folder / f"{name}.md")
+        written[-1].write_text("\n".join(lines))
+    return written
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -105,7 +148,7 @@ def teacher_record() -> dict:
 
 def headline() -> str | None:
     """The recorded full-schedule result in a sentence; None without records."""
-    frame = records.load(RESULTS / "main.jsonl")
+    frame = runs()
     if not {"baseline", "gdetkd"} <= set(frame["experiment"]):
         return None
     parts = {name: frame.loc[frame["experiment"] == name] for name in ("baseline", "gdetkd")}
@@ -115,3 +158,7 @@ def headline() -> str | None:
         f"{parts['baseline']['AP'].mean():.3f}, distilled {parts['gdetkd']['AP'].mean():.3f}, "
         f"teacher {teacher_record()['AP']:.3f}; gain {shown(gain, signed=True)} points."
     )
+
+
+def _experiments() -> list:
+    return [e for benchmark in BENCHMARKS.values() for e in experiments_of(benchmark).values()]

@@ -1,0 +1,179 @@
+"""What the paper measured, as data: its tables' rows, and the directions they show.
+
+AP in percent on COCO minival. Tables 1 to 6 and Figure 1 are the supplement's; 'main' is the
+component table of the main paper, 'dense' its heterogeneous pairs, which we know from a summary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from gdetkd.reproduce.experiments import BRANCHES, MEMORIES, THRESHOLDS
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: the experiment that repeats it, and the paper's AP where it has one."""
+
+    experiment: str
+    paper: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its rows, the experiment that gains are over, whose gap is to be closed."""
+
+    title: str
+    rows: tuple[Row, ...]
+    baseline: str = "baseline"
+    teacher: str | None = "teacher"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A direction: one experiment is better than another."""
+
+    table: str
+    statement: str
+    better: str
+    worse: str
+
+
+def _rows(**papers: float | None) -> tuple[Row, ...]:
+    return tuple(Row(name, paper) for name, paper in papers.items())
+
+
+TABLES = {
+    "main": Table(
+        "Two-stage pairs: every component",
+        _rows(
+            baseline=34.0, gdetkd=37.9, no_transfer=None, transfer=None, imitation=36.7,
+            contrastive=37.1, features=37.6, classification=None, regression=35.7,
+            ground_truth_regression=34.7, baseline_1400=None, gdetkd_3000=None, baseline_3000=None,
+            **{f"baseline_lr_{rate}": None for rate in ("0.0005", "0.001", "0.004")},
+        ),
+    ),
+    "table1": Table(
+        "Table 1: the size of the memory, K in gathered batches",
+        (
+            Row("baseline", 34.0),
+            *(
+                Row(f"memory_{count}", paper)
+                for count, paper in zip(MEMORIES, (36.8, 36.9, 37.1, 37.0, 36.9), strict=True)
+            ),
+        ),
+    ),
+    "table2": Table(
+        "Table 2: proposals that overlap more than this are no negatives",
+        (
+            Row("baseline", 34.0),
+            *(
+                Row(f"iou_{threshold:g}", paper)
+                for threshold, paper in zip(
+                    THRESHOLDS, (36.8, 36.9, 37.1, 37.0, 36.8, 36.8), strict=True
+                )
+            ),
+        ),
+    ),
+    "table3": Table(
+        "Table 3: the projection", _rows(baseline=34.0, nonlinear=36.7, contrastive=37.1)
+    ),
+    "table4": Table(
+        "Table 4: CKD on the branches of a dense student",
+        (
+            Row("retinanet", 32.6),
+            *(
+                Row(f"branch_{branch}", paper)
+                for branch, paper in zip(BRANCHES, (35.8, 34.3, 35.1), strict=True)
+            ),
+        ),
+        baseline="retinanet",
+    ),
+    "table5": Table(
+        "Table 5: distilling the regression",
+        _rows(baseline=34.0, ground_truth_regression=34.7, regression=35.7),
+    ),
+    "table6": Table(
+        "Table 6: other two-stage detectors (R18 students of R50)",
+        _rows(c4=22.0, gdetkd_c4=29.1, cascade=36.5, gdetkd_cascade=40.4),
+        teacher=None,
+    ),
+    "dense": Table(
+        "Dense students of the two-stage teacher",
+        _rows(retinanet=32.6, gdetkd_retinanet=36.3, fcos=30.3, gdetkd_fcos=35.6),
+        teacher=None,
+    ),
+    "conversion": Table(
+        "Section D: class scores for a dense student",
+        _rows(
+            retinanet=None, conversion_object_scores=None, conversion_none=None,
+            conversion_sigmoid=None,
+        ),
+        baseline="retinanet",
+    ),
+    "rivals": Table(
+        "What else could be imitated",
+        _rows(
+            baseline=34.0, imitation=36.7, rival_rigid=None, rival_masked=None,
+            rival_normalized=None, classification=None,
+        ),
+    ),
+}  # fmt: skip
+# In order of importance: a sweep that is interrupted has run what matters most.
+IMPORTANCE = (
+    "main", "table5", "table4", "dense", "table3", "table6", "table2", "table1", "conversion",
+    "rivals",
+)  # fmt: skip
+BASELINES = {
+    "gdetkd_retinanet": "retinanet",
+    "gdetkd_fcos": "fcos",
+    "gdetkd_c4": "c4",
+    "gdetkd_cascade": "cascade",
+}
+
+CLAIMS = (
+    Claim("main", "SGFI helps", "imitation", "baseline"),
+    Claim("main", "CKD helps", "contrastive", "baseline"),
+    Claim("main", "SGFI and CKD together beat SGFI", "features", "imitation"),
+    Claim("main", "SGFI and CKD together beat CKD", "features", "contrastive"),
+    Claim("main", "predictions and head transfer add to both", "gdetkd", "features"),
+    Claim("table1", "a memory beats the batch alone", "memory_10", "memory_1"),
+    Claim("table1", "a memory of twice the size is worse", "memory_10", "memory_20"),
+    Claim("table2", "IoU 0.5 beats leaving almost all overlap out", "iou_0.5", "iou_0.1"),
+    Claim("table2", "IoU 0.5 beats leaving nothing out", "iou_0.5", "iou_1"),
+    Claim("table3", "linear beats nonlinear", "contrastive", "nonlinear"),
+    Claim("table4", "the classification branch helps", "branch_classification", "retinanet"),
+    Claim("table4", "classification beats localization", "branch_classification",
+          "branch_localization"),
+    Claim("table4", "classification beats both summed", "branch_classification",
+          "branch_combined"),
+    Claim("table5", "class-aware regression helps", "regression", "baseline"),
+    Claim("table5", "class-aware beats ground-truth-class", "regression",
+          "ground_truth_regression"),
+    Claim("table6", "C4 pairs gain", "gdetkd_c4", "c4"),
+    Claim("table6", "Cascade pairs gain", "gdetkd_cascade", "cascade"),
+    Claim("dense", "RetinaNet gains", "gdetkd_retinanet", "retinanet"),
+    Claim("dense", "FCOS gains", "gdetkd_fcos", "fcos"),
+    Claim("rivals", "semantic-guided beats rigid imitation", "imitation", "rival_rigid"),
+    Claim("rivals", "semantic-guided beats masked imitation", "imitation", "rival_masked"),
+    Claim("rivals", "semantic-guided beats normalized imitation", "imitation",
+          "rival_normalized"),
+)  # fmt: skip
+
+
+def verdict(difference: pd.Series, half_width: float) -> str:
+    """What paired differences of AP (one a seed) say of a claim.
+
+    'confirmed' or 'contradicted' if the 95% interval of their mean leaves out 0; 'not told apart'
+    if it holds it; with fewer than two seeds there is no interval: 'one seed', 'not run'.
+    """
+    if difference.empty:
+        return "not run"
+    if len(difference) == 1:
+        return "one seed"
+    mean = difference.mean()
+    if abs(mean) <= half_width:
+        return "not told apart"
+    return "confirmed" if mean > 0 else "contradicted"
