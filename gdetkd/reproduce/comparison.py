@@ -1,0 +1,53 @@
+"""The paper's gains beside ours, as numbers: what the last notebook draws."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+from scipy import stats
+
+from gdetkd.reproduce.claims import BASELINES, TABLES
+from gdetkd.reproduce.experiments import BENCHMARKS, experiments_of
+from gdetkd.reproduce.tables import interval, paired_gain
+
+
+def gains(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Gains over the baseline in AP points, one row a row of a table except baselines.
+
+    Columns: ``row`` (label), ``paper`` (NaN where it has none), ``ours`` (mean of the gains paired
+    by seed; NaN if not run), ``half`` (half width of its 95% interval; NaN below two seeds),
+    ``seeds``.
+    """
+    table = TABLES[name]
+    paper = {row.experiment: row.paper for row in table.rows}
+    rows = []
+    for row in table.rows:
+        baseline = BASELINES.get(row.experiment, table.baseline)
+        if row.experiment in {baseline, *BASELINES.values()}:
+            continue
+        measured = 100 * paired_gain(frame, row.experiment, baseline)
+        mean, half = interval(measured) if len(measured) else (math.nan, math.nan)
+        known = row.paper is not None and paper.get(baseline) is not None
+        printed = row.paper - paper[baseline] if known else math.nan
+        rows.append((_label(row.experiment), printed, mean, half, len(measured)))
+    return pd.DataFrame(rows, columns=["row", "paper", "ours", "half", "seeds"])
+
+
+def closest_rows(name: str) -> float:
+    """How far the paper's best row of a table is ahead of its second, in AP points."""
+    best, second, *_ = sorted((row.paper for row in TABLES[name].rows if row.paper), reverse=True)
+    return best - second
+
+
+def half_width(spread: float, seeds: int, confidence: float = 0.95) -> float:
+    """Half width of the interval of a mean over seeds that differ by that standard deviation."""
+    return float(stats.t.ppf((1 + confidence) / 2, seeds - 1)) * spread / math.sqrt(seeds)
+
+
+def _label(experiment: str) -> str:
+    for benchmark in BENCHMARKS.values():
+        known = experiments_of(benchmark)
+        if experiment in known:
+            return known[experiment].label
+    return experiment

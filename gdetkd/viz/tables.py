@@ -1,0 +1,80 @@
+"""Tables as pictures: gains with intervals, seeds as pairs, how many seeds a difference needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gdetkd.viz import style
+
+
+def plot_gains(gains: Mapping[str, pd.DataFrame]) -> Figure:
+    """The paper's gains and ours, a panel a table; what has not run says so.
+
+    gains: title -> columns row, paper, ours, half, seeds in AP points; NaN is not drawn.
+    """
+    lines = [len(frame) for frame in gains.values()]
+    height = 1.2 + 0.36 * sum(lines) + 0.75 * len(lines)
+    figure, axes = style.panels(rows=len(gains), height=height / len(gains), sharex=True,
+                                gridspec_kw={"height_ratios": [n + 1 for n in lines]})  # fmt: skip
+    for ax, (title, frame) in zip(axes[:, 0], gains.items(), strict=True):
+        _gains_of_one(ax, frame)
+        ax.set_title(title, loc="left")
+    axes[-1, 0].set_xlabel("gain over the baseline [AP points]")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside upper right")
+    return figure
+
+
+def _gains_of_one(ax: Axes, frame: pd.DataFrame) -> None:
+    places = list(range(len(frame)))
+    run = frame["ours"].notna()
+    # Labels first: the legend shows both marks even where nothing has run.
+    ax.plot(frame["paper"], places, "D", color=style.STUDENT, ms=7, label="paper, COCO")
+    ax.errorbar(frame["ours"], places, xerr=frame["half"].fillna(0), fmt="o", capsize=4,
+                color=style.TEACHER, label="ours, digits (95% interval)")  # fmt: skip
+    for place in frame.index[~run]:
+        ax.annotate(" not run", (1, place), xycoords=("axes fraction", "data"), va="center",
+                    color=style.NEUTRAL, annotation_clip=False)  # fmt: skip
+    for place in frame.index[frame["seeds"] == 1]:
+        ax.annotate("  one seed", (frame["ours"][place], place), va="center", color=style.NEUTRAL)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(places, frame["row"])
+    ax.set_ylim(len(frame) - 0.4, -0.6)
+
+
+def plot_pairs(by_seed: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """AP by seed (rows) of several experiments (columns), the runs of one seed joined."""
+    ax = style.axes_or_new(ax)
+    places = range(len(by_seed.columns))
+    for seed, values in by_seed.iterrows():
+        ax.plot(places, values, "o-", lw=1.2, ms=6, label=f"seed {seed}")
+    ax.set_xticks(places, by_seed.columns)
+    ax.set_xlim(-0.4, len(places) - 0.6)
+    ax.set_ylabel("AP on digits [%]")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def plot_half_widths(
+    seeds: Sequence[int],
+    half_widths: Sequence[float],
+    differences: Mapping[str, float],
+    ax: Axes | None = None,
+) -> Axes:
+    """How narrow an interval gets with more seeds, and the differences it has to resolve."""
+    ax = style.axes_or_new(ax)
+    ax.plot(seeds, half_widths, "o-", color=style.TEACHER, label="half width of the 95% interval")
+    for name, difference in differences.items():
+        ax.axhline(difference, color=style.NEUTRAL, ls="--", lw=1)
+        ax.annotate(f" {name}: {difference:.1f}", (1, difference), va="center",
+                    xycoords=("axes fraction", "data"), annotation_clip=False)  # fmt: skip
+    ax.set(xlabel="seeds of each experiment", ylabel="difference [AP points]")
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks([2, 5, 10, 20, 50, 100], ["2", "5", "10", "20", "50", "100"])
+    ax.set_yticks([0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10], "0.05 0.1 0.2 0.5 1 2 5 10".split())
+    ax.minorticks_off()
+    ax.legend()
+    return ax
