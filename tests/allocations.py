@@ -27,3 +27,12 @@ class Allocations(TorchDispatchMode):
                 if storage.data_ptr() not in self.given:
                     self.largest = max(self.largest, storage.nbytes())
         return result
+
+
+def wasteful_step(megabytes):
+    """A step that leaves so many MB (10^6 bytes) behind, made with much more that was freed."""
+    waste = torch.ones(50_000_000)
+    small = [torch.ones(1000) for _ in range(20_000)]
+    del waste, small
+    kept = []
+    return lambda: kept.append(torch.ones(megabytes * 250_000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -22,16 +23,21 @@ def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
     """Median seconds of a distilled step and of its floor, taken in turn on the same batches.
 
     The floor is the plain student's step, the teacher's backbone and neck under `no_grad`, and one
-    RoIAlign with gradient a pyramid level over the boxes that imitation uses. CPU times are those
-    of the process, so that what else the machine does counts less.
+    adapter and one RoIAlign a pyramid level, with gradient, over the boxes that imitation uses.
+    'all weights 0' is the distilled detector with nothing to distil. CPU times are those of the
+    process, so that what else the machine does counts less.
     """
     limit_threads()
+    torch.set_num_threads(1)  # or the process's time would be a sum over threads
     loaded = load_config(config, work_dir="work_dirs/bench")
     loaded.log_level = "ERROR"
     distilled, plain = _model(loaded), _model(plain_student(loaded))
     loader = Runner.build_dataloader(loaded.train_dataloader, seed=0)
     batches = iter(loader)
-    steps = {"distilled step": distilled, "plain step": plain}
+    off = copy.deepcopy(loaded)
+    off.model.distill = {name: dict(weight=0.0) for name in loaded.model.distill}
+    off.model.transfer_heads = False
+    steps = {"distilled step": distilled, "plain step": plain, "all weights 0": _model(off)}
     optimizers = {
         name: build_optim_wrapper(model, loaded.optim_wrapper) for name, model in steps.items()
     }
@@ -44,16 +50,22 @@ def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
         with torch.no_grad():
             look = partial(distilled.teacher.extract_feat, data["inputs"])
             _take(times, "teacher backbone and neck", look)
-        _take(times, "one RoIAlign a level", _pooling(distilled, data))
+        _take(times, "one adapter and RoIAlign a level", _pooling(distilled, data))
         if repeat == 2:  # warm
             times.clear()
     medians = {name: statistics.median(values) for name, values in times.items()}
+    whole, off_step = medians["distilled step"], medians.pop("all weights 0")
     floor = sum(value for name, value in medians.items() if name != "distilled step")
-    return medians | {"floor": floor, "distilled step / floor": medians["distilled step"] / floor}
+    return medians | {
+        "floor": floor,
+        "distilled step / floor": whole / floor,
+        "all weights 0": off_step,
+        "all weights 0 / plain": off_step / medians["plain step"],
+    }
 
 
 def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
-    """Pool the boxes of a batch from every level of the student, and back, without a loss."""
+    """Adapt every level of the student, pool the boxes of a batch, and back, without a loss."""
     student = distilled.student
     with torch.no_grad(), distilled._student_adapter.record() as recording:
         student.loss(data["inputs"], data["data_samples"])
@@ -65,7 +77,8 @@ def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
     def run() -> None:
         for level, stride in zip(levels, imitation.strides, strict=True):
             ratio = imitation.sampling_ratio
-            roi_align(level, rois, imitation.size, 1 / stride, ratio).sum().backward()
+            adapted = imitation.adapt(level)
+            roi_align(adapted, rois, imitation.size, 1 / stride, ratio).sum().backward()
 
     return run
 

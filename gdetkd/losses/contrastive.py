@@ -87,9 +87,16 @@ class _DotProductContrast(torch.autograd.Function):
             torch.zeros_like(x) if wanted else None
             for x, wanted in zip((queries, keys), ctx.needs_input_grad[:2], strict=True)
         ]
-        height = block_length(queries, len(keys), CPU_BLOCK_BYTES)
+        height = min(block_length(queries, len(keys), CPU_BLOCK_BYTES), len(queries))
+        # Blocks go into the same two buffers: allocated anew, small tensors that outlive them
+        # would leave holes too small for the next, and the heap would grow.
+        dense = queries.new_empty(height, len(keys))
+        width = block_length(queries, height, CPU_BLOCK_BYTES)
+        block = queries.new_empty(height, 0 if queue is None else min(width, len(queue)))
         losses = [
-            _contrast_rows(start, queries[start : start + height], keys, queue, ignore, *grads)
+            _contrast_rows(
+                start, queries[start : start + height], keys, queue, ignore, dense, block, *grads
+            )
             for start in range(0, len(queries), height)
         ]
         ctx.save_for_backward(*(g if g is None else g.div_(len(queries)) for g in grads))
@@ -101,10 +108,12 @@ class _DotProductContrast(torch.autograd.Function):
         return *(g if g is None else grad * g for g in ctx.saved_tensors), None, None
 
 
-def _contrast_rows(start, queries, keys, queue, ignore, grad_queries, grad_keys) -> Tensor:
+def _contrast_rows(
+    start, queries, keys, queue, ignore, dense, block, grad_queries, grad_keys
+) -> Tensor:
     """Losses (n,) of the queries from row ``start`` on; adds to the gradients that are not None."""
     rows = slice(start, start + len(queries))
-    dense = queries @ keys.t()
+    dense = torch.mm(queries, keys.t(), out=dense[: len(queries)])
     positive = dense.diagonal(start)
     value = positive.clone()
     if ignore is not None:
@@ -116,7 +125,7 @@ def _contrast_rows(start, queries, keys, queue, ignore, grad_queries, grad_keys)
     total = dense.sub_(top).exp_().sum(1, keepdim=True)
     pulled = None if grad_queries is None else grad_queries[rows]
     if queue is not None and len(queue):
-        top, total = _continue_over(queue, queries, top, total, pulled)
+        top, total = _continue_over(queue, queries, block, top, total, pulled)
 
     if grad_queries is not None or grad_keys is not None:
         dense.mul_((first_top - top).exp_().div_(total))  # now probabilities ...
@@ -128,13 +137,11 @@ def _contrast_rows(start, queries, keys, queue, ignore, grad_queries, grad_keys)
     return (top.squeeze(1) - value) + total.squeeze(1).log()  # the large terms cancel first
 
 
-def _continue_over(queue, queries, top, total, pulled) -> tuple[Tensor, Tensor]:
+def _continue_over(queue, queries, block, top, total, pulled) -> tuple[Tensor, Tensor]:
     """Extend the running maximum and sum over the queue, and ``pulled`` += weights @ queue."""
-    width = block_length(queries, len(queries), CPU_BLOCK_BYTES)
-    block = queries.new_empty(len(queries), min(width, len(queue)))
-    for part in queue.split(width):
+    for part in queue.split(block.shape[1]):
         part = part.to(queries.dtype)
-        weights = torch.mm(queries, part.t(), out=block[:, : len(part)])
+        weights = torch.mm(queries, part.t(), out=block[: len(queries), : len(part)])
         highest = torch.maximum(top, weights.amax(1, keepdim=True))
         weights.sub_(highest).exp_()
         shrink = (top - highest).exp_()

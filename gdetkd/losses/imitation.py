@@ -128,12 +128,18 @@ class _WeightedError(torch.autograd.Function):
 def _residuals(
     teacher: Tensor, weights: Tensor, levels: Sequence[Tensor]
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Weighted sum of the levels less the teacher, for one block of proposals after the other."""
+    """Weighted sum of the levels less the teacher, for one block of proposals after the other.
+
+    All in one buffer: where each block is allocated anew, small tensors that outlive it leave
+    holes too small for the next, and the heap grows by a block each time.
+    """
     dtype = full_precision(*levels)
     height = block_length(teacher, teacher[0].numel(), CPU_BLOCK_BYTES)
+    buffer = torch.empty_like(teacher[:height], dtype=dtype)
     for start in range(0, len(teacher), height):
         rows = slice(start, start + height)
-        residual = teacher[rows].to(dtype).neg()
+        part = teacher[rows]
+        residual = torch.neg(part.to(dtype), out=buffer[: len(part)])
         for level, weight in zip(levels, weights[rows].to(dtype).unbind(1), strict=True):
             residual.addcmul_(level[rows].to(dtype), _per_row(weight))
         yield rows, residual

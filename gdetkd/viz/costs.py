@@ -1,0 +1,53 @@
+"""What a loss costs against the number of keys."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's palette: told apart by colour-blind readers too.
+COLOURS = {"ours": "#0072B2", "naive": "#D55E00"}
+OTHER = "#999999"
+MARKS = {"ours": "o", "naive": "s"}
+
+
+def plot_costs(costs: pd.DataFrame) -> Figure:
+    """Time and peak memory of a step against K, a line a form, a row of panels a device.
+
+    costs: one row a measurement: device, form, K, seconds, fastest, slowest, peak_bytes (or None).
+    """
+    devices = list(dict.fromkeys(costs["device"]))
+    fig, axes = plt.subplots(
+        len(devices), 2, figsize=(9, 3.6 * len(devices)), squeeze=False, layout="constrained"
+    )
+    for (left, right), device in zip(axes, devices, strict=True):
+        rows = costs[costs["device"] == device]
+        _lines(left, rows, rows["peak_bytes"].astype(float) / 1e6)
+        _lines(right, rows, rows["seconds"], spread=True)
+        left.set_ylabel("peak memory of a step [MB]")
+        right.set_ylabel("time of a step [s]")
+        left.set_title(f"Memory, {device.upper()}")
+        right.set_title(f"Time, {device.upper()}" + (", one thread" if device == "cpu" else ""))
+        left.set_yscale("log")
+        right.set_ylim(bottom=0)
+        right.legend(frameon=False)
+    return fig
+
+
+def _lines(ax: Axes, rows: pd.DataFrame, values: pd.Series, spread: bool = False) -> None:
+    for form in dict.fromkeys(rows["form"]):
+        here = rows[rows["form"] == form].sort_values("K")
+        colour = COLOURS.get(form, OTHER)
+        label = form if form in COLOURS else f"linear_cross_entropy ({form.split()[-1]} rows)"
+        ax.plot(here["K"] / 1024, values[here.index], color=colour, marker=MARKS.get(form, "^"),
+                ms=5, label=label)  # fmt: skip
+        if spread:
+            ax.fill_between(
+                here["K"] / 1024, here["fastest"], here["slowest"], color=colour, alpha=0.2, lw=0
+            )
+    ax.set_xlabel("keys K [x 1,024]")
+    ax.set_xlim(left=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", lw=0.5, alpha=0.5)

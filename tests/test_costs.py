@@ -1,0 +1,232 @@
+"""The measurements of the losses' costs: the methods, the records, and what is on record."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from allocations import wasteful_step
+from click.testing import CliRunner
+
+from gdetkd.cli import cli
+from gdetkd.engine.costs import contrastive, imitation, measure, report
+from gdetkd.engine.costs.targets import Target, targets
+from gdetkd.viz.costs import plot_costs
+
+RESULTS = Path(__file__).parents[1] / "results" / "bench"
+needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
+MB = 1_000_000
+
+
+# ---------------------------------------------------------------- the methods
+
+
+@needs_proc
+def test_peak_memory_is_what_the_step_takes_and_inputs_hide_nothing():
+    found = measure.peak_bytes(wasteful_step, (50,), (1,), "cpu")
+    # Memory comes in pages and is counted in batches of them; code that is loaded counts too.
+    assert 50 * MB <= found <= 53 * MB
+
+
+def test_times_are_taken_in_turn_after_one_to_warm_up():
+    calls = []
+    steps = {name: (lambda name=name: calls.append(name)) for name in "ab"}
+    taken = measure.seconds(steps, repeats=3)
+    assert "".join(calls) == "abababab"
+    assert [len(taken[name]) for name in "ab"] == [3, 3]
+    assert measure.summary([3.0, 1.0, 2.0, 9.0, 2.0]) == dict(seconds=2, fastest=1, slowest=9)
+
+
+def test_times_are_those_of_one_thread():
+    threads = []
+    before = torch.get_num_threads()
+    measure.seconds({"a": lambda: threads.append(torch.get_num_threads())}, repeats=1)
+    assert threads == [1, 1]
+    assert torch.get_num_threads() == before
+
+
+# ---------------------------------------------------------------- the forms agree
+
+
+def test_the_forms_of_the_contrastive_loss_are_one_loss():
+    given = contrastive.problem(contrastive.TINY, "cpu")
+    given["ignore"].fill_(False)  # which PyTorch's form cannot do
+    exact = contrastive._differentiated(contrastive.naive, with_projection(given), torch.float64)
+    names = ["ours", "naive"]
+    names += ["torch 3"] * hasattr(torch.nn.functional, "linear_cross_entropy")
+    for name in names:
+        found = contrastive._differentiated(
+            contrastive.form(name), with_projection(given), torch.float64
+        )
+        for what in exact:
+            torch.testing.assert_close(found[what], exact[what])
+
+
+def with_projection(given):
+    return given | dict(projection=torch.eye(given["keys"].shape[1]))
+
+
+def test_the_forms_of_the_imitation_loss_are_one_loss():
+    one, other = (
+        imitation._differentiated(loss, imitation.TINY, "cpu", torch.float64)
+        for loss in imitation.FORMS.values()
+    )
+    for what in one:
+        torch.testing.assert_close(one[what], other[what])
+
+
+# ---------------------------------------------------------------- what the losses promise
+
+
+@needs_proc
+def test_the_contrastive_loss_at_paper_scale_stays_below_64_mb():
+    """All 1,024 x 81,920 similarities would take 336 MB, and as much again for their gradient."""
+    at = contrastive.PAPER
+    step = contrastive.make_step
+    found = measure.peak_bytes(step, ("ours", at, "cpu"), ("ours", contrastive.TINY, "cpu"), "cpu")
+    assert found <= 64 * MB
+
+
+@needs_proc
+def test_the_imitation_loss_takes_little_more_than_its_gradients():
+    """The stacked form takes twice as much and more: the stack, and its gradient."""
+    at = replace(imitation.PAPER, N=256)
+    arguments, warm = ("ours", at, "cpu"), ("ours", imitation.TINY, "cpu")
+    found = measure.peak_bytes(imitation.make_step, arguments, warm, "cpu")
+    gradients = at.L * at.N * at.C * at.bins**2 * 4
+    assert gradients <= found <= 1.15 * gradients
+
+
+def test_the_losses_are_quicker_than_the_naive_forms():
+    """Recorded at full size: about 0.35 and 0.3. Here with room for a busy machine."""
+    shape = contrastive.Shape(256, 256, 40_960, 64)
+    steps = {form: contrastive.make_step(form, shape, "cpu") for form in ("ours", "naive")}
+    taken = measure.seconds(steps, 3)
+    assert min(taken["ours"]) < 0.7 * min(taken["naive"])
+    shape = replace(imitation.PAPER, N=128)
+    steps = {form: imitation.make_step(form, shape, "cpu") for form in imitation.FORMS}
+    taken = measure.seconds(steps, 3)
+    assert min(taken["ours"]) < 0.8 * min(taken["stack + einsum"])
+
+
+def test_nothing_is_lost_at_the_extremes():
+    rows = contrastive.extremes()
+    assert len(rows) == 2 * 3 * 4
+    ours = [row for row in rows if row["form"] == "ours"]
+    assert all(row["finite"] for row in ours)
+    # Logits of 1 / temperature carry float32's 6e-8 each.
+    assert all(row["error"] < 1e-6 / row["temperature"] for row in ours)
+
+
+# ---------------------------------------------------------------- records and page
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Shapes that take no time, in the places of the real ones."""
+    tiny = contrastive.TINY
+    monkeypatch.setattr(contrastive, "PAPER", tiny)
+    monkeypatch.setattr(contrastive, "SHAPES", [tiny, replace(tiny, N=16), replace(tiny, K=128)])
+    monkeypatch.setattr(contrastive, "CHUNKS", (2, 4))
+    monkeypatch.setattr(contrastive.precision, "__defaults__", (tiny, "cpu"))
+    monkeypatch.setattr(contrastive.chunks, "__defaults__", (tiny,))
+    monkeypatch.setattr(imitation, "PAPER", imitation.TINY)
+    monkeypatch.setattr(imitation, "SHAPES", [imitation.TINY])
+    monkeypatch.setattr(imitation.precision, "__defaults__", (imitation.TINY, "cpu"))
+    for module in (contrastive, imitation):  # no processes
+        monkeypatch.setattr(module, "peak_bytes", lambda make, arguments, warm, device: 2 * MB)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_measures_prints_and_records(tmp_path):
+    for what in ("contrastive", "imitation"):
+        arguments = ["bench", what, "--repeats", "1", "--out", str(tmp_path)]
+        done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+        assert done.exit_code == 0
+        assert "Targets" in done.output
+    record = json.loads((tmp_path / "contrastive.json").read_text())
+    assert {"command", "commit", "device", "versions", "load_before", "load_after"} <= set(record)
+    assert {row["form"] for row in record["costs"]} >= {"ours", "naive"}
+    assert (tmp_path / "contrastive.png").stat().st_size > 5000
+    page = (tmp_path / "README.md").read_text()
+    assert page == report.page(tmp_path)
+    assert "Semantic-guided imitation" in page
+    if not torch.cuda.is_available():
+        assert page.count("not run") >= 9
+
+
+def test_a_target_by_hand():
+    assert Target("x", 2.0, 2.0).verdict == "met"
+    assert Target("x", 2.0, 2.1).verdict == "missed"
+    assert Target("x", 2.0, None).verdict == "not run"
+
+
+def test_the_plot_has_a_line_a_form():
+    rows = [
+        dict(device="cpu", form=form, K=k, seconds=k / 9, fastest=k / 10, slowest=k / 8,
+             peak_bytes=None if form == "naive" else k)
+        for form in ("ours", "naive", "torch 64") for k in (1024, 2048)
+    ]  # fmt: skip
+    figure = plot_costs(pd.DataFrame(rows))
+    assert [len(ax.lines) for ax in figure.axes] == [3, 3]
+    assert all("[" in ax.get_ylabel() for ax in figure.axes)  # a unit
+
+
+# ---------------------------------------------------------------- what is on record
+
+on_record = pytest.mark.skipif(not RESULTS.exists(), reason="only in a checkout")
+
+
+@pytest.fixture
+def records():
+    return report.read(RESULTS)
+
+
+@on_record
+def test_the_page_on_record_is_made_from_the_records():
+    assert (RESULTS / "README.md").read_text() == report.page(RESULTS)
+
+
+@on_record
+def test_the_losses_on_record_meet_their_targets(records):
+    found = targets({name: records[name] for name in ("contrastive", "imitation")})
+    cpu = [target for target in found if target.what.startswith("CPU")]
+    assert len(cpu) == 11
+    for target in cpu:
+        assert target.verdict == "met", target
+    assert not [target for target in found if target.verdict == "missed"]
+
+
+@on_record
+def test_the_records_are_of_full_size_and_enough_repeats(records):
+    for name in ("contrastive", "imitation"):
+        rows = records[name]["costs"]
+        assert all(row["repeats"] >= 5 for row in rows)
+        assert all(row["fastest"] <= row["seconds"] <= row["slowest"] for row in rows)
+    cpu = [row for row in records["contrastive"]["costs"] if row["device"] == "cpu"]
+    assert {row["K"] for row in cpu} >= {8192, 40_960, 81_920, 122_880, 163_840}
+    assert len({row["N"] for row in cpu}) >= 3 and len({row["D"] for row in cpu}) >= 3
+
+
+@on_record
+def test_a_worse_record_would_be_noticed(records, tmp_path):
+    worse = copy.deepcopy(records)
+    for row in worse["contrastive"]["costs"]:
+        if row["form"] == "ours":
+            row["peak_bytes"] *= 2
+            row["seconds"] *= 2
+    worse["contrastive"]["extremes"][0]["finite"] = False
+    missed = [target.what for target in targets(worse) if target.verdict == "missed"]
+    assert {"CPU: peak memory", "CPU: time / naive's", "CPU: settings that are not finite"} <= set(
+        missed
+    )
+    shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "contrastive.json").write_text(json.dumps(worse["contrastive"]))
+    assert report.page(tmp_path) != report.page(RESULTS)
