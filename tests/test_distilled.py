@@ -595,7 +595,8 @@ def test_transferred_heads_are_the_teachers_frozen(tmp_path, mask):
 
     model.train()
     parts = [model.student.rpn_head, model.student.roi_head.bbox_head]
-    assert not any(module.training for part in parts for module in part.modules())
+    layers = [module for part in parts for module in part.modules() if module is not part]
+    assert not any(module.training for module in layers)
     assert model.student.backbone.training and model.student.neck.training
 
 

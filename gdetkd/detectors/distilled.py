@@ -100,7 +100,7 @@ class DistilledDetector(BaseDetector):
             freeze_heads(self._student_adapter, self.teacher_adapter)
 
     def _build_objective(self, distill: Mapping[str, Mapping[str, Any]]) -> None:
-        student, teacher = self._student_adapter.specs(), self.teacher_adapter.specs()
+        student, teacher = self._student_adapter.specs(), self.teacher_adapter.teacher_specs()
         with self._student_adapter.record():  # a family that only teaches says so
             pass
         self._stages = stage_pairs(len(student), len(teacher), self._look["stage"])
@@ -133,6 +133,7 @@ class DistilledDetector(BaseDetector):
         if self.transfer_heads:
             for head in self._student_adapter.heads().values():
                 head.eval()
+                head.training = mode  # the head's own: FCOS's is in other units when it predicts
         return self
 
     def _apply(self, fn, recurse: bool = True):

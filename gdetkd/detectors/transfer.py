@@ -20,11 +20,11 @@ def freeze_heads(student: Adapter, teacher: Adapter) -> None:
         mine = head.state_dict()
         theirs = given.state_dict() if given is not None else {}
         for key in [*mine, *(key for key in theirs if key not in mine)]:
-            shapes = [tuple(s[key].shape) if key in s else None for s in (mine, theirs)]
+            shapes = [tuple(s[key].shape) if key in s else "missing" for s in (mine, theirs)]
             if shapes[0] != shapes[1]:
                 raise ValueError(
-                    f"transfer_heads: {name}.{key} is {shapes[0] or 'missing'} in the student and "
-                    f"{shapes[1] or 'missing'} in the teacher; transferring heads needs equal FPN "
+                    f"transfer_heads: {name}.{key} is {shapes[0]} in the student and "
+                    f"{shapes[1]} in the teacher; transferring heads needs equal FPN "
                     "and FC widths and the same head types. Change the student or switch it off"
                 )
         for what, own in _conventions(head).items():
@@ -51,8 +51,14 @@ def _conventions(head: nn.Module) -> dict[str, object]:
         return {f"{i}.{what}": own for i, stage in enumerate(stages) for what, own in stage.items()}
     found: dict[str, object] = {}
     if hasattr(head, "prior_generator"):
-        found["prior_generator"] = " ".join(str(head.prior_generator).split())
+        priors = head.prior_generator
+        plain = type(priors).__repr__ is object.__repr__  # points: nothing but their numbers
+        text = f"{type(priors).__name__}{vars(priors)}" if plain else str(priors)
+        found["prior_generator"] = " ".join(text.split())
     coder = getattr(head, "bbox_coder", None)
     if hasattr(coder, "stds"):
         found["bbox_coder"] = dict(means=tuple(coder.means), stds=tuple(coder.stds))
+    for what in ("norm_on_bbox", "centerness_on_reg"):  # FCOS
+        if hasattr(head, what):
+            found[what] = getattr(head, what)
     return found

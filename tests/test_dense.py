@@ -1,0 +1,481 @@
+"""Dense detectors as students and teachers: what is heard, decoded, given and refused."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from dense import KINDS, dense
+from helpers import (
+    COMPONENTS,
+    SIZE,
+    backward,
+    batch,
+    build,
+    distilled,
+    faster_rcnn,
+    losses_of,
+    save_detector,
+    views_of,
+)
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torchvision.ops import box_iou, roi_align
+
+from gdetkd.detectors import adapter_for
+from gdetkd.detectors.dense import box_sides, decoded_boxes, level_of, rows_at
+from gdetkd.engine.checkpoints import student_state
+from gdetkd.engine.locations import find_config
+
+MAIN = ("RetinaNet", "FCOS in strides", "GFL", "ATSS")
+DISTILL = {name: settings for name, settings in COMPONENTS.items() if name != "regression"}
+VIEW = dict(boxes_per_image=16)
+
+
+def pair(student, teacher, distill=DISTILL, **settings):
+    """A built pair whose student's head predicts more than an untrained one does."""
+    settings = {"student_view": VIEW, **settings}
+    return build(distilled(student, teacher, distill, **settings))
+
+
+def alive(head):
+    """Random weights large enough that boxes and scores differ from place to place."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in head.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, 0.3 * (2 / weight[0].numel()) ** 0.5, generator=generator)
+            elif name.endswith("_reg.bias"):
+                weight.fill_(1.0 if weight.numel() == 4 else 0.0)
+    return head
+
+
+def rows(levels, width):
+    """(B, n, width) of maps (B, anchors x width, H, W), as MMDetection's losses lay them out."""
+    return torch.cat(
+        [level.permute(0, 2, 3, 1).reshape(len(level), -1, width) for level in levels], 1
+    )
+
+
+def pyramid(channels=8, side=32, images=2):
+    generator = torch.Generator().manual_seed(0)
+    return tuple(
+        torch.randn(images, channels, size, size, generator=generator)
+        for size in (-(-side // stride) for stride in (4, 8, 16, 32, 64))
+    )
+
+
+@pytest.fixture(scope="module")
+def retina_teacher(tmp_path_factory):
+    config = dense("RetinaNet", base=6, channels=12, feat=12)
+    return save_detector(config, tmp_path_factory.mktemp("retina") / "teacher.pth")
+
+
+# --- Boxes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_decoded_boxes_are_those_that_mmdetection_predicts(kind):
+    """Every location and class, from a pass in training mode against `predict`."""
+    settings = dict(nms_pre=10**6, score_thr=0.0, max_per_img=10**6, min_bbox_size=-1)
+    settings["nms"] = dict(type="nms", iou_threshold=2.0)  # above any IoU: all are kept
+    detector = build(dense(kind, classes=2, test_cfg=settings))
+    head, levels = alive(detector.bbox_head), pyramid()
+    samples = batch((1, 1), ((32, 32), (21, 30)))["data_samples"]  # the second image is padded
+    with torch.no_grad():
+        outputs = head.train()(levels)
+        boxes = decoded_boxes(head, outputs, [sample.img_shape for sample in samples])
+        theirs = head.eval().predict(levels, samples)
+    assert boxes.shape[1] == sum(level[0, 0].numel() for level in levels) * head.num_base_priors
+    for mine, predicted in zip(boxes, theirs, strict=True):
+        for label in range(2):
+            other = predicted.bboxes[predicted.labels == label]
+            assert len(other) == len(mine)
+            away = (mine[:, None] - other).abs().amax(2)
+            # float32 at 32 px, decoded in another order of operations.
+            assert away.amin(0).max() < 1e-3 and away.amin(1).max() < 1e-3
+    assert boxes[1, :, 0::2].max() == 30 and boxes[1, :, 1::2].max() == 21 and boxes.min() == 0
+    assert len(boxes[0].round().unique(dim=0)) > 20
+
+
+@pytest.mark.parametrize("kind", MAIN)
+@pytest.mark.parametrize("sizes", [((SIZE, SIZE), (SIZE, SIZE)), ((SIZE, 40), (45, SIZE))])
+def test_the_students_view_is_what_fed_its_loss(teacher, kind, sizes):
+    model = pair(dense(kind), teacher)
+    head = alive(model.student.bbox_head)
+    fed, sampled, before, maps = [], [], [], []
+    layer = next(m for m in head.children() if isinstance(m, torch.nn.Conv2d))
+    layer.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+    loss = head.loss_by_feat
+    head.loss_by_feat = lambda *args, **kwargs: fed.append(args) or loss(*args, **kwargs)
+    model.sampling.register_forward_hook(lambda _, __, drawn: sampled.append(drawn))
+    head.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0]))
+    data = batch(sizes=sizes)
+    student, seen_by_teacher, losses = views_of(model, data)
+    (image, index), scores = sampled[0], fed[0][0]
+    assert len(fed) == len(before) == 1
+    assert all(mine is level for mine, level in zip(student.pyramid, before[0], strict=True))
+    assert torch.equal(student.logits, rows(scores, 10)[image, index])
+    assert student.logits.grad_fn is not None and not student.rois.requires_grad
+    assert torch.equal(student.rois[:, 0], image.float())
+    boxes = decoded_boxes(head, fed[0][:2], sizes)
+    assert torch.equal(student.rois[:, 1:], boxes[image, index])
+    # The representation is what the layer saw that predicts the classes, at that location.
+    assert all(
+        torch.equal(layer(seen), score) for seen, score in zip(maps[:5], scores, strict=True)
+    )
+    place = index // head.num_base_priors
+    assert torch.equal(student.representation, rows(maps[:5], 8)[image, place])
+    for number, (height, width) in enumerate(sizes):
+        mine = student.rois[student.rois[:, 0] == number, 1:]
+        assert (mine[:, 2] <= width).all() and (mine[:, 3] <= height).all() and (mine >= 0).all()
+        truth = data["data_samples"][number].gt_instances
+        iou, best = box_iou(mine, truth.bboxes).max(1)
+        expected = torch.where(iou > 0.5, truth.labels[best], 10)
+        assert torch.equal(student.labels[student.rois[:, 0] == number], expected)
+    assert torch.equal(seen_by_teacher.rois, student.rois) and student.pooled is None
+    for name, grad in backward(model, losses).items():
+        assert grad is not None and grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("anchors", [1, 3])
+def test_rows_are_read_from_their_level(anchors):
+    levels = [torch.randn(2, anchors * 4, s, s, requires_grad=True) for s in (3, 2, 1)]
+    count = 14 * anchors
+    image, index = torch.arange(2).repeat_interleave(count), torch.arange(count).repeat(2)
+    ours, plain = rows_at(levels, image, index, anchors), rows(levels, 4).flatten(0, 1)
+    assert torch.equal(ours, plain)
+    weights = torch.randn_like(plain)
+    gradients = [torch.autograd.grad((x * weights).sum(), levels) for x in (ours, plain)]
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, other)  # one row a cell, but summed in another order
+    none = rows_at(levels, image[:0], index[:0], anchors)
+    assert none.shape == (0, 4) and none.requires_grad
+
+
+# --- Settings -------------------------------------------------------------------------------------
+
+
+def test_branches(teacher):
+    """Table 4: what is pulled is that branch's tower, and combined is the sum of both."""
+    distill, seen = dict(contrastive=DISTILL["contrastive"]), {}
+    for branch in ("classification", "localization", "combined"):
+        model = pair(dense(), teacher, distill, student_view=dict(VIEW, branch=branch))
+        alive(model.student.bbox_head)
+        student, _, losses = views_of(model, batch())
+        seen[branch] = student.representation.detach()
+        losses["kd_contrastive_loss"].backward()
+        towers = {
+            "classification": model.student.bbox_head.cls_convs,
+            "localization": model.student.bbox_head.reg_convs,
+        }
+        for name, tower in towers.items():
+            reached = any(p.grad is not None and p.grad.any() for p in tower.parameters())
+            assert reached == (branch in (name, "combined"))
+    total = seen["classification"] + seen["localization"]
+    torch.testing.assert_close(seen["combined"], total)
+    assert not torch.equal(seen["classification"], seen["localization"])
+
+
+def test_settings_reach_the_sampler(teacher):
+    settings = dict(boxes_per_image=9, positive_fraction=1.0, candidates=20, seed=3)
+    model = pair(dense(), teacher, student_view=settings)
+    student, _, _ = views_of(model, batch())
+    assert torch.bincount(student.rois[:, 0].long()).tolist() == [9, 9]
+    assert (student.labels < 10).sum() > 5  # untrained boxes are anchors, which overlap the objects
+    assert model.sampling.candidates == 20 and model.sampling.seed == 3
+
+
+@pytest.mark.parametrize(
+    "student, view, named",
+    [
+        (dense(), dict(branch="centerness"), "'centerness'"),
+        (dense(), dict(boxes=3), "DenseAdapter"),
+        (faster_rcnn(), dict(branch="combined"), "TwoStageAdapter"),
+    ],
+)
+def test_wrong_settings_are_refused(teacher, student, view, named):
+    with pytest.raises(ValueError, match=named):
+        pair(student, teacher, student_view=view)
+
+
+# --- Beside the plain detector --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAIN)
+def test_the_students_own_losses_are_the_plain_detectors(teacher, kind):
+    """The same start, and nothing drawn that the plain loss does not draw."""
+    plain, model = build(dense(kind)), pair(dense(kind), teacher)
+    for key, value in plain.state_dict().items():
+        assert torch.equal(model.student.state_dict()[key], value), key
+    results = []
+    for detector in (plain, model):
+        random.seed(0)
+        np.random.seed(0)
+        losses = losses_of(detector, batch())
+        states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+        results.append((detector.parse_losses(losses)[1], *states[:2], states[2].tolist()))
+    theirs, ours = results
+    assert theirs[1:] == ours[1:] and set(theirs[0]) < set(ours[0])
+    for name, value in theirs[0].items():
+        assert name == "loss" or torch.equal(value, ours[0][name]), name
+
+
+def test_nothing_stays_attached(teacher):
+    model = pair(dense(), teacher)
+    model.student.bbox_head.loss_by_feat = lambda *_, **__: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        losses_of(model, batch())
+    for module in (*model.student.modules(), *model.teacher.modules()):
+        assert not module._forward_hooks and not module._forward_pre_hooks
+
+
+def test_the_samplers_position_is_saved_beside_the_student(teacher):
+    model = pair(dense(), teacher)
+    plain = build(dense())
+    losses_of(model, batch())
+    losses_of(model, batch())
+    state = model.state_dict()
+    assert state["sampling.steps"] == 2
+    assert set(student_state(dict(state_dict=state))[0]) == set(plain.state_dict())
+    resumed = pair(dense(), teacher)
+    resumed.load_state_dict(copy.deepcopy(state))
+    rois = [views_of(detector, batch())[0].rois for detector in (resumed, model)]
+    assert torch.equal(*rois)
+    assert not torch.equal(rois[0], views_of(model, batch())[0].rois)
+    twin = copy.deepcopy(model)
+    assert twin._student_adapter.state is twin.sampling is not model.sampling
+    assert twin._student_adapter.detector is twin.student
+
+
+def test_mixed_precision(teacher):
+    model = pair(dense(), teacher)
+    with torch.autocast("cpu", torch.bfloat16):
+        student, _, losses = views_of(model, batch())
+    assert student.logits.dtype == student.representation.dtype == torch.bfloat16
+    assert student.rois.dtype == torch.float32
+    for name, grad in backward(model, losses).items():
+        assert grad is not None and grad.isfinite().all(), name
+
+
+# --- Little or nothing to look at -----------------------------------------------------------------
+
+
+def assert_sound(model, data):
+    student, _, losses = views_of(model, data)
+    _, logged = model.parse_losses(losses)
+    assert all(value.isfinite() for value in logged.values())
+    for name, grad in backward(model, losses).items():
+        # A student without any box has nothing that reaches its boxes' loss but zeros.
+        assert grad is not None and grad.isfinite().all(), name
+    return student, {name: logged[name].item() for name in logged if name.startswith("kd_")}
+
+
+@pytest.mark.parametrize("kind", MAIN)
+@pytest.mark.parametrize("boxes", [(0, 2), (0, 0)])
+def test_images_without_ground_truth(teacher, kind, boxes):
+    model = pair(dense(kind), teacher)
+    alive(model.student.bbox_head)
+    student, logged = assert_sound(model, batch(boxes))
+    assert ((student.labels == 10) | (student.rois[:, 0] == 1)).all()
+    assert all(value > 0 for value in logged.values())
+
+
+def test_no_box_at_all(teacher):
+    """FCOS in strides may predict boxes without extent, all of them."""
+    model = pair(dense("FCOS in strides"), teacher)
+    torch.nn.init.constant_(model.student.bbox_head.conv_reg.bias, -10)
+    student, logged = assert_sound(model, batch())
+    assert student.rois.shape == (0, 5) and student.representation.shape == (0, 8)
+    assert set(logged.values()) == {0.0}
+
+
+# --- Teachers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAIN)
+def test_what_a_dense_teacher_gives(kind, tmp_path):
+    teacher = save_detector(dense(kind, base=6, channels=12, feat=16), tmp_path / "t.pth")
+    distill = dict(contrastive=DISTILL["contrastive"], imitation=DISTILL["imitation"])
+    model = pair(dense("RetinaNet"), teacher, distill)
+    student, view, losses = views_of(model, batch())
+    head = model.teacher.bbox_head
+    levels = model.teacher.extract_feat(model.data_preprocessor(batch(), True)["inputs"])
+    towers = [head.cls_convs[1](head.cls_convs[0](level)) for level in levels]
+    chosen = level_of(student.rois, box_sides(head)).tolist()
+    assert len(set(chosen)) > 1
+    for maps, result in ((levels, view.pooled), (towers, view.representation)):
+        expected = torch.cat(
+            [
+                roi_align(maps[k], roi[None], (7, 7), 1 / [4, 8, 16, 32, 64][k], -1, True)
+                for roi, k in zip(student.rois, chosen, strict=True)
+            ]
+        )
+        expected = expected if result.ndim == 4 else expected.mean((2, 3))
+        torch.testing.assert_close(result, expected)
+    assert view.logits is None and view.deltas is None
+    for name, grad in backward(model, losses).items():
+        assert grad is not None and grad.isfinite().all(), name
+
+
+def test_a_box_is_pooled_from_the_level_made_for_its_size():
+    """Sides by hand: RetinaNet's anchors are 4 strides and up by thirds of an octave, ..."""
+    sides = {kind: box_sides(build(dense(kind)).bbox_head) for kind in MAIN}
+    assert sides["RetinaNet"] == pytest.approx([4 * 2 ** (1 / 3) * s for s in (4, 8, 16, 32, 64)])
+    assert sides["GFL"] == sides["ATSS"] == pytest.approx([32, 64, 128, 256, 512])
+    assert sides["FCOS in strides"] == [16, 32, 64, 128, 256]
+    rois = torch.tensor(
+        [[0, 0, 0, w, h] for w, h in ((1, 1), (22, 22), (23, 23), (11, 50), (999, 999))]
+    )
+    assert level_of(rois.float(), [16, 32, 64]).tolist() == [0, 0, 1, 1, 2]  # from 16 sqrt 2 on
+
+
+def test_a_dense_teacher_of_a_two_stage_student(retina_teacher):
+    distill = dict(contrastive=DISTILL["contrastive"], imitation=DISTILL["imitation"])
+    model = build(distilled(faster_rcnn(), retina_teacher, distill))
+    student, view, losses = views_of(model, batch())
+    assert view.representation.shape == (len(student.rois), 12)
+    for name, grad in backward(model, losses).items():
+        assert grad is not None and grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize(
+    "student, component",
+    [(dense(), "classification"), (faster_rcnn(), "classification"), (faster_rcnn(), "regression")],
+)
+def test_what_a_dense_teacher_cannot_give_is_refused(retina_teacher, student, component):
+    with pytest.raises(ValueError, match=r"teacher \(RetinaNet\)"):
+        build(distilled(student, retina_teacher, {component: dict(weight=1.0)}))
+
+
+def test_regression_of_a_dense_student_is_refused(teacher):
+    with pytest.raises(ValueError, match=r"regression.*student \(RetinaNet\)"):
+        pair(dense(), teacher, dict(regression=dict(weight=1.0)))
+
+
+# --- Head transfer --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAIN)
+def test_transferred_heads_are_the_teachers_frozen(kind, tmp_path):
+    teacher = save_detector(dense(kind, base=6), tmp_path / "twin.pth")
+    distill = dict(imitation=DISTILL["imitation"])
+    model = pair(dense(kind), teacher, distill, transfer_heads=True)
+    losses = losses_of(model.train(), batch())
+    gradients = backward(model, losses)
+    assert any(
+        grad is not None and grad.any() for name, grad in gradients.items() if "neck" in name
+    )
+    for name, value in model.teacher.bbox_head.state_dict().items():
+        assert torch.equal(model.student.bbox_head.state_dict()[name], value)
+    assert all(grad is None for name, grad in gradients.items() if "bbox_head" in name)
+    assert not any(child.training for child in model.student.bbox_head.children())
+    # In the units of training (FCOS's differ when it predicts), as a head that is not frozen.
+    plain = build(dense(kind))
+    plain.bbox_head.load_state_dict(model.teacher.bbox_head.state_dict())
+    for name, value in plain.parse_losses(losses_of(plain, batch()))[1].items():
+        assert name == "loss" or torch.equal(value, model.parse_losses(losses)[1][name])
+
+
+@pytest.mark.parametrize(
+    "student, given, named",
+    [
+        (faster_rcnn(), dense(), r"rpn_head.rpn_conv.weight .* missing in the teacher"),
+        (dense(), faster_rcnn(), r"bbox_head.cls_convs.0.conv.weight .* missing in the teacher"),
+        (dense("GFL"), dense("ATSS"), r"bbox_head.* missing in the (student|teacher)"),
+        (
+            dense(feat=12),
+            dense(),
+            r".* is \(12, 8, 3, 3\) in the student and \(8, 8, 3, 3\)",
+        ),
+        (
+            dense(bbox_head__anchor_generator__octave_base_scale=2),
+            dense(),
+            "bbox_head.prior_generator",
+        ),
+        (dense("FCOS in strides"), dense("FCOS"), "bbox_head.norm_on_bbox is True in the student"),
+    ],
+)
+def test_transfer_between_other_heads_is_refused(tmp_path, student, given, named):
+    teacher = save_detector(given, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=f"transfer_heads: {named}"):
+        build(distilled(student, teacher, {}, transfer_heads=True))
+
+
+# --- Learning -------------------------------------------------------------------------------------
+
+
+def falls(model, names, steps=15, rate=5e-3):
+    """Train on one batch, on distillation losses alone; whether each fell by a tenth and more."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+    history = []
+    for _ in range(steps):
+        losses = losses_of(model, batch())
+        kept = [losses[f"kd_{name}_loss"] for name in names]
+        optimizer.zero_grad()
+        sum(kept).backward()
+        optimizer.step()
+        history.append([loss.item() for loss in kept])
+    assert np.isfinite(history).all()
+    # The boxes move and are drawn anew at every step, which makes the losses uneven.
+    return (np.mean(history[-3:], 0) < 0.9 * np.array(history[0])).all()
+
+
+@pytest.mark.parametrize("kind", ["RetinaNet", "FCOS"])
+def test_each_component_falls(teacher, kind):
+    distill = {name: dict(DISTILL[name], weight=1.0) for name in ("contrastive", "imitation")}
+    model = pair(dense(kind), teacher, distill)
+    alive(model.student.bbox_head)
+    assert falls(model, distill)
+
+
+def test_each_component_of_a_dense_teacher_falls(retina_teacher):
+    distill = {name: dict(DISTILL[name], weight=1.0) for name in ("contrastive", "imitation")}
+    assert falls(build(distilled(faster_rcnn(), retina_teacher, distill)), distill)
+
+
+@pytest.mark.parametrize("conversion", ["none", "object_scores", "sigmoid"])
+def test_prediction_conversions_fall_and_stay_finite(teacher, conversion):
+    """Section D, beside no conversion and a plain sigmoid; from logits far beyond float's exp."""
+    distill = dict(classification=dict(weight=1.0, conversion=conversion))
+    model = pair(dense(), teacher, distill)
+    assert falls(model, ["classification"], steps=10)
+    with torch.no_grad():
+        model.student.bbox_head.retina_cls.weight.normal_(0, 300)
+        model.student.bbox_head.retina_cls.bias.normal_(0, 1000)
+    student, _, losses = views_of(model, batch())
+    assert student.logits.abs().max() > 1000
+    assert losses["kd_classification_loss"].isfinite() and losses["kd_classification_loss"] > 0
+    assert all(grad is None or grad.isfinite().all() for grad in backward(model, losses).values())
+
+
+# --- What is refused ------------------------------------------------------------------------------
+
+UNSUPPORTED = {
+    "YOLOX": ("mmdet::yolox/yolox_s_8xb8-300e_coco.py", "YOLOXHead"),
+    "RTMDet": ("mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "RTMDetSepBNHead"),
+    "TOOD": ("mmdet::tood/tood_r50_fpn_1x_coco.py", "TOODHead does it in its own way"),
+    "FoveaBox": ("mmdet::foveabox/fovea_r50_fpn_4xb4-1x_coco.py", "FoveaHead"),
+    "RepPoints": (
+        "mmdet::reppoints/reppoints-moment_r50_fpn_1x_coco.py",
+        "RepPointsHead does it in its own way",
+    ),
+    "YOLOF": ("mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py", "YOLOFHead"),
+    "SSD": ("mmdet::ssd/ssd300_coco.py", "SSDHead"),
+    "YOLOv3": ("mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py", "YOLOV3Head"),
+    "CenterNet": ("mmdet::centernet/centernet_r18_8xb16-crop512-140e_coco.py", "CenterNetHead"),
+    "Guided Anchoring": ("mmdet::guided_anchoring/ga-retinanet_r50_fpn_1x_coco.py", "GARetinaHead"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_heads_that_are_not_supported_are_refused_by_name(kind):
+    name, named = UNSUPPORTED[kind]
+    with torch.device("meta"):  # the real ones: structure without weights
+        config = Config.fromfile(find_config(name)).model
+        config.backbone.init_cfg = None
+        detector = MODELS.build(config)
+    with pytest.raises(ValueError, match=named) as error:
+        adapter_for(detector, "student").specs()
+    assert str(error.value).startswith("student") and "expected a dense head" in str(error.value)
