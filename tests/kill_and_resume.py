@@ -98,7 +98,8 @@ def kill_while_writing(process: int, folder: Path, after: int) -> bool:
     """Kill it while its checkpoint number `after` lies unfinished; whether that was achieved."""
     seen: set[str] = set()
     while not finished(process):
-        unfinished = {path.name for path in folder.glob(".*.tmp")}
+        # Its own: one killed before may have left another.
+        unfinished = {path.name for path in folder.glob(f".*.{process}.tmp")}
         new = {name for name in unfinished if "student" not in name} - seen
         seen |= new
         if new and len(seen) > after:
