@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +85,7 @@ def train(config: Config, resume: bool | str = False) -> Runner:
         CheckpointError: The file to resume from is no checkpoint, or holds weights alone.
     """
     limit_threads()
+    check_writable(config.work_dir)
     config = resumable(config)
     last = last_whole_checkpoint(config.work_dir) if resume is True else resume
     if last:
@@ -113,6 +115,10 @@ def resumable(config: Config) -> Config:
     name = _type_name(loop)
     loop.type = EXACT.get(name, loop.type)
     hooks = config.setdefault("default_hooks", ConfigDict())
+    # Else metrics are logged by epoch (0, in a training by steps) and losses by step.
+    logger = hooks.setdefault("logger", ConfigDict(type="LoggerHook"))
+    if logger is not None:
+        logger.setdefault("log_metric_by_epoch", False)
     saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
     if saving is None or _type_name(saving) != "CheckpointHook":
         return config
@@ -195,6 +201,18 @@ def _type_name(component: Mapping[str, Any]) -> str:
     """The type of a component's config: given as a name, with a scope or not, or as a class."""
     kind = component["type"]
     return getattr(kind, "__name__", str(kind)).split(".")[-1]
+
+
+def check_writable(work_dir: str | os.PathLike) -> None:
+    """Raise OSError, saying what to do, if nothing can be written to a run's folder."""
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {work_dir}: {error.strerror}; choose another --work-dir"
+        ) from None
 
 
 def _check_resumable(path: str) -> None:
