@@ -7,13 +7,17 @@ similarities: every network has axes of its own, but who resembles whom can be c
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 __all__ = [
     "class_similarities",
     "cosine_similarities",
+    "effective_negatives",
+    "key_drift",
     "linear_cka",
+    "negative_shares",
+    "retrieval",
     "same_class_odds",
     "structure_agreement",
 ]
@@ -87,3 +91,46 @@ def class_similarities(
     member = member[:, :classes]
     total = member.t() @ (similarities.double() * apart) @ member
     return (total / (member.t() @ apart.double() @ member)).float()
+
+
+def retrieval(queries: Tensor, keys: Tensor, ignore: Tensor | None = None) -> float:
+    """Share of the queries (N, D) that find their own key (N, D) the most similar of all.
+
+    ignore: (N, N) bool, keys that do not count for a query; its own always does.
+    """
+    similarities = cosine_similarities(queries, keys)
+    if ignore is not None:
+        own = torch.eye(len(queries), dtype=torch.bool)
+        similarities = similarities.masked_fill(ignore & ~own, -2)
+    return (similarities.argmax(1) == torch.arange(len(queries))).float().mean().item()
+
+
+def negative_shares(cosines: Tensor, positive: int, temperature: float) -> Tensor:
+    """What each key (K,) contributes to a query's gradient: its softmax, the positive left out.
+
+    Sums to 1 over the negatives. The contrastive loss pushes the query from a negative with the
+    force of its softmax; the shares say among which negatives that force is divided.
+    """
+    logits = (cosines.double() / temperature).clone()
+    logits[positive] = -torch.inf
+    return logits.softmax(0).float()
+
+
+def effective_negatives(cosines: Tensor, temperature: float) -> Tensor:
+    """How many negatives matter to each query (N,): exp of the entropy of `negative_shares`.
+
+    cosines: (N, K), the positive of query i at i. K - 1 when all count alike, 1 for a single one.
+    """
+    shares = torch.stack([negative_shares(row, i, temperature) for i, row in enumerate(cosines)])
+    return torch.special.entr(shares).sum(1).exp()
+
+
+@torch.no_grad()
+def key_drift(projections: list[nn.Module], rows: Tensor) -> Tensor:
+    """Cosine of each row's key as it is now and as each projection made it: (ages, N).
+
+    projections: the projection after every step, the last one now; rows: (N, D), representations of
+    a frozen teacher, so that nothing but the projection moves. Age 0 comes first.
+    """
+    keys = [normalize(projection(rows), dim=1) for projection in reversed(projections)]
+    return torch.stack([(key * keys[0]).sum(1) for key in keys])

@@ -9,7 +9,11 @@ from matplotlib.colors import to_rgb
 from gdetkd.similarity import (
     class_similarities,
     cosine_similarities,
+    effective_negatives,
+    key_drift,
     linear_cka,
+    negative_shares,
+    retrieval,
     same_class_odds,
     structure_agreement,
 )
@@ -86,6 +90,42 @@ def test_class_similarities_are_means_over_pairs_apart():
     assert found[2].isnan().all()  # no proposal of class 2; class 3 is the background
 
 
+def test_retrieval_counts_those_who_find_their_own():
+    keys = torch.eye(4)
+    queries = torch.eye(4)[[0, 1, 3, 2]] + 0.1 * torch.eye(4)
+    assert retrieval(queries, keys) == 0.5
+    ignore = torch.zeros(4, 4, dtype=torch.bool)
+    ignore[2, [2, 3]] = True  # its rival does not count; its own does all the same
+    assert retrieval(queries, keys, ignore) == 0.75
+
+
+def test_shares_of_the_push_are_a_softmax_of_the_negatives():
+    cosines = torch.tensor([0.9, 0.5, 0.3, 0.3])
+    shares = negative_shares(cosines, 0, 0.2)
+    # exp(1), exp(0), exp(0) relative to the last two.
+    expected = torch.tensor([0, 2.71828, 1, 1]) / 4.71828
+    torch.testing.assert_close(shares, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_effective_negatives_lie_between_one_and_all():
+    cosines = torch.tensor([[1.0, 0.5, 0.3, 0.1], [0.2, 1.0, 0.2, 0.2]])
+    few, all_alike = effective_negatives(cosines, 0.001)
+    assert few == pytest.approx(1, abs=1e-3) and all_alike == pytest.approx(3)
+    assert effective_negatives(cosines, 1000)[0] == pytest.approx(3, abs=1e-3)
+
+
+def test_drift_is_the_angle_that_the_projection_turned():
+    projections = []
+    for degrees in (0, 30, 90):
+        turn = torch.nn.Linear(2, 2, bias=False)
+        c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+        turn.weight.data = torch.tensor([[c, -s], [s, c]], dtype=torch.float32)
+        projections.append(turn)
+    drift = key_drift(projections, rows(5, 2))
+    expected = torch.tensor([1, 0.5, 0])[:, None].expand(3, 5)  # 0, 60 and 90 degrees ago
+    torch.testing.assert_close(drift, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
@@ -111,7 +151,9 @@ def scene():
     image = np.repeat([0, 1], 4)
     rois = np.column_stack([image, corner, corner + 12])
     labels = np.array([0, 1, 2, 3, 0, 1, 2, 3])
-    similarities = {n: cosine_similarities(rows(8, seed=i)).numpy() for i, n in enumerate("ab")}
+    similarities = {
+        n: cosine_similarities(rows(8, seed=i).abs()).numpy() for i, n in enumerate("ab")
+    }
     return dict(pictures=pictures, rois=rois, labels=labels, similarities=similarities)
 
 
