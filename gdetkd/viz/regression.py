@@ -1,0 +1,210 @@
+"""Pictures of class-aware regression: how sure the teacher is, and what it therefore teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from ipywidgets import FloatSlider
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from gdetkd.losses import class_aware_regression, ground_truth_class_regression
+from gdetkd.viz.style import (
+    CLASS_COLORS,
+    NEUTRAL,
+    SEQUENTIAL,
+    STUDENT,
+    TEACHER,
+    axes_or_new,
+    panels,
+)
+from gdetkd.viz.widgets import Explorer
+
+DELTAS = ("dx", "dy", "dw", "dh")
+DELTA_UNIT = "share of the box side; log of its scale"
+
+
+def confidence_and_iou(
+    confidence: Tensor,
+    ious: Mapping[str, Tensor],
+    edges: Sequence[float],
+    ax: Axes | None = None,
+) -> Axes:
+    """Mean IoU with the object (N,) of several boxes, in bins of the teacher's confidence (N,).
+
+    Whiskers are standard errors.
+    """
+    ax = axes_or_new(ax)
+    colors = (TEACHER, STUDENT, NEUTRAL)
+    which = np.digitize(confidence.numpy(), edges[1:-1])
+    bins = [index for index in range(len(edges) - 1) if (which == index).sum() > 1]
+    at = [confidence.numpy()[which == index].mean() for index in bins]
+    for (name, values), color, line in zip(ious.items(), colors, ("o-", "s--", "^:"), strict=False):
+        rows = [values.numpy()[which == index] for index in bins]
+        errors = [row.std() / len(row) ** 0.5 for row in rows]
+        ax.errorbar(at, [row.mean() for row in rows], errors, fmt=line, color=color, label=name)
+    for place, index in zip(at, bins, strict=True):
+        ax.annotate(f"{(which == index).sum()}", (place, 0), xycoords=("data", "axes fraction"),
+                    xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
+    ax.set(xlabel="teacher's confidence in the true class (bottom: how many boxes)",
+           ylabel="mean IoU with the object", xlim=(-0.02, 1.02))  # fmt: skip
+    ax.margins(y=0.15)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def ambiguous_proposal(
+    picture: np.ndarray,
+    proposal: Sequence[float],
+    boxes: Tensor,
+    confidences: Tensor,
+    classes: Sequence[str],
+    shown: int = 3,
+) -> Figure:
+    """One proposal, what each likely class would make of it, and how likely each class is.
+
+    Args:
+        picture: (H, W, 3) RGB.
+        proposal: x1, y1, x2, y2 in its pixels.
+        boxes: (C, 4), the teacher's box for each class.
+        confidences: (C + 1,), its softmax, background last.
+        shown: How many boxes to draw, of the likeliest classes.
+    """
+    figure, axes = panels(2, height=3.9, gridspec_kw=dict(width_ratios=(1, 1.25)))
+    ax, bars = axes[0]
+    ax.imshow(picture)
+    _frame(ax, proposal, "white", (0, (3, 2)), 2.0, "proposal")
+    for index in confidences[:-1].topk(shown).indices.tolist():
+        _frame(ax, boxes[index].tolist(), CLASS_COLORS[index], "-", 3.0, f"box if {classes[index]}")
+    x1, y1, x2, y2 = (float(value) for value in proposal)
+    margin = 0.45 * max(x2 - x1, y2 - y1)
+    height, width = picture.shape[:2]
+    ax.set_xlim(max(-0.5, x1 - margin), min(width - 0.5, x2 + margin))
+    ax.set_ylim(min(height - 0.5, y2 + margin), max(-0.5, y1 - margin))
+    ax.set_axis_off()
+    ax.legend(loc="center right", bbox_to_anchor=(-0.03, 0.5), frameon=True, facecolor="#8a8a8a",
+              labelcolor="white", edgecolor="none")  # fmt: skip
+    names = [*classes, "background"]
+    colors = [*CLASS_COLORS[: len(classes)], "#dddddd"]
+    drawn = bars.barh(range(len(names)), confidences.numpy(), color=colors)
+    bars.bar_label(drawn, fmt="%.2f", padding=2, fontsize=9)
+    bars.set_yticks(range(len(names)), names)
+    bars.invert_yaxis()
+    bars.grid(axis="y", visible=False)
+    bars.set(xlabel="teacher's confidence (softmax)", ylabel="class")
+    bars.set_xlim(0, 1.15 * float(confidences.max()))
+    return figure
+
+
+def weighted_gaps(
+    gaps: Tensor, confidences: Tensor, names: Sequence[str], ax: Axes | None = None
+) -> Axes:
+    """What each class contributes to the loss, coordinate by coordinate, and their sum.
+
+    gaps: (C, 4), teacher's deltas less student's; confidences: (C,); names: of those classes.
+    Positive contributions are stacked upwards, negative ones downwards; the diamond is what is
+    left of them, and the loss is the sum of the diamonds' distances from 0.
+    """
+    ax = axes_or_new(ax)
+    parts = (confidences[:, None] * gaps).numpy()
+    up, down = np.zeros(4), np.zeros(4)
+    for index, (part, name) in enumerate(zip(parts, names, strict=True)):
+        base = np.where(part >= 0, up, down)
+        ax.bar(range(4), part, 0.6, base, label=f"{name}: {confidences[index]:.2f}",
+               color=_color(name), edgecolor="white", lw=0.8)  # fmt: skip
+        up, down = up + part.clip(0), down + part.clip(max=0)
+    ax.plot(range(4), parts.sum(0), "D", color="black", ms=8, mec="white", label="sum")
+    ax.axhline(0, color="black", lw=1)
+    ax.set_xticks(range(4), DELTAS)
+    ax.set(xlabel=f"coordinate ({DELTA_UNIT})", ylabel="confidence x gap")
+    ax.grid(axis="x", visible=False)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="class: confidence")
+    return ax
+
+
+def class_gradients(
+    confidences: Tensor,
+    gradients: Mapping[str, Tensor],
+    labels: Sequence[int],
+    classes: Sequence[str],
+) -> Figure:
+    """A row a proposal, a column a class: confidences (n, C), then gradient norms (n, C) by loss.
+
+    labels: (n,) ground truth, marked by a ring; `len(classes)` is background and marks nothing.
+    """
+    shown = {"teacher's confidence": confidences, **gradients}
+    figure, axes = panels(len(shown), height=0.26 * len(labels) + 1.5, sharey=True)
+    for ax, (name, values) in zip(axes[0], shown.items(), strict=True):
+        image = ax.imshow(values.numpy(), cmap=SEQUENTIAL, vmin=0, aspect="auto")
+        for row, label in enumerate(labels):
+            if label < len(classes):
+                ax.plot(label, row, "o", mfc="none", mec="white", ms=11, mew=1.6)
+        ax.set_xticks(range(len(classes)), classes)
+        ax.set(xlabel="class", title=name)
+        ax.grid(False)
+        figure.colorbar(image, ax=ax, location="bottom", shrink=0.9, aspect=30)
+    names = ["background" if label >= len(classes) else classes[label] for label in labels]
+    axes[0, 0].set_yticks(range(len(labels)), names)
+    axes[0, 0].set_ylabel("proposal, by its ground truth (ring)")
+    return figure
+
+
+def two_classes(gaps: Tensor, confidences: Tensor, names: Sequence[str]) -> Figure:
+    """Two classes of one proposal: their contributions, and what both losses make of them.
+
+    gaps: (2, 4); confidences: (2,); the first class is the ground truth.
+    """
+    figure, axes = panels(2, height=3.4, gridspec_kw=dict(width_ratios=(1.3, 1)))
+    weighted_gaps(gaps, confidences, names, axes[0, 0])
+    student = torch.zeros(1, 2, 4, requires_grad=True)
+    teacher = gaps[None]
+    aware = class_aware_regression(student, teacher, confidences[None])
+    plain = ground_truth_class_regression(student, teacher, torch.tensor([0]))
+    rows = {"class-aware": aware, "plain": plain}
+    ax = axes[0, 1]
+    for place, (name, loss) in enumerate(rows.items()):
+        gradient = torch.autograd.grad(loss, student)[0][0].abs().sum(1)
+        ax.text(0, place - 0.36, f"{name}: loss {loss.item():.3f}", fontsize=10)
+        left = 0.0
+        for index, part in enumerate(gradient.tolist()):
+            ax.barh(place, part, 0.36, left, color=_color(names[index]), edgecolor="white")
+            left += part
+    ax.set_yticks([])
+    ax.set(xlabel="L1 norm of the gradient, by class", xlim=(0, 4.3), ylim=(1.5, -0.6))
+    ax.spines["left"].set_visible(False)
+    return figure
+
+
+def confidence_explorer(
+    gaps: Tensor, names: Sequence[str], start: tuple[float, float] = (0.6, 0.3)
+) -> Explorer:
+    """Two sliders over the confidences of two classes; what is left of 1 is background.
+
+    Together they cannot exceed 1: beyond it both are scaled back.
+    """
+
+    def draw(first: float, second: float) -> Figure:
+        confidences = torch.tensor([first, second])
+        return two_classes(gaps, confidences / max(1.0, first + second), names)
+
+    sliders = [FloatSlider(value, min=0, max=1, step=0.05) for value in start]
+    for slider, name in zip(sliders, names, strict=True):
+        slider.description = f"confidence in {name}"
+    explorer = Explorer(draw, first=sliders[0], second=sliders[1])
+    return explorer.add_class("gdetkd-regression-confidence")
+
+
+def _frame(ax: Axes, box: Sequence[float], color: str, line: str, width: float, label: str) -> None:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    ax.add_patch(
+        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=color, ls=line, lw=width, label=label)
+    )
+
+
+def _color(name: str) -> str:
+    """The color of a digit's class; gray for what stands for several."""
+    return CLASS_COLORS[int(name)] if name.isdigit() else "#cccccc"
