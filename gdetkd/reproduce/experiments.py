@@ -128,6 +128,22 @@ def schedules() -> list[Experiment]:
     ]  # fmt: skip
 
 
+def causes() -> list[Experiment]:
+    """On digits: why a component does what it does, and what a shortcut costs."""
+    heavier = "model.roi_head.bbox_head.loss_bbox.loss_weight"
+    return [
+        Experiment(
+            "regression_0.25", "CAReg alone, a quarter of the weight", DISTILLED,
+            only("regression") | {"model.distill.regression.weight": 0.25},
+        ),
+        Experiment("baseline_boxes_2", "Baseline, twice the box loss", PLAIN, {heavier: 2.0}),
+        Experiment(
+            "imitation_48", "SGFI alone, on all boxes", DISTILLED,
+            only("imitation") | {"model.distill.imitation.boxes_per_image": None},
+        ),
+    ]  # fmt: skip
+
+
 def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
     """Tables 1 to 3: memory, negatives, projection, for CKD alone."""
     config, setting = benchmark.distilled("faster_rcnn"), "model.distill.contrastive"
@@ -235,7 +251,7 @@ def experiments_of(benchmark: Benchmark) -> dict[str, Experiment]:
     """All experiments of a benchmark by name, the most important first."""
     made = [
         *components(benchmark),
-        *(schedules() if benchmark is DIGITS else []),
+        *(schedules() + causes() if benchmark is not COCO else []),
         *dense_students(benchmark),
         *structures(benchmark),
         *contrastive_ablations(benchmark),
