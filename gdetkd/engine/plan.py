@@ -25,7 +25,9 @@ from gdetkd.engine.locations import find_config
 from gdetkd.engine.processes import say_scaled_rate
 from gdetkd.engine.training import limit_threads, resumable
 
-AREAS = (1 / 32, 1 / 16)  # of the full image: what a step costs is measured there and extrapolated
+# Parts of a large image's area: what a step costs is measured there and extrapolated.
+PARTS = (1 / 32, 1 / 16)
+LARGE = 512 * 512  # px
 
 
 @dataclass(frozen=True)
@@ -122,18 +124,26 @@ def cost_of_a_step(model: nn.Module, batch: int, size: tuple[int, int]) -> Cost:
         size: Height and width in px of the full image.
     """
     model = model.to(get_device()).train()
-    points = []
-    for part in AREAS:
-        height, width = (max(64, round(side * part**0.5 / 32) * 32) for side in size)
+    area, points = size[0] * size[1], []
+    for part in PARTS if area > LARGE else (1,):
+        height, width = (round(side * part**0.5 / 32) * 32 for side in size)
         data = noise(batch, height, width)
         _step(model, data)  # the first one is slower
         with _kept(model) as kept:
-            start = time.perf_counter()
+            start = _clock()
             _step(model, data)
-        points.append((height * width, sum(kept.values()), time.perf_counter() - start))
-    (small, *low), (large, *high) = points
-    share = (size[0] * size[1] - small) / max(1, large - small)
+        points.append((height * width, sum(kept.values()), _clock() - start))
+    (small, *low), (large, *high) = points[0], points[-1]
+    share = (area - small) / (large - small) if large > small else 0.0
     return Cost(*(a + max(0.0, b - a) * share for a, b in zip(low, high, strict=True)))
+
+
+def _clock() -> float:
+    """Seconds; on the CPU those of this process, so that what else runs counts less."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
 
 
 def _step(model: nn.Module, data: dict) -> None:
@@ -147,8 +157,6 @@ def _step(model: nn.Module, data: dict) -> None:
     )
     total.backward()
     model.zero_grad()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 @contextmanager

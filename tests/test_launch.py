@@ -1,0 +1,428 @@
+"""Training on several processes and from a cell; what goes wrong is said in a sentence."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+import torch
+from helpers import distilled, faster_rcnn, run_config
+from kill_and_resume import differences
+from mmdet.models.task_modules.samplers import RandomSampler
+from mmdet.registry import TASK_UTILS
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from processes import Child, free_port, gdetkd
+
+from gdetkd.engine import launch, processes
+from gdetkd.engine.checkpoints import read_checkpoint
+from gdetkd.engine.processes import LaunchError, first_host, machines, say_scaled_rate
+from gdetkd.engine.training import load_config
+from gdetkd.engine.worker import work
+from gdetkd.viz.curves import curves
+
+
+def write_config(path, model, data, steps=4, interval=2, **changes):
+    """The config of a short training, as a file; it writes to `work` beside the file."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    changes.setdefault("default_hooks__checkpoint", dict(interval=interval, save_last=True))
+    config = run_config(model, data, path.parent / "work", steps=steps, **changes)
+    config.dump(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(digits, tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("plain") / "plain.py", faster_rcnn(), digits)
+
+
+def sentence(output):
+    """What the command says at its end; a traceback is none."""
+    assert "Traceback" not in output, output
+    (line,) = [line for line in output.splitlines() if line.startswith("gdetkd: ")]
+    return line
+
+
+# --- Who is who -----------------------------------------------------------------------------------
+
+
+def test_machines_are_those_asked_for_or_those_of_srun(monkeypatch):
+    assert machines(8, 1, 0, None, None) is None
+    two = machines(8, 2, 1, "first", None)
+    assert (two.count, two.rank, two.address, two.port) == (2, 1, "first", 29500)
+    with pytest.raises(LaunchError, match="--master-addr"):
+        machines(8, 2, 1, None, None)
+    with pytest.raises(LaunchError, match="--node-rank from 0 to 1"):
+        machines(8, 2, 2, "first", None)
+    step = dict(NODELIST="gpu[03-04]", NUM_NODES="2", NUM_TASKS="2")
+    for name, value in step.items():
+        monkeypatch.setenv(f"SLURM_STEP_{name}", value)
+    monkeypatch.setenv("SLURM_NODEID", "1")
+    monkeypatch.setenv("SLURM_JOB_ID", "12345")
+    by_srun = machines(8, 1, 0, None, None)
+    assert (by_srun.count, by_srun.rank, by_srun.address, by_srun.port) == (2, 1, "gpu03", 22345)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
+    with pytest.raises(LaunchError, match="one task a node, got 16 tasks on 2 nodes"):
+        machines(8, 1, 0, None, None)
+
+
+@pytest.mark.parametrize(
+    "nodes, first",
+    [
+        ("a", "a"),
+        ("node1,node2", "node1"),
+        ("gpu[03-05,7],login", "gpu03"),
+        ("rack[2-3]-gpu,x", "rack2-gpu"),
+        ("a-b-[17]", "a-b-17"),
+    ],
+)
+def test_first_host(nodes, first):
+    assert first_host(nodes) == first
+
+
+def test_more_gpus_than_there_are(monkeypatch):
+    with pytest.raises(LaunchError, match="at least 1, got 0"):
+        processes.check_devices(0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # of this machine we cannot know
+    with pytest.raises(LaunchError, match="at most 2, which are here, got 8"):
+        processes.check_devices(8)
+
+
+def test_the_learning_rate_follows_the_images_a_step():
+    config = load_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
+    said = []
+    say_scaled_rate(config, 8, said.append)
+    assert said == [] and config.auto_scale_lr.enable
+    say_scaled_rate(config, 4, said.append)
+    assert said == ["Learning rate 0.02 is for 16 images a step; with 8 (4 x 2) it is 0.01."]
+    config.pop("auto_scale_lr")
+    say_scaled_rate(config, 4, said.append)
+    assert len(said) == 1 and "auto_scale_lr" not in config
+
+
+# --- One process and several of the same total batch ----------------------------------------------
+
+
+@TASK_UTILS.register_module()
+class FirstSampler(RandomSampler):
+    """Takes the first boxes: a random choice is another one on every process."""
+
+    def random_choice(self, gallery, num):
+        return gallery[:num]
+
+
+@HOOKS.register_module()
+class LossesOfAProcess(Hook):
+    """Writes this process's losses, a line a step."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        losses = {name: float(value) for name, value in outputs.items() if "loss" in name}
+        losses["grad_norm"] = runner.message_hub.get_scalar("train/grad_norm").current()
+        rank = os.environ.get("RANK", "0")
+        with open(Path(runner.work_dir) / f"losses_{rank}.jsonl", "a") as file:
+            file.write(json.dumps(losses) + "\n")
+
+
+def train_on(world, config, folder, **environment):
+    """Train on `world` processes that torchrun would have started; their losses, averaged."""
+    port = free_port()
+
+    def process(rank):
+        def run():
+            torch.set_num_threads(1)
+            os.environ.update(
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world),
+                MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+            )  # fmt: skip
+            options = {"train_dataloader.batch_size": 4 // world}
+            work(
+                dict(
+                    config=str(config),
+                    options=options,
+                    work_dir=str(folder),
+                    seed=None,
+                    amp=False,
+                    resume=False,
+                )  # fmt: skip
+            )
+
+        return run
+
+    folder.mkdir()
+    children = [Child(process(rank), folder / f"{rank}.txt") for rank in range(world)]
+    for child in children:
+        code, output = child.wait()
+        assert code == 0, output[-3000:]
+    files = [folder / f"losses_{rank}.jsonl" for rank in range(world)]
+    frames = [pd.read_json(file, lines=True) for file in files]
+    return sum(frames) / world
+
+
+@pytest.mark.slow
+def test_several_processes_train_as_one_of_the_same_total_batch(digits, teacher, tmp_path):
+    """The same images a step, the same losses on average, the same gradients: but for rounding."""
+    components = dict(
+        contrastive=dict(weight=0.5, dim=8, queue_capacity=80),
+        imitation=dict(weight=1.0, sampling_ratio=2),
+        classification=dict(weight=1.0),
+        regression=dict(weight=1.0),
+    )
+    student = faster_rcnn(
+        backbone__norm_eval=True,  # else every process normalizes by its own images
+        train_cfg__rpn__sampler__type="FirstSampler",
+        train_cfg__rcnn__sampler__type="FirstSampler",
+    )
+    config = write_config(
+        tmp_path / "config.py", distilled(student, teacher, components), digits, steps=12,
+        optim_wrapper__clip_grad=dict(max_norm=1000.0),
+        custom_hooks=[
+            dict(type="SafeCheckpointHook"),
+            dict(type="DistillationHook"),
+            dict(type="LossesOfAProcess"),
+        ],
+    )  # fmt: skip
+    one = train_on(1, config, tmp_path / "one")
+    assert len(one) == 12 and {"loss_cls", "kd_contrastive_loss", "grad_norm"} < set(one)
+    for world in (2, 4):
+        several = train_on(world, config, tmp_path / str(world))
+        # Step by step the sums are taken in another order: rounding, and what grows from it.
+        for name in one:
+            assert several[name][0] == pytest.approx(one[name][0], rel=1e-4, abs=1e-6), name
+            assert several[name].to_numpy() == pytest.approx(one[name].to_numpy(), rel=2e-2), name
+
+
+def test_srun_may_be_the_launcher(plain, tmp_path):
+    port = str(free_port())
+
+    def task(rank):
+        return lambda: os.environ.update(
+            SLURM_STEP_NODELIST="localhost", SLURM_STEP_NUM_NODES="1", SLURM_STEP_NUM_TASKS="2",
+            SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank), MASTER_PORT=port,
+        )  # fmt: skip
+
+    tasks = [
+        gdetkd(tmp_path, "train", plain, "--work-dir", "work", prepare=task(rank))
+        for rank in range(2)
+    ]
+    for child in tasks:
+        code, output = child.wait()
+        assert code == 0, output
+    progress = read_checkpoint(tmp_path / "work" / "iter_4.pth")["meta"]["progress"]
+    assert progress["processes"] == 2 and len(progress["generators"]) == 2
+
+
+# --- What goes wrong ------------------------------------------------------------------------------
+
+
+def test_a_full_disk_ends_it_with_a_sentence_and_whole_checkpoints(plain, tmp_path):
+    work_dir = tmp_path / "work"
+    code, output = gdetkd(tmp_path, "train", plain, "--work-dir", work_dir).wait()
+    assert code == 0, output
+    before = (work_dir / "iter_4.pth").read_bytes()
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2,) * 2)
+
+    longer = ["--cfg-options", "train_cfg.max_iters=6", "--resume"]
+    code, output = gdetkd(
+        tmp_path, "train", plain, "--work-dir", work_dir, *longer, prepare=fill
+    ).wait()
+    assert code == 1
+    assert re.search(r"cannot write .*iter_6.pth: .*are intact.*--resume", sentence(output))
+    assert (work_dir / "iter_4.pth").read_bytes() == before
+    assert [path.name for path in work_dir.glob("*.pth")] == ["iter_4.pth"]
+    assert not list(work_dir.glob(".*.tmp"))
+    code, output = gdetkd(tmp_path, "train", plain, "--work-dir", work_dir, *longer).wait()
+    assert code == 0 and [path.name for path in work_dir.glob("*.pth")] == ["iter_6.pth"]
+
+
+def test_a_work_dir_that_cannot_be_written(plain, tmp_path):
+    # /sys refuses new folders to everyone, root included, who may write to read-only ones else.
+    code, output = gdetkd(tmp_path, "train", plain, "--work-dir", "/sys/gdetkd").wait()
+    assert code == 1 and "cannot write to /sys/gdetkd: " in sentence(output)
+    assert "choose another --work-dir" in sentence(output)
+
+
+def test_missing_weights_of_the_teacher(digits, tmp_path):
+    model = distilled(faster_rcnn(), dict(config=faster_rcnn(), checkpoint="nowhere.pth"))
+    config = write_config(tmp_path / "config.py", model, digits)
+    code, output = gdetkd(tmp_path, "train", config).wait()
+    assert code == 1 and "there is no 'nowhere.pth'" in sentence(output)
+    assert not list((tmp_path / "work").glob("*.pth"))
+
+
+def test_a_wrong_number_of_classes(digits, tmp_path):
+    config = write_config(tmp_path / "config.py", faster_rcnn(classes=7), digits)
+    code, output = gdetkd(tmp_path, "train", config).wait()
+    said = sentence(output)
+    assert code == 1
+    assert "bbox_head predicts 7 classes, the training set has 10" in said
+    assert "num_classes=10" in said
+
+
+def test_a_port_in_use(plain, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        nodes = ["--nodes", 2, "--master-addr", "127.0.0.1", "--master-port", port]
+        code, output = gdetkd(tmp_path, "train", plain, "--gpus", 1, *nodes).wait()
+    assert code == 1 and f"port {port} of this machine cannot be used" in sentence(output)
+    assert "another --master-port" in sentence(output)
+
+
+def test_a_first_node_that_cannot_be_reached(plain, tmp_path):
+    address = ["--master-addr", "127.0.0.1", "--master-port", free_port(), "--wait", 1]
+    nodes = ["--gpus", 1, "--nodes", 2, "--node-rank", 1]
+    code, output = gdetkd(tmp_path, "train", plain, *nodes, *address).wait()
+    assert code == 1
+    assert "node 1 could not reach the first node at 127.0.0.1:" in sentence(output)
+
+
+def test_a_second_node_that_never_comes(plain, tmp_path):
+    address = ["--master-addr", "127.0.0.1", "--master-port", free_port(), "--wait", 2]
+    code, output = gdetkd(tmp_path, "train", plain, "--gpus", 1, "--nodes", 2, *address).wait()
+    assert code == 1 and "the processes did not meet at 127.0.0.1:" in sentence(output)
+
+
+# --- torchrun -------------------------------------------------------------------------------------
+
+
+def worker_of_rank(rank, folder):
+    """The process of a training in that folder, by what torchrun has told it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            asked = (process / "cmdline").read_bytes().split(b"\0")
+            told = (process / "environ").read_bytes().split(b"\0")
+            named = any(str(folder).encode() in word for word in asked)
+            if named and b"gdetkd.engine.worker" in asked and f"RANK={rank}".encode() in told:
+                return int(process.name)
+    return None
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_started_again_with_the_others(digits, teacher, tmp_path):
+    """The end is that of an undisturbed run, bit for bit."""
+    model = distilled(faster_rcnn(), teacher)
+    config = write_config(tmp_path / "config.py", model, digits, steps=16, interval=4)
+    calm = gdetkd(tmp_path, "train", config, "--gpus", 2, "--work-dir", "calm")
+    code, output = calm.wait()
+    assert code == 0, output
+    harried = gdetkd(tmp_path, "train", config, "--gpus", 2, "--work-dir", "harried")
+    until = time.monotonic() + 300
+    while not (tmp_path / "harried" / "iter_4.pth").exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    os.kill(worker_of_rank(1, "harried"), signal.SIGKILL)
+    code, output = harried.wait()
+    assert code == 0, output
+    assert re.search(r"Started again; goes on from .*harried/iter_\d+.pth", output)
+    one, other = (read_checkpoint(tmp_path / run / "iter_16.pth") for run in ("calm", "harried"))
+    assert one["meta"]["progress"]["processes"] == 2
+    assert differences(one, other) == []
+
+
+@pytest.mark.slow
+def test_what_fails_again_anyway_is_not_tried_again(digits, tmp_path):
+    model = distilled(faster_rcnn(), dict(config=faster_rcnn(), checkpoint="nowhere.pth"))
+    config = write_config(tmp_path / "config.py", model, digits)
+    code, output = gdetkd(tmp_path, "train", config, "--gpus", 2).wait()
+    assert code == 1 and "there is no 'nowhere.pth'" in sentence(output)
+
+
+# --- From a cell ----------------------------------------------------------------------------------
+
+
+def until_step(run, step, seconds=300):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        frame = run.scalars()
+        if len(frame) and frame.index[-1] >= step:
+            return
+        assert run.status() == "running", run.log()
+        time.sleep(0.05)
+    raise TimeoutError(run.log())
+
+
+@pytest.mark.slow
+def test_a_launched_run_outlives_its_kernel_and_is_found_again(digits, tmp_path):
+    config = write_config(
+        tmp_path / "config.py", faster_rcnn(), digits, steps=400, interval=5, log_level="INFO"
+    )
+    work_dir = tmp_path / "work dir"
+    code = (
+        "from gdetkd.engine import launch\n"
+        f"launch({str(config)!r}, work_dir={str(work_dir)!r}, "
+        "options={'train_cfg.max_iters': 300, 'train_cfg.val_interval': 300})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # a kernel that is gone
+    run = launch.attach(work_dir)
+    assert run.status() == "running"
+    until_step(run, 6)
+    assert launch(str(config), work_dir=work_dir).status() == "running"  # found, not started twice
+    assert run.eta().total_seconds() > 0
+    assert "Iter(train)" in run.log()
+    run.stop()
+    assert run.status() == "stopped"
+    last = run.scalars().index[-1]
+    assert 6 <= last < 300
+    again = launch.attach(work_dir)
+    again.resume()
+    assert run.status() == "running"
+    until_step(again, last + 3)
+    again.stop()
+    frame = again.scalars()
+    assert frame.index.is_unique and list(frame.index[:6]) == [1, 2, 3, 4, 5, 6]
+    assert "Load checkpoint" in (work_dir / "launch.log").read_text()
+    os.remove(work_dir / "launch.json")
+    with pytest.raises(FileNotFoundError, match="no launch.json"):
+        launch.attach(work_dir)
+
+
+@pytest.mark.slow
+def test_a_launched_run_of_two_processes_ends_and_one_that_fails_says_so(plain, tmp_path, capsys):
+    run = launch(str(plain), work_dir=tmp_path / "run", processes=2)
+    end = time.monotonic() + 300
+    while run.status() == "running" and time.monotonic() < end:
+        time.sleep(0.1)
+    assert run.status() == "finished", run.log()
+    assert run.eta().total_seconds() == 0
+    frame = run.scalars()
+    assert list(frame.index) == [1, 2, 3, 4] and frame["loss"].notna().all()
+    assert frame["coco/bbox_mAP"].dropna().index.tolist() == [4]
+    figure = run.show()
+    assert "run: finished, step 4" in capsys.readouterr().out
+    assert [ax.get_ylabel() for ax in figure.axes] == ["loss", "AP"]
+    failing = {"model.roi_head.bbox_head.num_classes": 3}
+    run = launch(str(plain), work_dir=tmp_path / "failing", options=failing)
+    while run.status() == "running" and time.monotonic() < end:
+        time.sleep(0.1)
+    assert run.status() == "failed" and "predicts 3 classes" in run.log(3)
+
+
+def test_what_cannot_be_launched_is_said_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.py"):
+        launch("nowhere.py", work_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_curves_show_what_there_is():
+    figure, ax = plt.subplots()
+    assert curves(pd.DataFrame(), ax) is ax and ax.texts[0].get_text() == "nothing logged yet"
+    frame = pd.DataFrame({"loss": [3.0, 2.0, 1.5]}, index=[50, 100, 150])
+    frame.loc[150, "coco/bbox_mAP"] = 0.4
+    figure, ax = plt.subplots()
+    curves(frame, ax)
+    (loss,), (precision,) = (axes.lines for axes in figure.axes)
+    assert loss.get_xydata().tolist() == [[50, 3], [100, 2], [150, 1.5]]
+    assert precision.get_xydata().tolist() == [[150, 0.4]]
+    plt.close("all")
