@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import COMPONENTS, batch, build, distilled, save_detector, views_of
 from twins import (
+    alone,
     assert_exports_and_resumes,
     assert_gradients_reach_everything,
     assert_plain_without_weights,
@@ -64,7 +65,7 @@ def test_widths_that_differ_have_a_projection_each(wide):
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_each_component_falls(wide, name):
-    model = build(distilled(C4, wide, {name: dict(COMPONENTS[name], weight=1.0)}))
+    model = build(distilled(C4, wide, {name: alone(name)}))
     ((start, end),) = falls(model).values()
     assert end < start
 

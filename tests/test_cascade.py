@@ -9,6 +9,7 @@ import torch
 from helpers import COMPONENTS, SIZE, backward, batch, build, distilled, losses_of, save_detector
 from mmengine.structures import PixelData
 from twins import (
+    alone,
     assert_exports_and_resumes,
     assert_gradients_reach_everything,
     assert_plain_without_weights,
@@ -155,7 +156,7 @@ def test_gradients_reach_every_stage(cascade):
 
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_each_component_falls_in_sum(cascade, name):
-    model = build(distilled(CASCADE, cascade, {name: dict(COMPONENTS[name], weight=1.0)}))
+    model = build(distilled(CASCADE, cascade, {name: alone(name)}))
     found = falls(model)
     assert len(found) == 3
     assert sum(end for _, end in found.values()) < sum(start for start, _ in found.values())

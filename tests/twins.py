@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from helpers import backward, batch, build, distilled, losses_of, run, run_config
+from helpers import COMPONENTS, backward, batch, build, distilled, losses_of, run, run_config
 from mmengine.runner import load_checkpoint
 from torch.nn import functional as F
 
@@ -92,6 +92,13 @@ def heard_by(heads) -> list:
     for index, head in enumerate(heads):
         listen(index, head)
     return fed
+
+
+def alone(name: str) -> dict:
+    """Settings of a component whose loss is to fall: one with a queue grows while that fills up."""
+    settings = dict(COMPONENTS[name], weight=1.0)
+    settings.pop("queue_capacity", None)
+    return settings
 
 
 def falls(model, steps: int = 12) -> dict[str, tuple[float, float]]:

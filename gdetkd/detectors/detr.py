@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou
 
 from gdetkd.detectors.adapters import Adapter, Recording, register
-from gdetkd.pooling import roi_align
+from gdetkd.detectors.dense import level_of, pool_from
 from gdetkd.views import DetectorSpec, DetectorView
 
 POOLED = (7, 7)  # bins of a pooled box, as in R-CNNs with FPN
-CELLS = 14  # side of a box, in cells of a level, from which the next coarser level would do
+# The side, in cells of its level, of the boxes that a level is for: the middle of the 14 to 28 that
+# Lin et al. (Feature Pyramid Networks, CVPR 2017, eq. 1) give it. Ours for a DETR's neck.
+CELLS = 20
 
 
 @register
@@ -29,7 +31,7 @@ class DetrAdapter(Adapter):
     Ours are these two readings. The representation is the last decoder state of the query whose
     predicted box overlaps the given one best; where none does by an IoU of 0.5, the box is not
     `known`, and contrastive distillation leaves it out. The pooled feature, of every box, is
-    RoIAlign of the neck's level that `levels_by_size` picks. There are no scores and no deltas:
+    RoIAlign of the neck's level for boxes of its size. There are no scores and no deltas:
     those of a query belong to its own box.
     """
 
@@ -101,10 +103,12 @@ class DetrAdapter(Adapter):
         predicted: Tensor,
     ) -> DetectorView:
         query, overlap = best_of_image(rois, predicted)
+        strides = self._levels[1]
+        level = level_of(rois, [CELLS * stride for stride in strides])
         return DetectorView(
             rois=rois,
             pyramid=pyramid,
-            pooled=pool_by_size(pyramid, self._levels[1], rois, POOLED),
+            pooled=pool_from(pyramid, rois, level, strides, POOLED),
             representation=states[rois[:, 0].long(), query],
             known=overlap >= self.iou,
         )
@@ -120,28 +124,3 @@ def best_of_image(rois: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
         here = rois[:, 0] == index
         overlap[here], query[here] = box_iou(rois[here, 1:].to(own), own).max(1)
     return query, overlap
-
-
-def levels_by_size(rois: Tensor, strides: Sequence[float]) -> Tensor:
-    """Which level (N,) each of rois (N, 5) is pooled from.
-
-    The finest on which its side (the root of its area) is below 28 cells, as Lin et al. (Feature
-    Pyramid Networks, CVPR 2017, eq. 1) have it for strides 4 to 32. Ours for other pyramids.
-    """
-    side = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp(min=0).sqrt()
-    finest = torch.zeros(len(rois), dtype=torch.long, device=rois.device)
-    for stride in strides[:-1]:
-        finest += side >= 2 * CELLS * stride
-    return finest
-
-
-def pool_by_size(
-    pyramid: Sequence[Tensor], strides: Sequence[float], rois: Tensor, size: tuple[int, int]
-) -> Tensor:
-    """RoIAlign (N, C, h, w) of rois (N, 5), each from its own level of the pyramid."""
-    chosen = levels_by_size(rois, strides)
-    pooled = pyramid[0].new_zeros(len(rois), pyramid[0].shape[1], *size)
-    for index, (level, stride) in enumerate(zip(pyramid, strides, strict=True)):
-        here = chosen == index
-        pooled[here] = roi_align(level, rois[here], size, 1 / stride)
-    return pooled

@@ -1,0 +1,283 @@
+"""Every student with every teacher, on detectors a few channels wide: which pairs train, and how.
+
+The networks have random weights, so the matrix says what fits together, not what is gained.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet.registry import DATASETS, MODELS
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+from torch import nn
+
+import gdetkd.detectors  # noqa: F401  (registers the detector)
+from gdetkd.engine.locations import find_config
+from gdetkd.reproduce import records
+from gdetkd.reproduce.small import small
+
+STUDENTS = (
+    "faster_rcnn", "faster_rcnn_c4", "cascade_rcnn", "retinanet", "fcos", "gfl", "atss"
+)  # fmt: skip
+TEACHERS = (*STUDENTS, "deformable_detr")
+LABELS = {
+    "faster_rcnn": "Faster R-CNN", "faster_rcnn_c4": "C4", "cascade_rcnn": "Cascade R-CNN",
+    "retinanet": "RetinaNet", "fcos": "FCOS", "gfl": "GFL", "atss": "ATSS",
+    "deformable_detr": "Deformable DETR",
+}  # fmt: skip
+COMPONENTS: dict[str, dict[str, Any]] = {
+    "contrastive": dict(weight=0.5, dim=16),
+    "imitation": dict(weight=1.0, sampling_ratio=2, boxes_per_image=8),
+    "classification": dict(weight=1.0),
+    "regression": dict(weight=1.0),
+}
+LETTERS = dict(contrastive="C", imitation="F", classification="P", regression="R")
+FIXED_STEPS = 10  # of a component alone, on one batch
+SIZE = 64  # px
+
+EXPLANATION = (
+    f"Detectors a few channels wide, with random weights, on digits at {SIZE} px: what goes "
+    "together, not what is gained. A cell names what the pair is trained with: C contrastive, F "
+    "features (SGFI), P class predictions, R regression; together, {steps} steps with the "
+    "student's own losses, all of them finite. Each component was also trained alone, "
+    f"{FIXED_STEPS} steps of Adam on one batch with the same draws of boxes; in parentheses where "
+    "the mean of its last three losses is not below its first. – is a component that the pair "
+    "cannot have, for a reason below. {count} pairs in {minutes} minutes of one thread. Made from "
+    "the records beside it by `gdetkd reproduce pairs`."
+)
+
+
+# --- Running --------------------------------------------------------------------------------------
+
+
+def cells(only: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(student, teacher) of the matrix; `only` has patterns STUDENT:TEACHER, e.g. 'fcos:*'.
+
+    Raises:
+        ValueError: A pattern fits no cell.
+    """
+    every = [(student, teacher) for student in STUDENTS for teacher in TEACHERS]
+    chosen = {pattern: {c for c in every if fnmatch(":".join(c), pattern)} for pattern in only}
+    for pattern, found in chosen.items():
+        if not found:
+            raise ValueError(
+                f"--only: expected STUDENT:TEACHER, students {', '.join(STUDENTS)} and teachers "
+                f"{', '.join(TEACHERS)}, either with *; {pattern!r} is none of these pairs"
+            )
+    return [cell for cell in every if not only or any(cell in found for found in chosen.values())]
+
+
+def run_pairs(
+    chosen: Iterable[tuple[str, str]],
+    path: Path,
+    folder: Path,
+    data_root: Path,
+    steps: int = 20,
+    report: Callable[[str], None] = print,
+) -> None:
+    """Try the pairs and record each when it has ended, in place of an earlier record of it.
+
+    path: JSON lines; folder: for the teachers' weights; data_root: the embedded benchmark.
+    """
+    register_all_modules()
+    MMLogger.get_current_instance().setLevel("ERROR")  # each initialised parameter is a line
+    chosen, began = list(chosen), time.time()
+    batches = fixed_batches(data_root)
+    environment = records.environment()
+    for index, (student, teacher) in enumerate(chosen, 1):
+        found = try_pair(student, teacher, batches, folder, steps)
+        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+        write(path, [found | environment | dict(date=today)])
+        left = (time.time() - began) / index * (len(chosen) - index)
+        name = f"{LABELS[student]} of {LABELS[teacher]}"
+        report(f"[{index}/{len(chosen)}] {name}: {cell_text(found)}; {left / 60:.1f} min left")
+
+
+def try_pair(
+    student: str, teacher: str, batches: Sequence[dict], folder: Path, steps: int
+) -> dict[str, Any]:
+    """The record of one cell.
+
+    Each component by itself first: `FIXED_STEPS` steps of Adam (3e-3) on the first batch, with
+    nothing but this component's loss, and the draws of MMDetection's samplers the same in every
+    step; its loss in the first step and the mean of the last three. Then all that the pair
+    supports, together with the student's own losses, for `steps` steps over all batches.
+    """
+    start = time.process_time()
+    given = teacher_of(teacher, batches, folder)
+    result: dict[str, Any] = dict(student=student, teacher=teacher, steps=steps, components={})
+    for name, settings in COMPONENTS.items():
+        try:
+            model = _build(student, given, {name: settings})
+        except ValueError as error:
+            result["components"][name] = dict(refused=str(error))
+            continue
+        values = _train(model, batches[:1] * FIXED_STEPS, alone=True)
+        first, last = values[0], sum(values[-3:]) / 3
+        result["components"][name] = dict(start=round(first, 5), end=round(last, 5))
+    supported = {
+        name: COMPONENTS[name] for name, own in result["components"].items() if "start" in own
+    }
+    result["losses"] = []
+    if supported:
+        model = _build(student, given, supported)
+        order = [batches[index % len(batches)] for index in range(steps)]
+        result["losses"] = [round(value, 5) for value in _train(model, order)]
+    return result | dict(seconds=round(time.process_time() - start, 2))
+
+
+def teacher_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, str | dict]:
+    """Config and weights of a teacher, made on first use: random ones, but none that are dead.
+
+    The heads of an untrained detector predict almost nothing, and its BatchNorm knows nothing of
+    its features; this one's do.
+    """
+    config = small(kind, base=32 if kind == "faster_rcnn_c4" else 12, width=32)
+    path = folder / f"{kind}.pth"
+    if not path.exists():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            model = MODELS.build(copy.deepcopy(config))
+            model.init_weights()
+            for name, parameter in model.named_parameters():
+                if parameter.ndim > 1 and "head" in name:
+                    nn.init.kaiming_normal_(parameter)
+            with torch.no_grad():
+                for batch in batches * 4:  # in training mode, as it is built
+                    data = model.data_preprocessor(copy.deepcopy(batch), True)
+                    model.loss(data["inputs"], data["data_samples"])
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": model.state_dict()}, path)
+    return dict(config=config, checkpoint=str(path))
+
+
+def fixed_batches(data_root: Path, count: int = 4, images: int = 2) -> list[dict]:
+    """The first images of the benchmark's val at 64 px, as a data loader of a training gives them.
+
+    (Its annotations are read in a tenth of the time that those of train take.)
+    """
+    config = Config.fromfile(find_config("gdetkd::_base_/digits_data.py"))
+    dataset = config.train_dataloader.dataset
+    dataset.update(data_root=str(data_root), ann_file="annotations/val.json")
+    dataset.data_prefix.img = "val/"
+    dataset.indices = count * images
+    dataset.pipeline.insert(-1, dict(type="Resize", scale=(SIZE, SIZE)))
+    built = DATASETS.build(dataset)
+    items = [built[index] for index in range(len(built))]
+    return [pseudo_collate(items[i : i + images]) for i in range(0, len(items), images)]
+
+
+def _build(student: str, teacher: dict, distill: dict) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MODELS.build(
+            dict(
+                type="DistilledDetector",
+                student=small(student, base=16 if student == "faster_rcnn_c4" else 8),
+                teacher=copy.deepcopy(teacher),
+                distill=copy.deepcopy(distill),
+            )
+        )
+        model.init_weights()
+    return model.train()
+
+
+def _train(model: nn.Module, batches: Sequence[dict], alone: bool = False) -> list[float]:
+    """The total loss at each step; `alone` leaves the student's own losses out."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3 if alone else 1e-3)
+    values = []
+    with torch.random.fork_rng(devices=[]):
+        for index, batch in enumerate(batches):
+            torch.manual_seed(0 if alone else index)
+            data = model.data_preprocessor(copy.deepcopy(batch), True)
+            losses = model.loss(data["inputs"], data["data_samples"])
+            if alone:
+                losses = {name: value for name, value in losses.items() if "kd_" in name}
+            total, _ = model.parse_losses(losses)  # stops at what is not finite
+            optimizer.zero_grad()
+            total.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+            optimizer.step()
+            values.append(float(total.detach()))
+    return values
+
+
+# --- Records and table ----------------------------------------------------------------------------
+
+
+def write(path: Path, found: Sequence[dict]) -> None:
+    """Put records in, each in the place of the one that its pair had."""
+    own = {(record["student"], record["teacher"]): record for record in [*load(path), *found]}
+    order = [cell for cell in cells() if cell in own]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(own[cell], sort_keys=True) + "\n" for cell in order))
+
+
+def load(path: Path) -> list[dict]:
+    """The records, one a pair; none when there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def falls(component: dict) -> bool:
+    """Whether a component's loss fell on the fixed batch."""
+    return "start" in component and component["end"] < component["start"]
+
+
+def cell_text(record: dict) -> str:
+    """One letter a component that the pair has; in parentheses where its loss did not fall."""
+    found = record["components"]
+    if not record["losses"]:
+        return "refused"
+    if not all(math.isfinite(value) for value in record["losses"]):
+        return "not finite"
+    return " ".join(
+        "–" if "refused" in own else LETTERS[name] if falls(own) else f"({LETTERS[name]})"
+        for name, own in found.items()
+    )
+
+
+def pairs_page(found: Sequence[dict]) -> str:
+    """The matrix in Markdown, and every reason why a component or a pair is left out."""
+    texts = {(record["student"], record["teacher"]): cell_text(record) for record in found}
+    lines = [
+        "| student \\ teacher | " + " | ".join(LABELS[teacher] for teacher in TEACHERS) + " |",
+        "| --- " * (len(TEACHERS) + 1) + "|",
+    ]
+    for student in STUDENTS:
+        row = [texts.get((student, teacher), "not run") for teacher in TEACHERS]
+        lines.append(f"| {LABELS[student]} | " + " | ".join(row) + " |")
+    reasons: dict[str, list[str]] = {}
+    for record in found:
+        pair = f"{LABELS[record['student']]} of {LABELS[record['teacher']]}"
+        for own in record["components"].values():
+            pairs = reasons.setdefault(own["refused"], []) if "refused" in own else [pair]
+            if pair not in pairs:
+                pairs.append(pair)
+    steps = max((record["steps"] for record in found), default=0)
+    seconds = sum(record["seconds"] for record in found)
+    return "\n".join(
+        [
+            "# Every student with every teacher",
+            "",
+            EXPLANATION.format(steps=steps, count=len(found), minutes=f"{seconds / 60:.1f}"),
+            "",
+            *lines,
+            "",
+            "## What is left out, in the words of the refusal",
+            "",
+            *(f"- {'; '.join(pairs)}: {text}" for text, pairs in reasons.items()),
+            "",
+        ]
+    )
