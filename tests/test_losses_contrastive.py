@@ -322,6 +322,16 @@ def test_inside_a_compiled_function_it_is_the_same():
     assert torch.equal(*gradients)
 
 
+def test_a_graph_that_may_not_break_is_refused_by_name():
+    queries, keys, _, _ = problem(dtype=torch.float32)
+    compiled = torch.compile(
+        lambda queries: contrastive_loss(queries, keys), backend="eager", fullgraph=True
+    )
+    with pytest.raises(Exception, match="contrastive_loss") as error:
+        compiled(queries)
+    assert "compiler.disable" in str(error.value)
+
+
 # ---------------------------------------------------------------- wrong input
 
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from allocations import Allocations
 
 from gdetkd.losses import level_weights, semantic_guided_imitation
 
@@ -241,6 +242,36 @@ def test_imitation_of_half_inputs_is_computed_in_float32(dtype):
     torch.testing.assert_close(loss, expected)
     for a, b in zip(half, single, strict=True):
         assert torch.equal(a.grad, b.grad.to(dtype))
+
+
+def test_imitation_inside_a_compiled_function_is_the_same():
+    levels, teacher, weights = problem()
+    levels = [x.requires_grad_() for x in levels]
+
+    def step(*levels):
+        doubled = [2 * level for level in levels]
+        return 3 * semantic_guided_imitation(doubled, teacher, weights)
+
+    compiled = torch.compile(step, backend="eager")
+    assert torch.equal(compiled(*levels), step(*levels))
+    gradients = [torch.autograd.grad(each(*levels), levels) for each in (compiled, step)]
+    assert all(map(torch.equal, *gradients))
+
+
+def test_imitation_makes_no_stack_of_the_levels():
+    levels, teacher, weights = problem(n=64, channels=16, size=(7, 7), dtype=torch.float32)
+    inputs = [x.requires_grad_() for x in (*levels, weights)]
+    one_level = teacher.numel() * 4
+
+    def largest(loss):
+        for x in inputs:
+            x.grad = None
+        with Allocations() as watched:
+            loss(levels, teacher, weights).backward()
+        return watched.largest
+
+    assert largest(stack_and_einsum) == 4 * one_level  # the watch sees what it should
+    assert largest(semantic_guided_imitation) == one_level  # a level's gradient
 
 
 def test_imitation_differentiated_twice_says_no():
