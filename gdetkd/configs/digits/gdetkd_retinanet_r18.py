@@ -1,0 +1,23 @@
+# G-DetKD from a two-stage teacher to a dense student, RetinaNet:
+# `gdetkd train gdetkd::digits/gdetkd_retinanet_r18.py`.
+# Features and contrast alone, as in the paper for such pairs. Ours: the weights, gamma, the width
+# of the projection.
+_base_ = "./retinanet_r18.py"
+custom_imports = dict(
+    imports=["gdetkd.detectors", "gdetkd.engine.hooks", "gdetkd.engine.checkpoints"]
+)
+custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
+model = dict(
+    _delete_=True,
+    type="DistilledDetector",
+    student={{_base_.model}},
+    teacher=dict(
+        config="gdetkd::digits/faster_rcnn_r34_teacher.py",
+        checkpoint="gdetkd::digits_faster_rcnn_r34.pth",
+    ),
+    student_view=dict(branch="classification", boxes_per_image=48),
+    distill=dict(
+        contrastive=dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=9 * 512, iou=0.5),
+        imitation=dict(weight=5.0, sampling_ratio=2, boxes_per_image=16),
+    ),
+)
