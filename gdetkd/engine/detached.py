@@ -139,6 +139,22 @@ class Run:
         days, hours, minutes, seconds = (int(part or 0) for part in found[-1])
         return datetime.timedelta(days, hours=hours, minutes=minutes, seconds=seconds)
 
+    def wait(self, step: int | None = None, seconds: float = 3600.0) -> str:
+        """Wait until that step is logged, or for the end; give the status.
+
+        Raises:
+            TimeoutError: Neither has come in so many seconds.
+        """
+        until = time.monotonic() + seconds
+        while (status := self.status()) == "running":
+            logged = self.scalars().index
+            if step is not None and len(logged) and logged[-1] >= step:
+                break
+            if time.monotonic() > until:
+                raise TimeoutError(f"{self!r}: not there within {seconds:.0f} s")
+            time.sleep(0.2)
+        return status
+
     def stop(self, wait: float = 60.0) -> None:
         """End the training and wait for it; `resume` goes on from its last checkpoint.
 
@@ -225,7 +241,10 @@ def _began(pid: int) -> int | None:
 
 
 def _panel(run: Run, widgets: Any, every: float) -> Any:
-    """The live view, kept up to date by a thread until the training has ended."""
+    """The live view, kept up to date by a thread until the training has ended.
+
+    In the page it has the class `gdetkd-run`.
+    """
     title, picture, log = widgets.HTML(), widgets.Image(format="png"), widgets.HTML()
     stop = widgets.Button(description="Stop", icon="stop")
     resume = widgets.Button(description="Resume", icon="play")
@@ -264,4 +283,6 @@ def _panel(run: Run, widgets: Any, every: float) -> Any:
     resume.on_click(pressed_resume)
     look()
     watch_along()
-    return widgets.VBox([title, widgets.HBox([stop, resume]), picture, log])
+    panel = widgets.VBox([title, widgets.HBox([stop, resume]), picture, log])
+    panel.add_class("gdetkd-run")
+    return panel
