@@ -58,7 +58,7 @@ def _right_steps(answer) -> str | None:
 
 EXERCISES = {
     "rate": Exercise(
-        "Write scaled_rate(rate, images, gpus, images_per_gpu); rate was chosen for `images` a step.",
+        "Write scaled_rate(rate, images, gpus, images_per_gpu): rate was chosen for images a step.",
         (_right_rate,),
         scaled_rate,
         {
