@@ -260,15 +260,11 @@ def _panel(run: Run, widgets: Any, every: float) -> Any:
         stop.disabled, resume.disabled = status != "running", status == "running"
 
     def watch() -> None:
-        with watching:
+        with watching:  # one after the other: a run may be resumed during the last look
             while run.status() == "running":
                 look()
                 time.sleep(every)
             look()
-
-    def watch_along() -> None:
-        if not watching.locked():
-            threading.Thread(target=watch, daemon=True).start()
 
     def pressed_stop(_: Any) -> None:
         stop.disabled = True
@@ -277,12 +273,12 @@ def _panel(run: Run, widgets: Any, every: float) -> Any:
     def pressed_resume(_: Any) -> None:
         resume.disabled = True
         run.resume()
-        watch_along()
+        threading.Thread(target=watch, daemon=True).start()
 
     stop.on_click(pressed_stop)
     resume.on_click(pressed_resume)
     look()
-    watch_along()
+    threading.Thread(target=watch, daemon=True).start()
     panel = widgets.VBox([title, widgets.HBox([stop, resume]), picture, log])
     panel.add_class("gdetkd-run")
     return panel

@@ -1,4 +1,4 @@
-# G-DetKD on COCO, the paper's headline pair: a Faster R-CNN R50 learns from an X101 with InstaBoost.
+# G-DetKD on COCO, the paper's headline: a Faster R-CNN R50 learns from an X101 with InstaBoost.
 # gdetkd/scripts/train_coco_8gpu.sh does it start to finish, on 8 GPUs with 2 images each.
 # The paper has the schedule (2x, several scales); the weights, gamma and the projection are ours.
 _base_ = [
