@@ -86,8 +86,8 @@ def test_newest_rows_may_go_over_the_end_of_the_ring():
 def test_drift_marks_the_oldest_key_of_every_memory():
     cosines = np.linspace(1, 0, 11)[:, None].repeat(3, 1)
     figure = viz.draw_drift({"a": cosines}, {1: 0, 5: 4, 99: 98}, [1.0, 2.0, 3.0])
-    marks = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert [(m.get_xdata()[0], m.get_ydata()[0]) for m in marks] == [(0, 1), (4, 0.6)]
+    (marks,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
+    np.testing.assert_allclose(marks.get_xydata(), [(0, 1), (4, 0.6)])
     assert figure.axes[1].lines[0].get_ydata().tolist() == [1, 2, 3]
 
 

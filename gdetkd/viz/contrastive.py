@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, Wedge
+from matplotlib.ticker import MaxNLocator
 
 from gdetkd.viz.style import (
     HIGHLIGHT,
@@ -188,7 +189,7 @@ def draw_ring(
         look = dict(fc="none", ec=HIGHLIGHT, lw=2.5, zorder=4)
         ax.add_patch(Wedge((0, 0), 1.04, 90 - last * turn, 90 - first * turn, width=0.5, **look))
     ax.text(0, 0, f"step {step}", ha="center", va="center")
-    age = f"oldest: {step - int(batches.min())} steps" if len(batches) else "empty"
+    age = f"greatest age: {step - int(batches.min())}" if len(batches) else "empty"
     ax.text(0, -1.16, f"{len(batches)} of {capacity} rows\n{age}", ha="center", va="top")
     ax.set(xlim=(-1.1, 1.1), ylim=(-1.6, 1.1), aspect="equal")
     ax.set_axis_off()
@@ -221,12 +222,12 @@ def draw_drift(
         left.plot(middle, color=color, label=name)
         left.fill_between(range(len(middle)), low, high, color=color, alpha=0.18, lw=0)
     middle = np.median(next(iter(cosines.values())), axis=1)
-    for count, age in memories.items():
-        if age < len(middle):
-            left.plot(age, middle[age], "o", color=HIGHLIGHT, ms=7, zorder=4)
-            left.annotate(f"K = {count}", (age, middle[age]), xytext=(-4, -10), fontsize=9,
-                          textcoords="offset points", color=HIGHLIGHT, ha="right",
-                          va="top" if count > 1 else "center")  # fmt: skip
+    marked = {count: age for count, age in memories.items() if age < len(middle)}
+    left.plot(list(marked.values()), middle[list(marked.values())], "o", color=HIGHLIGHT, ms=7,
+              zorder=4, label="oldest key of a memory of K")  # fmt: skip
+    for count, age in marked.items():
+        left.annotate(f"{count}", (age, middle[age]), xytext=(0, -8), ha="center", va="top",
+                      textcoords="offset points", color=HIGHLIGHT, fontsize=10)  # fmt: skip
     left.set(xlabel="age [steps]", ylabel="cosine of a key with itself, re-made", ylim=(None, 1.08))
     left.set_title("Here: keys of validation proposals")
     left.legend(loc="lower left")
@@ -244,6 +245,8 @@ def draw_staleness(
         ax.plot(ages, 100 * np.asarray(values), color=color, label=name)
     ax.axhline(100, color=NEUTRAL, ls="--", lw=1.4)
     ax.set(xlabel="age of the negatives [steps]", ylabel="push, stale / fresh [%]", ylim=(0, None))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
     return ax
 
 

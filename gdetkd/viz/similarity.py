@@ -330,6 +330,8 @@ def compare_pair_histograms(
     for ax, (name, matrix) in zip(np.atleast_1d(axes), similarities.items(), strict=True):
         draw_pair_histogram(matrix, labels, apart, name, ax)
     fig.axes[0].set_ylabel("density of pairs")
+    for ax in fig.axes[:-1]:
+        ax.get_legend().remove()
     return fig
 
 
