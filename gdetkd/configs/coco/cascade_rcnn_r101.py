@@ -1,0 +1,14 @@
+# A baseline of Table 6, Cascade R-CNN R101, 1x:
+# `gdetkd train gdetkd::coco/cascade_rcnn_r101.py --gpus 8`.
+_base_ = [
+    "mmdet::_base_/models/cascade-rcnn_r50_fpn.py",
+    "../_base_/coco.py",
+    "mmdet::_base_/schedules/schedule_1x.py",
+    "mmdet::_base_/default_runtime.py",
+]
+model = dict(
+    backbone=dict(
+        depth=101,
+        init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet101"),
+    ),
+)

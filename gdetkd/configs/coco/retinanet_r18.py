@@ -1,0 +1,17 @@
+# The dense baseline with anchors, RetinaNet R18, 1x:
+# `gdetkd train gdetkd::coco/retinanet_r18.py --gpus 8`.
+_base_ = [
+    "mmdet::_base_/models/retinanet_r50_fpn.py",
+    "../_base_/coco.py",
+    "mmdet::_base_/schedules/schedule_1x.py",
+    "mmdet::_base_/default_runtime.py",
+]
+model = dict(
+    backbone=dict(
+        depth=18,
+        init_cfg=dict(type="Pretrained", checkpoint="torchvision://resnet18"),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)
+# MMDetection's rate for RetinaNet, half of the R-CNNs'.
+optim_wrapper = dict(optimizer=dict(lr=0.01))

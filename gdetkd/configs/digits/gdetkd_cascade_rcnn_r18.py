@@ -1,0 +1,24 @@
+# G-DetKD from Cascade R-CNN to Cascade R-CNN on digits, every stage by the teacher's same stage:
+# `gdetkd train gdetkd::digits/gdetkd_cascade_rcnn_r18.py`, once there is a teacher:
+# `gdetkd train gdetkd::digits/cascade_rcnn_r34_teacher.py`.
+_base_ = "./cascade_rcnn_r18.py"
+custom_imports = dict(
+    imports=["gdetkd.detectors", "gdetkd.engine.hooks", "gdetkd.engine.checkpoints"]
+)
+custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
+model = dict(
+    _delete_=True,
+    type="DistilledDetector",
+    student={{_base_.model}},
+    teacher=dict(
+        config="gdetkd::digits/cascade_rcnn_r34_teacher.py",
+        checkpoint="work_dirs/cascade_rcnn_r34_teacher/iter_3000.pth",
+    ),
+    distill=dict(
+        contrastive=dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=9 * 8 * 48, iou=0.5),
+        imitation=dict(weight=5.0, sampling_ratio=2, boxes_per_image=16),
+        classification=dict(weight=1.0),
+        regression=dict(weight=1.0),
+    ),
+    transfer_heads=True,
+)
