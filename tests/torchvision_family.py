@@ -1,0 +1,150 @@
+"""A family from outside the package: torchvision's Faster R-CNN, as student and as teacher.
+
+The worked example of gdetkd/detectors/README.md, whose code blocks are this file's.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.registry import MODELS
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from gdetkd.detectors.adapters import Adapter, Recording, register
+from gdetkd.views import DetectorSpec, DetectorView
+
+# --- The detector, as MMDetection builds and trains one -------------------------------------------
+
+
+@MODELS.register_module()
+class TorchvisionFasterRCNN(BaseDetector):
+    """torchvision's Faster R-CNN on a ResNet-18 with FPN; `classes` object classes."""
+
+    def __init__(self, classes, width=64, channels=16, fc=32, data_preprocessor=None):
+        super().__init__(data_preprocessor=data_preprocessor)
+        # The stem has 64 channels whatever is asked; `width_per_group` is of no use to BasicBlock.
+        body = ResNet(BasicBlock, [1, 1, 1, 1])
+        backbone = _resnet_fpn_extractor(body, trainable_layers=5)
+        backbone.fpn = type(backbone.fpn)([64, 128, 256, 512], channels)
+        backbone.out_channels = channels
+        self.model = FasterRCNN(
+            backbone,
+            num_classes=classes + 1,
+            rpn_anchor_generator=AnchorGenerator([[s] for s in (8, 16, 32, 64, 128)], [[1.0]] * 5),
+            box_batch_size_per_image=16,
+        )
+        head = self.model.roi_heads
+        head.box_head = type(head.box_head)(channels * 49, fc)
+        head.box_predictor = type(head.box_predictor)(fc, classes + 1)
+
+    def loss(self, batch_inputs, batch_data_samples):
+        truth = [sample.gt_instances for sample in batch_data_samples]
+        # In torchvision class 0 is the background.
+        targets = [dict(boxes=t.bboxes, labels=t.labels + 1) for t in truth]
+        features = self.extract_feat(batch_inputs)
+        sizes = [tuple(batch_inputs.shape[-2:])] * len(truth)
+        proposals, rpn = self.model.rpn(ImageList(batch_inputs, sizes), features, targets)
+        _, rcnn = self.model.roi_heads(features, proposals, sizes, targets)
+        return {f"loss_{name.removeprefix('loss_')}": value for name, value in (rpn | rcnn).items()}
+
+    def extract_feat(self, batch_inputs):
+        return self.model.backbone(batch_inputs)
+
+    def predict(self, batch_inputs, batch_data_samples, rescale=True):
+        raise NotImplementedError("the example trains only")
+
+    def _forward(self, batch_inputs, batch_data_samples=None):
+        return self.extract_feat(batch_inputs)
+
+
+# --- What distillation has to know of it ----------------------------------------------------------
+
+
+@register
+class TorchvisionAdapter(Adapter):
+    """Taps of torchvision's Faster R-CNN."""
+
+    @classmethod
+    def supports(cls, detector):
+        return isinstance(detector, TorchvisionFasterRCNN)
+
+    def specs(self):
+        head = self.detector.model.roi_heads
+        return [
+            DetectorSpec(
+                name=f"{self.name} (torchvision's Faster R-CNN)",
+                num_classes=head.box_predictor.cls_score.out_features - 1,
+                channels=self.detector.model.backbone.out_channels,
+                strides=(4, 8, 16, 32),
+                pooled_size=head.box_roi_pool.output_size,
+                representation_dim=head.box_predictor.cls_score.in_features,
+                # Targets are multiplied by these weights: divided by their inverses.
+                delta_stds=tuple(1 / weight for weight in head.box_coder.weights),
+            )
+        ]
+
+    @contextmanager
+    def record(self):
+        heard, head = {}, self.detector.model.roi_heads
+
+        def on_pooled(_, inputs, pooled):
+            heard["pyramid"], heard["proposals"], heard["pooled"] = *inputs[:2], pooled
+
+        def on_predicted(_, inputs, outputs):
+            heard["representation"], heard["predictions"] = inputs[0], outputs
+
+        hooks = [
+            head.box_roi_pool.register_forward_hook(on_pooled),
+            head.box_predictor.register_forward_hook(on_predicted),
+        ]
+        try:
+            yield TorchvisionRecording(self, heard)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def look(self, images, boxes, stages, sizes=None):
+        pyramid = self.detector.extract_feat(images)
+        return [self._look(pyramid, images, rois) for rois in boxes]
+
+    def _look(self, pyramid, images, rois):
+        proposals = [rois[rois[:, 0] == index, 1:] for index in range(len(images))]
+        head = self.detector.model.roi_heads
+        pooled = head.box_roi_pool(pyramid, proposals, [tuple(images.shape[-2:])] * len(images))
+        representation = head.box_head(pooled)
+        return self.view(
+            pyramid, proposals, pooled, representation, head.box_predictor(representation)
+        )
+
+    def view(self, pyramid, proposals, pooled, representation, predictions):
+        logits, deltas = predictions
+        index = [torch.full((len(p), 1), float(i)).to(p) for i, p in enumerate(proposals)]
+        stds = deltas.new_tensor(self.specs()[0].delta_stds)
+        return DetectorView(
+            rois=torch.cat([torch.cat(index), torch.cat(proposals)], 1).detach(),
+            pyramid=tuple(pyramid[level] for level in "0123"),  # and one that is RPN's alone
+            pooled=pooled,
+            representation=representation,
+            logits=torch.cat([logits[:, 1:], logits[:, :1]], 1),  # the background last
+            deltas=deltas.unflatten(1, (-1, 4))[:, 1:] * stds,  # in units of boxes
+        )
+
+    def heads(self):
+        head = self.detector.model.roi_heads
+        return dict(rpn=self.detector.model.rpn, box_head=head.box_head, fc=head.box_predictor)
+
+
+class TorchvisionRecording(Recording):
+    """What a loss pass of torchvision's Faster R-CNN let hear."""
+
+    def __init__(self, adapter, heard):
+        self.adapter, self.heard = adapter, heard
+
+    def views(self, batch_data_samples):
+        return [self.adapter.view(**self.heard)]
