@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
@@ -26,6 +27,7 @@ from processes import Child, free_port, gdetkd
 
 from gdetkd.engine import launch, processes
 from gdetkd.engine.checkpoints import read_checkpoint
+from gdetkd.engine.detached import _panel
 from gdetkd.engine.processes import LaunchError, first_host, machines, say_scaled_rate
 from gdetkd.engine.training import load_config
 from gdetkd.engine.worker import work
@@ -342,7 +344,7 @@ def test_what_fails_again_anyway_is_not_tried_again(digits, tmp_path):
 # --- From a cell ----------------------------------------------------------------------------------
 
 
-def until_step(run, step, seconds=300):
+def until_step(run, step, seconds=500):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         frame = run.scalars()
@@ -351,6 +353,13 @@ def until_step(run, step, seconds=300):
         assert run.status() == "running", run.log()
         time.sleep(0.05)
     raise TimeoutError(run.log())
+
+
+def until(true, seconds=200):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -376,10 +385,18 @@ def test_a_launched_run_outlives_its_kernel_and_is_found_again(digits, tmp_path)
     last = run.scalars().index[-1]
     assert 6 <= last < 300
     again = launch.attach(work_dir)
-    again.resume()
+    title, buttons, picture, log = _panel(again, ipywidgets, every=0.2).children
+    stop, resume = buttons.children
+    assert "stopped" in title.value and (stop.disabled, resume.disabled) == (True, False)
+    still = bytes(picture.value)
+    assert still.startswith(b"\x89PNG") and "Iter(train)" in log.value
+    resume.click()
     assert run.status() == "running"
     until_step(again, last + 3)
-    again.stop()
+    until(lambda: not stop.disabled and "running" in title.value and bytes(picture.value) != still)
+    stop.click()
+    until(lambda: "stopped" in title.value and not resume.disabled)
+    assert again.status() == "stopped"
     frame = again.scalars()
     assert frame.index.is_unique and list(frame.index[:6]) == [1, 2, 3, 4, 5, 6]
     assert "Load checkpoint" in (work_dir / "launch.log").read_text()
