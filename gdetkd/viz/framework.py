@@ -1,0 +1,110 @@
+"""Pictures of one whole distillation step: who gives what to whom, and who moves the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from gdetkd.views import DetectorView
+from gdetkd.viz.style import DISTILLED, DIVERGING, NEUTRAL, STUDENT, TEACHER, axes_or_new, panels
+
+# What of a view feeds which component.
+COMPONENT_OF = {
+    "pooled": "imitation",
+    "representation": "contrastive",
+    "logits": "classification",
+    "deltas": "regression",
+}
+
+
+def data_flow(images: Tensor, student: DetectorView, teacher: DetectorView) -> Figure:
+    """One step with the shapes of its tensors: images, boxes, both views, the losses between."""
+    figure, axes = panels(1, height=5.0)
+    ax = axes[0, 0]
+    ax.set_axis_off()
+    ax.set(xlim=(0, 10), ylim=(0.6, 8.1))
+    _node(ax, 5, 7.7, f"images  {_shape(images)}", NEUTRAL)
+    _node(ax, 5, 6.6, f"boxes  {_shape(student.rois)}", NEUTRAL)
+    _node(ax, 1.9, 6.6, "student, its own loss():\nsamples boxes", STUDENT, bold=True)
+    _node(ax, 8.1, 6.6, "teacher: looks at\nthe same boxes", TEACHER, bold=True)
+    for start, end in (((3.7, 7.5), (2.6, 7.0)), ((6.3, 7.5), (7.4, 7.0)),
+                       ((3.35, 6.6), (4.15, 6.6)), ((5.85, 6.6), (6.95, 6.6))):  # fmt: skip
+        _arrow(ax, start, end, NEUTRAL)
+    for row, (field, component) in enumerate(COMPONENT_OF.items()):
+        y = 5.4 - 1.1 * row
+        _node(ax, 5, y, f"{component} loss", DISTILLED)
+        for x, view, color in ((1.9, student, STUDENT), (8.1, teacher, TEACHER)):
+            # Imitation takes every level of the student, and one pooled feature of the teacher.
+            name = "pyramid" if field == "pooled" and view is student else field
+            _node(ax, x, y, f"{name}\n{_shape(getattr(view, name))}", color)
+        _arrow(ax, (3.5, y), (4.0, y), STUDENT)
+        _arrow(ax, (6.6, y), (6.0, y), TEACHER)
+    ax.text(5, 0.75, "gradients flow to the left: to the student, and to it alone", ha="center",
+            fontsize=10, color="#444444")  # fmt: skip
+    return figure
+
+
+def gradient_shares(norms: Mapping[str, Mapping[str, float]]) -> Figure:
+    """Norm of each loss's gradient, a panel a moment: norms by moment, then by loss.
+
+    Every moment has the same losses.
+    """
+    figure, axes = panels(len(norms), height=3.6, sharey=True)
+    for ax, (moment, values) in zip(axes[0], norms.items(), strict=True):
+        names = list(values)
+        colors = [DISTILLED if name.startswith("kd_") else STUDENT for name in names]
+        bars = ax.barh(range(len(names)), list(values.values()), color=colors)
+        ax.bar_label(bars, fmt="%.2g", fontsize=9, padding=2)
+        ax.set_yticks(range(len(names)), [name.replace("_loss", "") for name in names])
+        ax.set(title=moment, xlabel="norm of its gradient at backbone and neck")
+        ax.set_xlim(0, 1.2 * max(values.values()))
+        ax.grid(axis="y", visible=False)
+    axes[0, 0].invert_yaxis()
+    return figure
+
+
+def gradient_cosines(cosines: np.ndarray, names: Sequence[str], ax: Axes | None = None) -> Axes:
+    """Cosines between gradients (n, n): 1 pull the same way, -1 the opposite way, 0 neither."""
+    ax = axes_or_new(ax, height=5.0)
+    image = ax.imshow(cosines, cmap=DIVERGING, vmin=-1, vmax=1)
+    for (row, column), value in np.ndenumerate(cosines):
+        color = "white" if abs(value) > 0.6 else "black"
+        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
+    shown = [name.replace("_loss", "") for name in names]
+    ax.set_xticks(range(len(names)), shown, rotation=30, ha="right")
+    ax.set_yticks(range(len(names)), shown)
+    ax.grid(False)
+    ax.figure.colorbar(image, ax=ax, label="cosine between the gradients")
+    return ax
+
+
+def losses_over_steps(curves: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
+    """Each loss relative to its first value, step by step."""
+    ax = axes_or_new(ax, height=3.4)
+    for (name, values), line in zip(curves.items(), ("-", "--", "-.", ":"), strict=False):
+        ax.plot(np.asarray(values) / values[0], line, label=name)
+    ax.set(xlabel="optimization steps", ylabel="loss, relative to its first value")
+    ax.set_ylim(0)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
+
+
+def _node(ax: Axes, x: float, y: float, text: str, color: str, bold: bool = False) -> None:
+    ax.text(x, y, text, ha="center", va="center", fontsize=10, weight="bold" if bold else "normal",
+            color=color if bold else "black",
+            bbox=dict(boxstyle="round,pad=0.4", fc="white", ec=color, lw=1.8))  # fmt: skip
+
+
+def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
+    ax.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color=color, lw=1.5))
+
+
+def _shape(value: Tensor | Sequence[Tensor]) -> str:
+    if isinstance(value, Tensor):
+        return " x ".join(str(size) for size in value.shape)
+    first, last = value[0].shape[-1], value[-1].shape[-1]
+    return f"{len(value)} levels, {value[0].shape[1]} ch., {first} to {last} cells"
