@@ -48,6 +48,13 @@ class Contrastive(nn.Module):
         iou: Proposals that overlap more than this are no negatives of each other (Table 2);
             1.0 keeps all.
         projection: 'linear', or 'nonlinear' with a hidden layer and ReLU (Table 3).
+        queue_holds: 'keys', what f made of earlier batches at the time, or 'representations', the
+            teacher's own, which f maps anew at every step: never stale, as the teacher does not
+            change, for a queue as wide as they are. B speaks of "representations from previous
+            batches", which can be read either way.
+
+    Raises:
+        ValueError: An unknown projection or content of the queue.
     """
 
     def __init__(
@@ -59,15 +66,23 @@ class Contrastive(nn.Module):
         queue_capacity: int = 0,
         iou: float = 0.5,
         projection: str = "linear",
+        queue_holds: str = "keys",
     ) -> None:
         super().__init__()
+        if queue_holds not in ("keys", "representations"):
+            raise ValueError(
+                "contrastive: expected queue_holds 'keys' or 'representations', "
+                f"got {queue_holds!r}"
+            )
         self.temperature, self.iou = temperature, iou
         self.student_projection = _projection(projection, student.representation_dim, dim)
         # B.1 shares f; it can where the representations are equally wide.
         self.teacher_projection = self.student_projection
         if teacher.representation_dim != student.representation_dim:
             self.teacher_projection = _projection(projection, teacher.representation_dim, dim)
-        self.queue = FeatureQueue(queue_capacity, dim)
+        self.projects_queue = queue_holds == "representations"
+        wide = teacher.representation_dim if self.projects_queue else dim
+        self.queue = FeatureQueue(queue_capacity, wide)
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
         known = slice(None) if teacher.known is None else teacher.known
@@ -80,13 +95,21 @@ class Contrastive(nn.Module):
         loss = contrastive_loss(
             queries,
             first,
-            queue=self.queue.rows,
+            queue=self._negatives(),
             ignore=overlapping(student.rois[known], self.iou) if self.iou < 1 else None,
             temperature=self.temperature,
         )
         # Rank order, the same rows on every rank: the queues stay equal.
-        self.queue.enqueue(nn.functional.normalize(keys.detach().float(), dim=1))
+        kept = gathered if self.projects_queue else nn.functional.normalize(keys.detach(), dim=1)
+        self.queue.enqueue(kept.float())
         return loss, loss.new_full((), len(queries)), {}
+
+    @torch.no_grad()
+    def _negatives(self) -> Tensor:
+        """The queue's rows as unit keys (K, D), constants."""
+        if not self.projects_queue:
+            return self.queue.rows
+        return nn.functional.normalize(self.teacher_projection(self.queue.rows).float(), dim=1)
 
 
 class Imitation(nn.Module):

@@ -284,6 +284,31 @@ def test_gradients_go_to_the_student_and_to_the_objective_alone():
     assert all(parameter.grad.any() for parameter in built.parameters())
 
 
+def test_a_queue_of_representations_is_mapped_by_todays_projection():
+    settings = dict(weight=1.0, dim=4, queue_capacity=7, iou=1.0, queue_holds="representations")
+    built = objective(dict(contrastive=settings))
+    ckd, before = built.components["contrastive"], []
+    for step in range(3):
+        student, teacher = view(STUDENT, seed=step), view(TEACHER, seed=step)
+        with torch.no_grad():  # the projection moves between the steps
+            for parameter in ckd.parameters():
+                parameter.mul_(1.5).add_(0.1)
+        queries, keys = (
+            F.normalize(f(v.representation), dim=1)
+            for f, v in ((ckd.student_projection, student), (ckd.teacher_projection, teacher))
+        )
+        old = torch.cat([torch.zeros(0, teacher.representation.shape[1]), *before])[-7:]
+        old = F.normalize(ckd.teacher_projection(old), dim=1)
+        logits = queries @ torch.cat([keys, old]).t() / 0.07
+        expected = F.cross_entropy(logits, torch.arange(len(queries)))
+        found = built(student, teacher)["kd_contrastive_loss"]
+        torch.testing.assert_close(found, expected)
+        before.append(teacher.representation)
+    torch.testing.assert_close(ckd.queue.features, torch.cat(before)[-7:])
+    with pytest.raises(ValueError, match="queue_holds 'keys' or 'representations', got 'all'"):
+        objective(dict(contrastive=dict(settings, queue_holds="all")))
+
+
 def test_the_queue_may_change_between_forward_and_backward():
     """It does so inside of every forward: the gradients are those of the queue as it was read."""
     gradients = []

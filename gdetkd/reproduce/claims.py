@@ -64,6 +64,8 @@ TABLES = {
                 Row(f"memory_{count}", paper)
                 for count, paper in zip(MEMORIES, (36.8, 36.9, 37.1, 37.0, 36.9), strict=True)
             ),
+            Row("contrastive"),
+            Row("memory_fresh"),
         ),
     ),
     "table2": Table(

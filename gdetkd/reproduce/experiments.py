@@ -167,7 +167,11 @@ def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
         "nonlinear", "CKD, nonlinear projection", config,
         only("contrastive") | {f"{setting}.projection": "nonlinear"}, seeds=5,
     )  # fmt: skip
-    return [nonlinear, *negatives, *memory.values()]
+    fresh = Experiment(
+        "memory_fresh", "CKD, the queue projected anew", config,
+        only("contrastive") | {f"{setting}.queue_holds": "representations"}, seeds=3,
+    )  # fmt: skip
+    return [nonlinear, *negatives, *memory.values(), fresh]
 
 
 MEMORIES = (1, 5, 10, 15, 20)  # gathered batches: 8, 40, 80, 120 and 160 x 1024 in the paper

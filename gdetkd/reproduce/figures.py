@@ -30,7 +30,7 @@ def figure1(frame: pd.DataFrame, out: Path) -> Path:
 def _curve(
     axes: Axes, frame: pd.DataFrame, name: str, values: tuple[float, ...], label: str
 ) -> None:
-    rows = TABLES[name].rows[1:]  # the first is the baseline
+    rows = TABLES[name].rows[1 : 1 + len(values)]  # the first is the baseline
     paper = axes.twinx()
     paper.plot(values, [row.paper for row in rows], "s--", color=PAPER, label="paper, COCO")
     paper.set_ylabel("AP on COCO [%]", color=PAPER)
