@@ -1,0 +1,42 @@
+"""A launched run: its curve, where it can go on, where it was killed."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from gdetkd.viz import style
+from gdetkd.viz.curves import curves
+
+
+def plot_run(
+    scalars: pd.DataFrame,
+    steps: int,
+    saved_every: int,
+    killed: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Loss and AP by step, over the whole schedule.
+
+    Args:
+        scalars: What was logged, as of `gdetkd.viz.curves.curves`.
+        steps: Of the whole training.
+        saved_every: Steps between two checkpoints; those up to the last logged step are dotted.
+        killed: The step after which a process was killed.
+    """
+    ax = curves(scalars, style.axes_or_new(ax))
+    ax.set_xlim(0, steps + 0.5)
+    ax.set_ylim(bottom=0)
+    last = int(scalars.index.max()) if len(scalars) else 0
+    for step in range(saved_every, last + 1, saved_every):
+        ax.axvline(step, color=style.NEUTRAL, lw=1, ls=":")
+        if step == saved_every:
+            _say(ax, step, "checkpoints", style.NEUTRAL)
+    if killed is not None:
+        ax.axvline(killed, color=style.HIGHLIGHT, lw=1.5)
+        _say(ax, killed, "killed", style.HIGHLIGHT)
+    return ax
+
+
+def _say(ax: Axes, step: int, text: str, color: str) -> None:
+    ax.annotate(f" {text}", (step, 0.02), xycoords=("data", "axes fraction"), color=color)

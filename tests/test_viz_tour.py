@@ -1,0 +1,67 @@
+"""The tour's pictures say what they are given; so does a launched run's."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+
+from gdetkd.viz import style, tour
+from gdetkd.viz.launch import plot_run
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def test_the_gap_is_between_baseline_and_teacher():
+    ax = tour.plot_gap({"teacher": 0.5, "baseline": 0.2})
+    widths = [bar.get_width() for bar in ax.patches]
+    assert widths == [50, 20]
+    assert [to_hex(bar.get_facecolor()) for bar in ax.patches] == [
+        style.TEACHER.lower(), style.STUDENT.lower(),
+    ]  # fmt: skip
+    assert "the gap" in [text.get_text() for text in ax.texts]
+    alone = tour.plot_gap({"teacher": 0.5})
+    assert "the gap" not in [text.get_text() for text in alone.texts]
+
+
+def test_opinions_are_the_probabilities_with_the_right_class_framed():
+    pictures = [np.zeros((20, 20, 3), np.uint8)]
+    rois = np.array([[0, 2, 2, 9, 9], [0, 5, 5, 12, 15]], float)
+    chances = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
+    figure = tour.compare_opinions(
+        pictures, rois, np.array([1, 0]), {"teacher": chances, "baseline": chances[::-1]}, "ab"
+    )
+    assert len(figure.axes) == 6
+    teacher = figure.axes[4]  # of the second box
+    assert [bar.get_height() for bar in teacher.patches] == [0.1, 0.3, 0.6]
+    assert [bar.get_linewidth() > 1 for bar in teacher.patches] == [True, False, False]
+
+
+def test_a_minute_has_a_panel_a_loss_and_says_whose():
+    plain = [dict(loss=3.0, loss_cls=2.0, acc=50.0), dict(loss=1.0, loss_cls=1.0, acc=60.0)]
+    more = [dict(step, kd_imitation_loss=4.0) for step in plain]
+    figure = tour.plot_minute({"baseline": plain, "distilled": more}, window=2)
+    shown = [ax for ax in figure.axes if ax.axison]
+    assert [ax.get_title() for ax in shown] == ["class", "features (SGFI)"]
+    assert [len(ax.lines) for ax in shown] == [4, 2]  # raw and smooth
+    assert shown[0].lines[1].get_ydata().tolist() == [2.0, 1.5]
+
+
+def test_the_map_names_every_stage():
+    said = " ".join(text.get_text() for text in tour.draw_map().texts)
+    for stage in range(1, 10):
+        assert str(stage) in said
+
+
+def test_a_run_shows_where_it_can_go_on_and_where_it_was_killed():
+    frame = pd.DataFrame({"loss": np.linspace(3, 1, 7)}, index=range(1, 8))
+    ax = plot_run(frame, steps=12, saved_every=3, killed=5)
+    upright = [line.get_xdata()[0] for line in ax.lines[1:]]
+    assert upright == [3, 6, 5]
+    assert ax.get_xlim()[1] >= 12
+    assert [text.get_text().strip() for text in ax.texts] == ["checkpoints", "killed"]
+    assert plot_run(pd.DataFrame(), steps=12, saved_every=3).texts
