@@ -12,7 +12,7 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -24,15 +24,16 @@ from gdetkd.views import DetectorSpec, DetectorView
 
 @MODELS.register_module()
 class TorchvisionFasterRCNN(BaseDetector):
-    """torchvision's Faster R-CNN on a ResNet-18 with FPN; `classes` object classes."""
+    """torchvision's Faster R-CNN with FPN on a ResNet of four blocks; `classes` of objects."""
 
-    def __init__(self, classes, width=64, channels=16, fc=32, data_preprocessor=None):
+    def __init__(self, classes, channels=16, fc=32, data_preprocessor=None):
         super().__init__(data_preprocessor=data_preprocessor)
-        # The stem has 64 channels whatever is asked; `width_per_group` is of no use to BasicBlock.
-        body = ResNet(BasicBlock, [1, 1, 1, 1])
-        backbone = _resnet_fpn_extractor(body, trainable_layers=5)
-        backbone.fpn = type(backbone.fpn)([64, 128, 256, 512], channels)
-        backbone.out_channels = channels
+        backbone = BackboneWithFPN(
+            ResNet(BasicBlock, [1, 1, 1, 1]),
+            return_layers={f"layer{i + 1}": str(i) for i in range(4)},
+            in_channels_list=[64, 128, 256, 512],
+            out_channels=channels,
+        )
         self.model = FasterRCNN(
             backbone,
             num_classes=classes + 1,
