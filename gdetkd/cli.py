@@ -491,9 +491,10 @@ def prepare_data(
 
 def need_digits(config) -> None:
     """Write the embedded benchmark where a config reads it and it is not there yet."""
-    root = config.get("data_root", "")
-    if Path(root) == Path(DATA_ROOT):
-        write_digits(root, seed=0)
+    parts = ("train_dataloader", "val_dataloader", "test_dataloader")
+    roots = [(config.get(part) or {}).get("dataset", {}).get("data_root") for part in parts]
+    if any(root and Path(root) == Path(DATA_ROOT) for root in roots):
+        write_digits(DATA_ROOT, seed=0)
 
 
 def recorded_result() -> str | None:

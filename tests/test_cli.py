@@ -9,7 +9,8 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from gdetkd.cli import cli, spread_options
+from gdetkd.cli import cli, need_digits, spread_options
+from gdetkd.engine.training import load_config
 
 
 def run(*arguments):
@@ -84,3 +85,14 @@ def test_doctor_finds_this_environment_fit():
     done = run("doctor")
     assert done.exit_code == 0, done.output
     assert "torchvision's kernels" in done.output
+
+
+def test_the_benchmark_is_written_where_a_run_reads_it_and_only_then(tmp_path, monkeypatch):
+    monkeypatch.setattr("gdetkd.datasets.digits.SPLITS", {"train": 2, "val": 1, "test": 1})
+    monkeypatch.chdir(tmp_path)
+    parts = ("train_dataloader", "val_dataloader", "test_dataloader")
+    elsewhere = {f"{part}.dataset.data_root": "elsewhere/" for part in parts}
+    need_digits(load_config("gdetkd::digits/faster_rcnn_r18.py", elsewhere))
+    assert not list(tmp_path.iterdir())
+    need_digits(load_config("gdetkd::digits/faster_rcnn_r18.py"))
+    assert (tmp_path / "data" / "digits" / "manifest.json").exists()
