@@ -57,8 +57,9 @@ def compare_detectors(
     """
     rows = {"Ground truth": truth, **detectors}
     fig, axes = plt.subplots(
-        len(rows), len(images), figsize=(2.1 * len(images) + 0.4, 2.15 * len(rows)), squeeze=False
-    )
+        len(rows), len(images), figsize=(2.1 * len(images) + 0.4, 2.15 * len(rows)), squeeze=False,
+        layout="none",  # tight, below
+    )  # fmt: skip
     for row, (name, found) in zip(axes, rows.items(), strict=True):
         for ax, image, actual, boxes in zip(row, images, truth, found, strict=True):
             draw_detections(image, boxes, None if boxes is actual else actual, classes, ax)
