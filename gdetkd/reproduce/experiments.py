@@ -136,6 +136,13 @@ def causes() -> list[Experiment]:
             "regression_0.25", "CAReg alone, a quarter of the weight", DISTILLED,
             only("regression") | {"model.distill.regression.weight": 0.25},
         ),
+        # It is a mean over the foreground, a fifth of the boxes or less; CAReg's is over all.
+        Experiment(
+            "ground_truth_regression_0.1", "Ground-truth-class regression, a tenth of the weight",
+            DISTILLED,
+            only("regression")
+            | {"model.distill.regression.class_aware": False, "model.distill.regression.weight": 0.1},
+        ),
         Experiment("baseline_boxes_2", "Baseline, twice the box loss", PLAIN, {heavier: 2.0}),
         Experiment(
             "imitation_48", "SGFI alone, on all boxes", DISTILLED,

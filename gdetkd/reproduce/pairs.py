@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import datetime
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatch
@@ -23,7 +22,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from torch import nn
 
-import gdetkd.detectors  # noqa: F401  (registers the detector)
+from gdetkd.detectors.distilled import NonFiniteLossError
 from gdetkd.engine.locations import find_config
 from gdetkd.reproduce import records
 from gdetkd.reproduce.small import small
@@ -125,8 +124,11 @@ def try_pair(
             result["components"][name] = dict(refused=str(error))
             continue
         values = _train(model, batches[:1] * FIXED_STEPS, alone=True)
-        first, last = values[0], sum(values[-3:]) / 3
-        result["components"][name] = dict(start=round(first, 5), end=round(last, 5))
+        whole = len(values) == FIXED_STEPS
+        result["components"][name] = dict(
+            start=values[0] if whole else None,
+            end=round(sum(values[-3:]) / 3, 5) if whole else None,
+        )
     supported = {
         name: COMPONENTS[name] for name, own in result["components"].items() if "start" in own
     }
@@ -134,7 +136,7 @@ def try_pair(
     if supported:
         model = _build(student, given, supported)
         order = [batches[index % len(batches)] for index in range(steps)]
-        result["losses"] = [round(value, 5) for value in _train(model, order)]
+        result["losses"] = _train(model, order)
     return result | dict(seconds=round(time.process_time() - start, 2))
 
 
@@ -145,7 +147,7 @@ def teacher_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, st
     its features; this one's do.
     """
     config = small(kind, base=32 if kind == "faster_rcnn_c4" else 12, width=32)
-    path = folder / f"{kind}.pth"
+    path = folder / f"{kind}_{records.config_hash(dict(model=config))}.pth"
     if not path.exists():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
@@ -195,7 +197,7 @@ def _build(student: str, teacher: dict, distill: dict) -> nn.Module:
 
 
 def _train(model: nn.Module, batches: Sequence[dict], alone: bool = False) -> list[float]:
-    """The total loss at each step; `alone` leaves the student's own losses out."""
+    """The total loss at each step, until one is not finite; `alone` without the student's own."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3 if alone else 1e-3)
     values = []
     with torch.random.fork_rng(devices=[]):
@@ -205,12 +207,15 @@ def _train(model: nn.Module, batches: Sequence[dict], alone: bool = False) -> li
             losses = model.loss(data["inputs"], data["data_samples"])
             if alone:
                 losses = {name: value for name, value in losses.items() if "kd_" in name}
-            total, _ = model.parse_losses(losses)  # stops at what is not finite
+            try:
+                total, _ = model.parse_losses(losses)
+            except NonFiniteLossError:
+                break
             optimizer.zero_grad()
             total.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
-            values.append(float(total.detach()))
+            values.append(round(float(total.detach()), 5))
     return values
 
 
@@ -232,7 +237,7 @@ def load(path: Path) -> list[dict]:
 
 def falls(component: dict) -> bool:
     """Whether a component's loss fell on the fixed batch."""
-    return "start" in component and component["end"] < component["start"]
+    return component.get("end") is not None and component["end"] < component["start"]
 
 
 def cell_text(record: dict) -> str:
@@ -240,7 +245,7 @@ def cell_text(record: dict) -> str:
     found = record["components"]
     if not record["losses"]:
         return "refused"
-    if not all(math.isfinite(value) for value in record["losses"]):
+    if len(record["losses"]) < record["steps"]:
         return "not finite"
     return " ".join(
         "–" if "refused" in own else LETTERS[name] if falls(own) else f"({LETTERS[name]})"
