@@ -141,7 +141,10 @@ def causes() -> list[Experiment]:
             "ground_truth_regression_0.1", "Ground-truth-class regression, a tenth of the weight",
             DISTILLED,
             only("regression")
-            | {"model.distill.regression.class_aware": False, "model.distill.regression.weight": 0.1},
+            | {
+                "model.distill.regression.class_aware": False,
+                "model.distill.regression.weight": 0.1,
+            },
         ),
         Experiment("baseline_boxes_2", "Baseline, twice the box loss", PLAIN, {heavier: 2.0}),
         Experiment(
