@@ -168,8 +168,9 @@ def descent(
         for name, history in histories.items():
             ax.plot(history[:, column], LINES[name], color=READINGS[name], label=name)
         ax.axhline(target, color=TEACHER, lw=1.5, ls="-.", label="the teacher's softmax")
-        ax.set(title=title, xlabel="step of gradient descent", yscale="log")
-    axes[0, 0].set_ylabel("best sigmoid score of a box,\nmean (logarithmic)")
+        ax.set(title=title, xlabel="step of gradient descent")
+        ax.set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("best sigmoid score of a box, mean")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
