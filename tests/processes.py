@@ -37,7 +37,7 @@ class Child:
         finally:
             os._exit(code)
 
-    def wait(self, seconds: float = 300) -> tuple[int, str]:
+    def wait(self, seconds: float = 900) -> tuple[int, str]:
         """Its exit code and what it printed."""
         until = time.monotonic() + seconds
         while True:

@@ -33,6 +33,9 @@ from gdetkd.engine.training import load_config
 from gdetkd.engine.worker import work
 from gdetkd.viz.curves import curves
 
+# Interpreters are started, up to nine of them, perhaps beside a training.
+pytestmark = pytest.mark.timeout(1800)
+
 
 def write_config(path, model, data, steps=4, interval=2, **changes):
     """The config of a short training, as a file; it writes to `work` beside the file."""
@@ -321,7 +324,7 @@ def test_a_killed_process_is_started_again_with_the_others(digits, teacher, tmp_
     code, output = calm.wait()
     assert code == 0, output
     harried = gdetkd(tmp_path, "train", config, "--gpus", 2, "--work-dir", "harried")
-    until = time.monotonic() + 300
+    until = time.monotonic() + 900
     while not (tmp_path / "harried" / "iter_4.pth").exists() and time.monotonic() < until:
         time.sleep(0.01)
     os.kill(worker_of_rank(1, "harried"), signal.SIGKILL)
@@ -408,7 +411,7 @@ def test_a_launched_run_outlives_its_kernel_and_is_found_again(digits, tmp_path)
 @pytest.mark.slow
 def test_a_launched_run_of_two_processes_ends_and_one_that_fails_says_so(plain, tmp_path, capsys):
     run = launch(str(plain), work_dir=tmp_path / "run", processes=2)
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     while run.status() == "running" and time.monotonic() < end:
         time.sleep(0.1)
     assert run.status() == "finished", run.log()
