@@ -9,7 +9,7 @@ import torch
 import yaml
 from helpers import batch, build, losses_of
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 
 import gdetkd
 from gdetkd.engine.locations import find_config
@@ -80,16 +80,20 @@ def test_a_teachers_weights_are_those_of_the_zoo(path):
 # --- Built and stepped ----------------------------------------------------------------------------
 
 
-def without_downloads(value):
-    """A model that starts from random weights, with few boxes an image."""
+def without_downloads(config) -> ConfigDict:
+    """Its model, from random weights and with few boxes an image."""
+    return ConfigDict(_without_downloads(config.model.to_dict()))
+
+
+def _without_downloads(value):
     if isinstance(value, dict):
         if value.get("type") == "Pretrained":
             return None
-        found = {key: without_downloads(item) for key, item in value.items()}
+        found = {key: _without_downloads(item) for key, item in value.items()}
         if found.get("type") == "RandomSampler":
             found["num"] = min(found["num"], 16)
         return found
-    return [without_downloads(item) for item in value] if isinstance(value, list) else value
+    return [_without_downloads(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def weights(tmp_path_factory):
 
     def of(config):
         if config not in made:
-            model = without_downloads(load(find_config(config)).model.to_dict())
+            model = without_downloads(load(find_config(config)))
             torch.manual_seed(1)
             path = folder / f"{len(made)}.pth"
             torch.save({"state_dict": MODELS.build(model).state_dict()}, path)
@@ -113,7 +117,7 @@ def weights(tmp_path_factory):
 @pytest.mark.parametrize("path", DISTILLED, ids=name)
 def test_a_distilled_config_is_built_and_stepped(path, weights):
     """R101s and X101s on the CPU: two images of 64 px, 16 boxes an image."""
-    model = without_downloads(load(path).model.to_dict())
+    model = without_downloads(load(path))
     model["teacher"]["checkpoint"] = weights(model["teacher"]["config"])
     if "student_view" in model or "roi_head" not in model["student"]:
         model["student_view"] = dict(model.get("student_view") or {}, boxes_per_image=16)
@@ -135,5 +139,5 @@ def test_a_distilled_config_is_built_and_stepped(path, weights):
 )
 def test_a_plain_config_without_a_distilled_one_is_built(path):
     with torch.device("meta"):
-        detector = MODELS.build(without_downloads(load(path).model.to_dict()))
+        detector = MODELS.build(without_downloads(load(path)))
     assert sum(p.numel() for p in detector.parameters()) > 1e7

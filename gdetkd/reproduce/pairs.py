@@ -43,18 +43,19 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "regression": dict(weight=1.0),
 }
 LETTERS = dict(contrastive="C", imitation="F", classification="P", regression="R")
+PLAIN_STEPS = 40  # of every student by itself, so that its boxes are somewhat like objects
 FIXED_STEPS = 10  # of a component alone, on one batch
 SIZE = 64  # px
 
 EXPLANATION = (
-    f"Detectors a few channels wide, with random weights, on digits at {SIZE} px: what goes "
-    "together, not what is gained. A cell names what the pair is trained with: C contrastive, F "
-    "features (SGFI), P class predictions, R regression; together, {steps} steps with the "
-    "student's own losses, all of them finite. Each component was also trained alone, "
-    f"{FIXED_STEPS} steps of Adam on one batch with the same draws of boxes; in parentheses where "
+    f"Detectors a few channels wide on digits at {SIZE} px, teachers with random weights, students "
+    f"after {PLAIN_STEPS} plain steps: what goes together, not what is gained. A cell names what "
+    "the pair is trained with: C contrastive, F features (SGFI), P class predictions, R "
+    "regression; together, {steps} steps with the student's own losses, all of them finite. Each "
+    f"was also trained alone, {FIXED_STEPS} steps of Adam on one batch with the same draws of "
+    "boxes (a dense student's are its predictions, which move as it learns); in parentheses where "
     "the mean of its last three losses is not below its first. – is a component that the pair "
-    "cannot have, for a reason below. {count} pairs in {minutes} minutes of one thread. Made from "
-    "the records beside it by `gdetkd reproduce pairs`."
+    "cannot have, for a reason below. {count} pairs in {minutes} minutes of one thread. Made from the records beside it by `gdetkd reproduce pairs`."
 )
 
 
@@ -115,11 +116,11 @@ def try_pair(
     supports, together with the student's own losses, for `steps` steps over all batches.
     """
     start = time.process_time()
-    given = teacher_of(teacher, batches, folder)
+    given, own = teacher_of(teacher, batches, folder), student_of(student, batches, folder)
     result: dict[str, Any] = dict(student=student, teacher=teacher, steps=steps, components={})
     for name, settings in COMPONENTS.items():
         try:
-            model = _build(student, given, {name: settings})
+            model = _build(own, given, {name: settings})
         except ValueError as error:
             result["components"][name] = dict(refused=str(error))
             continue
@@ -130,11 +131,11 @@ def try_pair(
             end=round(sum(values[-3:]) / 3, 5) if whole else None,
         )
     supported = {
-        name: COMPONENTS[name] for name, own in result["components"].items() if "start" in own
+        name: COMPONENTS[name] for name, found in result["components"].items() if "start" in found
     }
     result["losses"] = []
     if supported:
-        model = _build(student, given, supported)
+        model = _build(own, given, supported)
         order = [batches[index % len(batches)] for index in range(steps)]
         result["losses"] = _train(model, order)
     return result | dict(seconds=round(time.process_time() - start, 2))
@@ -147,22 +148,39 @@ def teacher_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, st
     its features; this one's do.
     """
     config = small(kind, base=32 if kind == "faster_rcnn_c4" else 12, width=32)
-    path = folder / f"{kind}_{records.config_hash(dict(model=config))}.pth"
+
+    def make(model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1 and "head" in name:
+                nn.init.kaiming_normal_(parameter)
+        with torch.no_grad():
+            for batch in batches * 4:  # in training mode, as it is built
+                data = model.data_preprocessor(copy.deepcopy(batch), True)
+                model.loss(data["inputs"], data["data_samples"])
+
+    return dict(config=config, checkpoint=_saved(folder, f"{kind}_teacher", config, make))
+
+
+def student_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, str | dict]:
+    """Config and weights of a student after `PLAIN_STEPS` of its own training."""
+    config = small(kind, base=16 if kind == "faster_rcnn_c4" else 8)
+    order = [batches[index % len(batches)] for index in range(PLAIN_STEPS)]
+    where = _saved(folder, f"{kind}_student", config, lambda model: _train(model, order))
+    return dict(config=config, checkpoint=where)
+
+
+def _saved(folder: Path, name: str, config: dict, make: Callable[[nn.Module], Any]) -> str:
+    """Where a detector's weights are, made on first use."""
+    path = folder / f"{name}_{records.config_hash(dict(model=config))}.pth"
     if not path.exists():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
             model = MODELS.build(copy.deepcopy(config))
             model.init_weights()
-            for name, parameter in model.named_parameters():
-                if parameter.ndim > 1 and "head" in name:
-                    nn.init.kaiming_normal_(parameter)
-            with torch.no_grad():
-                for batch in batches * 4:  # in training mode, as it is built
-                    data = model.data_preprocessor(copy.deepcopy(batch), True)
-                    model.loss(data["inputs"], data["data_samples"])
+            make(model)
         folder.mkdir(parents=True, exist_ok=True)
         torch.save({"state_dict": model.state_dict()}, path)
-    return dict(config=config, checkpoint=str(path))
+    return str(path)
 
 
 def fixed_batches(data_root: Path, count: int = 4, images: int = 2) -> list[dict]:
@@ -181,28 +199,33 @@ def fixed_batches(data_root: Path, count: int = 4, images: int = 2) -> list[dict
     return [pseudo_collate(items[i : i + images]) for i in range(0, len(items), images)]
 
 
-def _build(student: str, teacher: dict, distill: dict) -> nn.Module:
+def _build(student: dict, teacher: dict, distill: dict) -> nn.Module:
+    dense = "roi_head" not in student["config"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MODELS.build(
             dict(
                 type="DistilledDetector",
-                student=small(student, base=16 if student == "faster_rcnn_c4" else 8),
+                student=copy.deepcopy(student["config"]),
                 teacher=copy.deepcopy(teacher),
                 distill=copy.deepcopy(distill),
+                student_view=dict(boxes_per_image=64) if dense else None,
             )
         )
-        model.init_weights()
+    model.student.load_state_dict(torch.load(student["checkpoint"])["state_dict"])
     return model.train()
 
 
 def _train(model: nn.Module, batches: Sequence[dict], alone: bool = False) -> list[float]:
     """The total loss at each step, until one is not finite; `alone` without the student's own."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3 if alone else 1e-3)
-    values = []
+    values, sampling = [], getattr(model, "sampling", None) if alone else None
+    drawn = copy.deepcopy(sampling.state_dict()) if sampling is not None else None
     with torch.random.fork_rng(devices=[]):
         for index, batch in enumerate(batches):
             torch.manual_seed(0 if alone else index)
+            if sampling is not None:
+                sampling.load_state_dict(drawn)
             data = model.data_preprocessor(copy.deepcopy(batch), True)
             losses = model.loss(data["inputs"], data["data_samples"])
             if alone:
@@ -249,7 +272,7 @@ def cell_text(record: dict) -> str:
         return "not finite"
     return " ".join(
         "–" if "refused" in own else LETTERS[name] if falls(own) else f"({LETTERS[name]})"
-        for name, own in found.items()
+        for name, own in sorted(found.items(), key=lambda item: list(LETTERS).index(item[0]))
     )
 
 
@@ -263,13 +286,12 @@ def pairs_page(found: Sequence[dict]) -> str:
     for student in STUDENTS:
         row = [texts.get((student, teacher), "not run") for teacher in TEACHERS]
         lines.append(f"| {LABELS[student]} | " + " | ".join(row) + " |")
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[tuple[str, str]]] = {}
     for record in found:
-        pair = f"{LABELS[record['student']]} of {LABELS[record['teacher']]}"
         for own in record["components"].values():
-            pairs = reasons.setdefault(own["refused"], []) if "refused" in own else [pair]
-            if pair not in pairs:
-                pairs.append(pair)
+            if "refused" in own:
+                pair = record["student"], record["teacher"]
+                reasons.setdefault(own["refused"], []).append(pair)
     steps = max((record["steps"] for record in found), default=0)
     seconds = sum(record["seconds"] for record in found)
     return "\n".join(
@@ -282,7 +304,25 @@ def pairs_page(found: Sequence[dict]) -> str:
             "",
             "## What is left out, in the words of the refusal",
             "",
-            *(f"- {'; '.join(pairs)}: {text}" for text, pairs in reasons.items()),
+            *(f"- {_shown(pairs)}: {text}" for text, pairs in reasons.items()),
             "",
         ]
     )
+
+
+def _shown(pairs: Sequence[tuple[str, str]]) -> str:
+    """Pairs in words; those of the same teachers together."""
+    teachers: dict[str, list[str]] = {}
+    for student, teacher in pairs:
+        teachers.setdefault(student, []).append(teacher)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for student, own in teachers.items():
+        groups.setdefault(tuple(own), []).append(student)
+    return "; ".join(
+        f"{_names(students, STUDENTS)} of {_names(own, TEACHERS)}"
+        for own, students in groups.items()
+    )
+
+
+def _names(kinds: Sequence[str], every: Sequence[str]) -> str:
+    return "any" if len(kinds) == len(every) else ", ".join(LABELS[kind] for kind in kinds)
