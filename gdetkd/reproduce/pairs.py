@@ -55,7 +55,8 @@ EXPLANATION = (
     f"was also trained alone, {FIXED_STEPS} steps of Adam on one batch with the same draws of "
     "boxes (a dense student's are its predictions, which move as it learns); in parentheses where "
     "the mean of its last three losses is not below its first. – is a component that the pair "
-    "cannot have, for a reason below. {count} pairs in {minutes} minutes of one thread. Made from the records beside it by `gdetkd reproduce pairs`."
+    "cannot have, for a reason below. {count} pairs in {minutes} minutes of one thread. "
+    "Made from the records beside it by `gdetkd reproduce pairs`."
 )
 
 
