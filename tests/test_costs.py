@@ -141,7 +141,7 @@ def small(monkeypatch):
     monkeypatch.setattr(imitation, "SHAPES", [imitation.TINY])
     monkeypatch.setattr(imitation.precision, "__defaults__", (imitation.TINY, "cpu"))
     for module in (contrastive, imitation):  # no processes
-        monkeypatch.setattr(module, "peak_bytes", lambda make, arguments, warm, device: 2 * MB)
+        monkeypatch.setattr(module, "peak_bytes", lambda *_: 2 * MB)
 
 
 @pytest.mark.usefixtures("small")
@@ -230,3 +230,16 @@ def test_a_worse_record_would_be_noticed(records, tmp_path):
     shutil.copytree(RESULTS, tmp_path, dirs_exist_ok=True)
     (tmp_path / "contrastive.json").write_text(json.dumps(worse["contrastive"]))
     assert report.page(tmp_path) != report.page(RESULTS)
+
+
+@on_record
+def test_rows_of_a_gpu_would_be_judged_by_their_own_limits(records):
+    both = {name: copy.deepcopy(records[name]) for name in ("contrastive", "imitation")}
+    for record in both.values():
+        for key in ("costs", "precision", "extremes"):
+            rows = record.get(key, [])
+            rows += [row | dict(device="cuda") for row in rows if row["device"] == "cpu"]
+    found = {target.what: target for target in targets(both)}
+    assert found["CUDA: time / naive's"].limit == 1.0
+    assert all(target.verdict == "met" for target in found.values())
+    assert len(found) == 11 + 10  # PyTorch's own loss is a target on the CPU only

@@ -77,7 +77,9 @@ def describe(rows: list[dict[str, Any]]) -> str:
     return "; ".join(shown) + f" ({rows[0]['device']})"
 
 
-def peak_bytes(make: Callable[..., Step], arguments: tuple, warm: tuple, device: str) -> int | None:
+def peak_bytes(
+    make: Callable[..., Step], arguments: tuple, warm: tuple, device: str, processes: int = 1
+) -> int | None:
     """Bytes that a step needs at most beyond its inputs; the gradients it leaves are counted.
 
     Args:
@@ -85,6 +87,7 @@ def peak_bytes(make: Callable[..., Step], arguments: tuple, warm: tuple, device:
         arguments: Of the step to measure.
         warm: Of a small step that loads what is loaded once only.
         device: 'cpu' or 'cuda'.
+        processes: On the CPU, the median over so many. Linux counts resident memory to about 1 MB.
 
     Returns:
         None on a CPU without Linux's /proc: not measured.
@@ -94,9 +97,11 @@ def peak_bytes(make: Callable[..., Step], arguments: tuple, warm: tuple, device:
     if not Path("/proc/self/clear_refs").exists():
         return None
     # Nothing that an earlier step freed, yet the allocator kept, may hide what this one takes.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as process:
-        return process.submit(_resident_peak, make, arguments, warm).result()
+    spawn, found = multiprocessing.get_context("spawn"), []
+    for _ in range(processes):
+        with ProcessPoolExecutor(1, mp_context=spawn) as process:
+            found.append(process.submit(_resident_peak, make, arguments, warm).result())
+    return int(statistics.median(found))
 
 
 def load() -> dict[str, Any]:
