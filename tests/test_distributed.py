@@ -75,7 +75,7 @@ def test_two_ranks_keep_the_same_weights_and_the_same_queue(ranks):
     assert not torch.equal(
         one["student.backbone.bn1.running_mean"], other["student.backbone.bn1.running_mean"]
     )
-    queue = "objective.components.contrastive.queue"
+    queue = "objective.0.components.contrastive.queue"
     assert int(one[f"{queue}.enqueued"]) == len(STEPS) * (2 * 5 + 2 * 10)
     assert one[f"{queue}.storage"].any(1).all()  # 40 rows, all filled
 
