@@ -1,5 +1,5 @@
 # The teacher of Cascade R-CNNs on digits, whose weights are not shipped:
-# `gdetkd train gdetkd::digits/cascade_rcnn_r34_teacher.py`.
+# `gdetkd train gdetkd::digits/cascade_rcnn_r34_teacher.py`, about half an hour on one core.
 _base_ = "./cascade_rcnn_r18.py"
 max_steps = 3000
 model = dict(
