@@ -207,7 +207,7 @@ def test_the_student_is_validated_not_the_teacher(distilled_run):
 def test_resuming_restores_the_queue_and_goes_on(distilled_run, digits, teacher, tmp_path):
     _, before, folder = distilled_run
     saved = read_checkpoint(folder / "iter_3.pth")["state_dict"]
-    keys = [f"objective.components.contrastive.queue.{name}" for name in ("storage", "enqueued")]
+    keys = [f"objective.0.components.contrastive.queue.{name}" for name in ("storage", "enqueued")]
     assert set(keys) < set(saved)
     assert saved[keys[1]] == 3 * 20  # 10 boxes an image, 2 images, 3 steps
     config = run_config(
