@@ -39,7 +39,7 @@ def work(request: dict[str, Any]) -> None:
         sys.stdout = open(os.devnull, "w")  # what every process prints is said by the first
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if gpus else "gloo")
+    meet("nccl" if gpus else "gloo")
     config = load_config(
         request["config"], request["options"], work_dir=request["work_dir"],
         seed=request["seed"], amp=request["amp"],
@@ -62,6 +62,21 @@ def work(request: dict[str, Any]) -> None:
     broadcast_object_list(found)
     train(config, resume=found[0] or request["resume"])
     dist.destroy_process_group()
+
+
+def meet(backend: str) -> None:
+    """Join the process group that torchrun or srun has told of.
+
+    torchrun's agent keeps one store for all its attempts: without a prefix, processes that were
+    started again could find the addresses of those that have died, and wait for them.
+    """
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    store, rank, size = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt_{attempt}", store)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
 def _metrics(config: Any) -> Iterator[dict]:
