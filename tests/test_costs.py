@@ -195,10 +195,10 @@ def test_the_page_on_record_is_made_from_the_records():
 
 
 @on_record
-def test_the_losses_on_record_meet_their_targets(records):
-    found = targets({name: records[name] for name in ("contrastive", "imitation")})
+def test_losses_and_step_on_record_meet_their_targets(records):
+    found = targets(records)
     cpu = [target for target in found if target.what.startswith("CPU")]
-    assert len(cpu) == 11
+    assert len(cpu) == 8 + 3 + 2
     for target in cpu:
         assert target.verdict == "met", target
     assert not [target for target in found if target.verdict == "missed"]

@@ -64,7 +64,7 @@ def page(folder: Path) -> str:
     records = read(folder)
     parts = [
         "# What the losses cost",
-        "Made from the JSON beside it by `gdetkd bench all --out results/bench`. Times are medians "
+        "Made from the JSON beside it; `gdetkd bench all --out FOLDER` measures again. Times are medians "
         "(fastest to slowest) of forward and backward after one to warm up, all forms in turn in "
         "one run; on the CPU they are the process's own, on one thread. Peak memory is what a step "
         "takes beyond its inputs, its gradients included: on the CPU the rise of a fresh process's "
@@ -99,7 +99,7 @@ def _origin(name: str, record: Mapping[str, Any]) -> str:
 def _shown(value: float | None, unit: str) -> str:
     if value is None:
         return ""
-    text = f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.3g}"
+    text = f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.4g}"
     return f"{text} {unit}".strip()
 
 
