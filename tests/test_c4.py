@@ -66,7 +66,8 @@ def test_widths_that_differ_have_a_projection_each(wide):
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_each_component_falls(wide, name):
     model = build(distilled(C4, wide, {name: alone(name)}))
-    ((start, end),) = falls(model).values()
+    # Proposals move with the student's features: its boxes, and so the loss, differ by step.
+    ((start, end),) = falls(model, steps=30).values()
     assert end < start
 
 

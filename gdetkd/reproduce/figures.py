@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,12 +19,13 @@ OURS, PAPER = "#0072B2", "#D55E00"
 
 def figure1(frame: pd.DataFrame, out: Path) -> Path:
     """Draw both curves, ours with 95% intervals beside the paper's; the same bytes every time."""
-    figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _curve(left, frame, "table1", MEMORIES, "memory K, gathered batches")
-    _curve(right, frame, "table2", THRESHOLDS, "IoU above which proposals are no negatives")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, metadata={"Software": None})
+    with style.context("default"):  # whatever the process has set
+        figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _curve(left, frame, "table1", MEMORIES, "memory K, gathered batches")
+        _curve(right, frame, "table2", THRESHOLDS, "IoU above which proposals are no negatives")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(out, metadata={"Software": None})
     return out
 
 
