@@ -67,8 +67,9 @@ def page(folder: Path) -> str:
         "Made from the JSON beside it; `gdetkd bench all --out FOLDER` measures again. Times are "
         "medians (fastest to slowest) of forward and backward after one to warm up, all forms "
         "in turn in one run; on the CPU they are the process's own, on one thread. Peak memory is "
-        "what a step takes beyond its inputs, its gradients included: on the CPU the rise of a fresh process's "
-        "resident set, which Linux counts to about 1 MB (imitation: the median of five processes), "
+        "what a step takes beyond its inputs, its gradients included: on the CPU the rise of a "
+        "fresh process's resident set, which Linux counts to about 1 MB (imitation: the median of "
+        "five processes), "
         "on CUDA what PyTorch's allocator hands out. An MB is 10^6 bytes.",
         "\n".join(_origin(name, record) for name, record in records.items()),
         "## Targets",
