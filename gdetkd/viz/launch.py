@@ -31,12 +31,16 @@ def plot_run(
     for step in range(saved_every, last + 1, saved_every):
         ax.axvline(step, color=style.NEUTRAL, lw=1, ls=":")
         if step == saved_every:
-            _say(ax, step, "checkpoints", style.NEUTRAL)
+            _say(ax, step, 0.02, "checkpoints", style.NEUTRAL)
     if killed is not None:
         ax.axvline(killed, color=style.HIGHLIGHT, lw=1.5)
-        _say(ax, killed, "killed", style.HIGHLIGHT)
+        _say(ax, killed, 0.1, "killed", style.HIGHLIGHT)
+    for other in ax.figure.axes:
+        if other is not ax and ax.get_shared_x_axes().joined(ax, other):  # that of the AP
+            other.grid(False)
+            other.set_ylim(0, max(0.1, other.get_ylim()[1]))  # a tiny AP looks tiny
     return ax
 
 
-def _say(ax: Axes, step: int, text: str, color: str) -> None:
-    ax.annotate(f" {text}", (step, 0.02), xycoords=("data", "axes fraction"), color=color)
+def _say(ax: Axes, step: int, height: float, text: str, color: str) -> None:
+    ax.annotate(f" {text}", (step, height), xycoords=("data", "axes fraction"), color=color)
