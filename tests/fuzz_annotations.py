@@ -126,7 +126,7 @@ def damage_xml(data: bytes, draw: random.Random) -> bytes:
     prologue = draw.choice([
         "", "", "", '<?xml version="1.0" encoding="no-such"?>',
         '<?xml version="1.0" encoding="utf-7"?>',
-        '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>', "<!-- -->", "text", "<b/>",
+        '<!DOCTYPE a [<!ENTITY x SYSTEM "/etc/passwd">]>', "<!-- -->", "text", "<b/>",
     ])  # fmt: skip
     return (prologue + text).encode()
 
