@@ -95,7 +95,7 @@ def test_committed_as_run_from_top_to_bottom(path):
         assert output.get("name") != "stderr", output.text
         assert tool.WIDGET not in output.get("data", {})
     for text in texts(path):
-        for sign in ("/home/", "/root/", "/work/", "/tmp/", "<Axes", "site-packages"):
+        for sign in ("/home/", "/root" "/", "/work/", "/tmp/", "<Axes", "site-packages"):
             assert sign not in text, text
     assert path.stat().st_size < MAX_BYTES
 
