@@ -13,6 +13,7 @@ from twins import (
     assert_view_of_head,
     falls,
     heard_by,
+    save_measured,
 )
 
 from gdetkd.reproduce.small import small
@@ -25,7 +26,7 @@ FPN = small("faster_rcnn")
 def wide(tmp_path_factory):
     """A C4 teacher twice as wide as the student."""
     folder = tmp_path_factory.mktemp("wide")
-    return save_detector(small("faster_rcnn_c4", base=32), folder / "teacher.pth")
+    return save_measured(small("faster_rcnn_c4", base=32), folder / "teacher.pth")
 
 
 def test_without_weights_it_is_the_plain_detector_bit_for_bit(digits, tmp_path):
@@ -66,9 +67,8 @@ def test_widths_that_differ_have_a_projection_each(wide):
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_each_component_falls(wide, name):
     model = build(distilled(C4, wide, {name: alone(name)}))
-    # Proposals move with the student's features: its boxes, and so the loss, differ by step.
-    ((start, end),) = falls(model, steps=30).values()
-    assert end < start
+    ((start, end),) = falls(model).values()
+    assert end < 0.9 * start
 
 
 @pytest.mark.parametrize("student, teacher", [("C4", "FPN"), ("FPN", "C4")])
