@@ -3,10 +3,16 @@
 import matplotlib
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 # Detectors as small as the tests' gain nothing from more threads; a training may run beside them.
 torch.set_num_threads(min(2, torch.get_num_threads()))
 matplotlib.use("Agg")
+
+
+def pytest_runtest_setup():
+    """Names are looked up in MMDetection first, whatever Runner an earlier test has built."""
+    init_default_scope("mmdet")
 
 
 @pytest.fixture(scope="session")

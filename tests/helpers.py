@@ -21,6 +21,7 @@ from mmengine.structures import InstanceData
 
 import gdetkd.engine.hooks  # noqa: F401  (registers the detector and the hooks)
 from gdetkd.engine.checkpoints import allow_checkpoint_types
+from gdetkd.engine.locations import find_config
 
 SIZE = 64  # px
 CLASSES = tuple("0123456789")
@@ -37,6 +38,14 @@ allow_checkpoint_types()
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)
 # The initialisation of every parameter is a line of its log.
 MMLogger.get_current_instance().setLevel("ERROR")
+
+
+def structure(name: str) -> torch.nn.Module:
+    """The detector of a config of MMDetection, with shapes and without weights."""
+    config = Config.fromfile(find_config(name)).model
+    config.backbone.init_cfg = None
+    with torch.device("meta"):
+        return MODELS.build(config)
 
 
 def changed(config: dict, **changes) -> ConfigDict:

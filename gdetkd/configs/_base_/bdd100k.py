@@ -1,6 +1,7 @@
 # BDD100K, ten classes, 70,000 images for training and 10,000 for validation, of 1280 x 720 px, as
 # `gdetkd data bdd100k` converts them. 2 images a GPU, meant for 8 GPUs. The paper does not say its
 # scale: this is the images' own.
+_base_ = "mmdet::_base_/datasets/coco_detection.py"
 data_root = "data/prepared/bdd100k/"
 metainfo = dict(
     classes=(
@@ -25,43 +26,13 @@ test_pipeline = [
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]
+prepared = dict(data_root=data_root, data_prefix=dict(img="images/"), metainfo=metainfo)
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="AspectRatioBatchSampler"),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/train.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/train.json", pipeline=train_pipeline, **prepared)
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/val.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/val.json", pipeline=test_pipeline, **prepared)
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(
-    type="CocoMetric",
-    ann_file=data_root + "annotations/val.json",
-    metric="bbox",
-    format_only=False,
-)
+val_evaluator = dict(ann_file=data_root + "annotations/val.json")
 test_evaluator = val_evaluator

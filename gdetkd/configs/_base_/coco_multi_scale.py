@@ -1,5 +1,5 @@
 # COCO with the shorter side of a training image between 640 and 800 px, as for the headline rows.
-_base_ = "./coco.py"
+_base_ = "mmdet::_base_/datasets/coco_detection.py"
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True),

@@ -1,26 +1,8 @@
 # What the dense detectors of digits share: the Faster R-CNN student's backbone, and five levels of
 # strides 4 to 64, for a digit of 12 px is three cells of the first.
-norm_cfg = dict(type="BN", requires_grad=True)
+_base_ = "./digits_backbone.py"
 strides = [4, 8, 16, 32, 64]
 model = dict(
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type="ResNet",
-        depth=18,
-        base_channels=16,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=-1,
-        norm_cfg=norm_cfg,
-        norm_eval=False,
-        style="pytorch",
-    ),
     neck=dict(
         type="FPN",
         in_channels=[16, 32, 64, 128],

@@ -1,25 +1,7 @@
 # Faster R-CNN with FPN, scaled to 128 px images and digits of 12 to 72 px.
-norm_cfg = dict(type="BN", requires_grad=True)
+_base_ = "./digits_backbone.py"
 model = dict(
     type="FasterRCNN",
-    data_preprocessor=dict(
-        type="DetDataPreprocessor",
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_size_divisor=32,
-    ),
-    backbone=dict(
-        type="ResNet",
-        depth=18,
-        base_channels=16,
-        num_stages=4,
-        out_indices=(0, 1, 2, 3),
-        frozen_stages=-1,
-        norm_cfg=norm_cfg,
-        norm_eval=False,
-        style="pytorch",
-    ),
     neck=dict(type="FPN", in_channels=[16, 32, 64, 128], out_channels=64, num_outs=4),
     rpn_head=dict(
         type="RPNHead",

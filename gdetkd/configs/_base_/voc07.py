@@ -1,5 +1,6 @@
 # VOC2007, trained on trainval and tested on test, as `gdetkd data voc07` converts it.
 # 2 images a GPU, meant for 8 GPUs. The paper does not say its scale: this is MMDetection's.
+_base_ = "mmdet::_base_/datasets/coco_detection.py"
 data_root = "data/prepared/voc07/"
 metainfo = dict(
     classes=(
@@ -25,37 +26,12 @@ test_pipeline = [
         meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"),
     ),
 ]
+prepared = dict(data_root=data_root, data_prefix=dict(img="images/"), metainfo=metainfo)
 train_dataloader = dict(
-    batch_size=2,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=True),
-    batch_sampler=dict(type="AspectRatioBatchSampler"),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/trainval07.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=train_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/trainval07.json", pipeline=train_pipeline, **prepared)
 )
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/test2007.json",
-        data_prefix=dict(img="images/"),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    dataset=dict(ann_file="annotations/test2007.json", pipeline=test_pipeline, **prepared)
 )
 test_dataloader = val_dataloader
 # AP50 by the rule of 2007 (11 points) and by that of 2010 (area). VOCMetric reads the boxes of the

@@ -2,7 +2,7 @@
 # `gdetkd train gdetkd::coco/faster_rcnn_r18.py --gpus 8`.
 _base_ = [
     "mmdet::_base_/models/faster-rcnn_r50_fpn.py",
-    "../_base_/coco.py",
+    "mmdet::_base_/datasets/coco_detection.py",
     "mmdet::_base_/schedules/schedule_1x.py",
     "mmdet::_base_/default_runtime.py",
 ]

@@ -1,15 +1,10 @@
 # An FCOS R18 learns from a Faster R-CNN R50, 1x:
 # `gdetkd train gdetkd::coco/gdetkd_fcos_r18.py --gpus 8`.
 _base_ = ["./fcos_r18.py", "../_base_/gdetkd.py"]
-zoo = "https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/"
-name = "faster_rcnn_r50_fpn_1x_coco"
 model = dict(
     _delete_=True,
     type="DistilledDetector",
     student={{_base_.model}},
-    teacher=dict(
-        config="mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py",
-        checkpoint=f"{zoo}{name}/{name}_20200130-047c8118.pth",
-    ),
+    teacher={{_base_.teachers.faster_rcnn_r50}},
     distill={{_base_.distill_dense}},
 )

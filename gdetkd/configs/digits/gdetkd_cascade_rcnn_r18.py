@@ -2,11 +2,7 @@
 # `gdetkd train gdetkd::digits/gdetkd_cascade_rcnn_r18.py`, about 11 minutes on one core, once there
 # is a teacher:
 # `gdetkd train gdetkd::digits/cascade_rcnn_r34_teacher.py`.
-_base_ = "./cascade_rcnn_r18.py"
-custom_imports = dict(
-    imports=["gdetkd.detectors", "gdetkd.engine.hooks", "gdetkd.engine.checkpoints"]
-)
-custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
+_base_ = ["./cascade_rcnn_r18.py", "../_base_/digits_gdetkd.py"]
 model = dict(
     _delete_=True,
     type="DistilledDetector",

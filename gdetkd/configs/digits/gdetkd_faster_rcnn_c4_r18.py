@@ -2,11 +2,7 @@
 # 10 minutes on one core, once there is a teacher:
 # `gdetkd train gdetkd::digits/faster_rcnn_c4_r34_teacher.py`. Its heads are wider than the
 # student's, so they are not transferred.
-_base_ = "./faster_rcnn_c4_r18.py"
-custom_imports = dict(
-    imports=["gdetkd.detectors", "gdetkd.engine.hooks", "gdetkd.engine.checkpoints"]
-)
-custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
+_base_ = ["./faster_rcnn_c4_r18.py", "../_base_/digits_gdetkd.py"]
 model = dict(
     _delete_=True,
     type="DistilledDetector",

@@ -1,10 +1,6 @@
 # G-DetKD on digits, all of it: `gdetkd train gdetkd::digits/gdetkd_faster_rcnn_r18.py`, 7 minutes
 # on one core. Not from the paper but ours: the weights, gamma, the width of the projection.
-_base_ = "./faster_rcnn_r18.py"
-custom_imports = dict(
-    imports=["gdetkd.detectors", "gdetkd.engine.hooks", "gdetkd.engine.checkpoints"]
-)
-custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
+_base_ = ["./faster_rcnn_r18.py", "../_base_/digits_gdetkd.py"]
 model = dict(
     _delete_=True,
     type="DistilledDetector",

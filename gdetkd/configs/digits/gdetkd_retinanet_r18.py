@@ -2,11 +2,7 @@
 # `gdetkd train gdetkd::digits/gdetkd_retinanet_r18.py`.
 # Features and contrast alone, as in the paper for such pairs. Ours: the weights, gamma, the width
 # of the projection.
-_base_ = "./retinanet_r18.py"
-custom_imports = dict(
-    imports=["gdetkd.detectors", "gdetkd.engine.hooks", "gdetkd.engine.checkpoints"]
-)
-custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
+_base_ = ["./retinanet_r18.py", "../_base_/digits_gdetkd.py"]
 model = dict(
     _delete_=True,
     type="DistilledDetector",
