@@ -21,9 +21,9 @@ lab: env ## open the notebooks in JupyterLab
 notebooks: env ## run all notebooks (or NB=FILE) and keep their outputs; renew their index
 	$(BIN)/python tests/run_notebooks.py $(NB)
 
-test: env ## check the style and run all tests
+test: env ## check the style and run all tests, two files at a time (15 minutes)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 format: env ## repair what ruff can repair, and lay out the code
 	$(BIN)/ruff check --fix .

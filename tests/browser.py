@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
 import numpy as np
@@ -127,7 +128,7 @@ class Laboratory:
     @contextlib.contextmanager
     def notebook(self, stem: str) -> Iterator[OpenNotebook]:
         """One of the notebooks by itself; at the end its kernel is shut down."""
-        redirect = Path(self._address.removeprefix("file://")).read_text()
+        redirect = Path(urlsplit(self._address).path).read_text()
         host, token = re.search(r"(http://[^/]+)/.*?token=(\w+)", redirect).groups()
         with self.page(stem[:2], f"{host}/lab/tree/{stem}.ipynb?token={token}&reset") as page:
             try:

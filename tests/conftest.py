@@ -1,11 +1,16 @@
 """What every test starts from: few threads and no window; a tiny data set and a tiny teacher."""
 
-import matplotlib
-import pytest
-import torch
-from mmengine.registry import init_default_scope
+import os
 
-# Detectors as small as the tests' gain nothing from more threads; a training may run beside them.
+# Before torch is loaded, and for the trainings that tests start: several threads in each of several
+# processes fight for the cores, and detectors as small as the tests' gain nothing from them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import matplotlib  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from mmengine.registry import init_default_scope  # noqa: E402
+
 torch.set_num_threads(min(2, torch.get_num_threads()))
 matplotlib.use("Agg")
 

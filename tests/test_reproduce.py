@@ -126,8 +126,11 @@ def test_a_table_brings_the_teachers_it_needs_once():
 
 
 @pytest.mark.slow
-def test_the_machinery_on_a_miniature(tmp_path):
+def test_the_machinery_on_a_miniature(tmp_path, digits, monkeypatch):
     """Real trainings of four steps, recorded, rendered, and not run again."""
+    monkeypatch.chdir(tmp_path)  # the configs find digits below the current folder
+    Path("data").mkdir()
+    Path("data/digits").symlink_to(digits)
     work, path = tmp_path / "work", tmp_path / "miniature" / tables.RUNS
     wanted, said = chosen("miniature", ["table3"]), []
     assert [e.name for e in wanted] == ["baseline", "nonlinear", "contrastive"]
