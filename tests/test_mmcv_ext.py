@@ -165,8 +165,13 @@ def test_batched_nms_suppresses_within_classes(device: str, config: dict) -> Non
 
 
 def slow_soft_nms(
-    boxes: Tensor, scores: Tensor, method: str, threshold: float, sigma: float,
-    min_score: float, offset: int,
+    boxes: Tensor,
+    scores: Tensor,
+    method: str,
+    threshold: float,
+    sigma: float,
+    min_score: float,
+    offset: int,
 ) -> list[tuple[int, float]]:
     """Bodla et al., Figure 3; for distinct scores."""
     boxes, left = boxes.tolist(), dict(enumerate(scores.tolist()))
@@ -423,9 +428,16 @@ def test_roi_pool_by_hand() -> None:
 
 
 def slow_deform_conv(
-    x: Tensor, offset: Tensor, mask: Tensor | None, weight: Tensor, bias: Tensor | None,
-    stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int],
-    groups: int, deform_groups: int,
+    x: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    deform_groups: int,
 ) -> Tensor:
     """Dai et al., eq. 2 and 3; Zhu et al. (v2), eq. 1, where there is a mask.
 
@@ -617,8 +629,12 @@ def test_sigmoid_focal_loss_equals_the_slow_loop(
     expected.backward(gradient)
     ours = logits.detach().to(device, dtype).requires_grad_()
     loss = sigmoid_focal_loss(
-        ours, TARGET.to(device), gamma, alpha,
-        None if weight is None else weight.to(device, dtype), "none",
+        ours,
+        TARGET.to(device),
+        gamma,
+        alpha,
+        None if weight is None else weight.to(device, dtype),
+        "none",
     )
     loss.backward(gradient.to(device, dtype))
     close(loss, expected, dtype)
@@ -685,8 +701,12 @@ def test_softmax_focal_loss_equals_the_slow_loop(
     expected.backward()
     ours = logits.detach().to(device).requires_grad_()
     loss = softmax_focal_loss(
-        ours, target.to(device), gamma, 0.25,
-        None if weight is None else weight.to(device), reduction,
+        ours,
+        target.to(device),
+        gamma,
+        0.25,
+        None if weight is None else weight.to(device),
+        reduction,
     )
     loss.backward()
     close(loss, expected)
@@ -719,8 +739,11 @@ def test_ms_deform_attn_equals_the_slow_loop(device: str) -> None:
     expected.backward(gradient)
     ours = [t.detach().to(device).requires_grad_() for t in (value, locations, weights)]
     actual = MultiScaleDeformableAttnFunction.apply(
-        ours[0], torch.tensor(shapes, device=device), torch.tensor([0, 12], device=device),
-        *ours[1:], 64,
+        ours[0],
+        torch.tensor(shapes, device=device),
+        torch.tensor([0, 12], device=device),
+        *ours[1:],
+        64,
     )
     actual.backward(gradient.to(device))
     close(actual, expected)

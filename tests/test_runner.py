@@ -32,8 +32,7 @@ from gdetkd.engine.checkpoints import read_checkpoint
 from gdetkd.engine.locations import find_checkpoint, find_config
 
 CONFIGS = [
-    path
-    for path in sorted((Path(gdetkd.__file__).parent / "configs" / "digits").glob("*.py"))
+    path for path in sorted((Path(gdetkd.__file__).parent / "configs" / "digits").glob("*.py"))
 ]
 ZERO = {name: {**settings, "weight": 0.0} for name, settings in COMPONENTS.items()}
 BACKENDS = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
