@@ -151,6 +151,9 @@ def causes() -> list[Experiment]:
             "imitation_48", "SGFI alone, on all boxes", DISTILLED,
             only("imitation") | {"model.distill.imitation.boxes_per_image": None},
         ),
+        Experiment(
+            "gdetkd_fresh", "G-DetKD (all), the queue projected anew", DISTILLED, FRESH, seeds=5
+        ),
     ]  # fmt: skip
 
 
@@ -179,11 +182,13 @@ def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
     )  # fmt: skip
     fresh = Experiment(
         "memory_fresh", "CKD, the queue projected anew", config,
-        only("contrastive") | {f"{setting}.queue_holds": "representations"}, seeds=3,
+        only("contrastive") | FRESH, seeds=3,
     )  # fmt: skip
     return [nonlinear, *negatives, *memory.values(), fresh]
 
 
+# The queue keeps what the teacher saw, not what the projection of that step made of it.
+FRESH = {"model.distill.contrastive.queue_holds": "representations"}
 MEMORIES = (1, 5, 10, 15, 20)  # gathered batches: 8, 40, 80, 120 and 160 x 1024 in the paper
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 BRANCHES = ("classification", "localization", "combined")
