@@ -73,7 +73,7 @@ def plot_temperature(
         bound = theory.mutual_information_bound(_smooth(loss), negatives)
         axes[0, 1].plot(bound, color=color, label=f"concentration {concentration:g}")
         axes[0, 1].axhline(information[concentration], color=color, ls="--", lw=1)
-    axes[0, 0].set(title="temperature (dashed: 1 / concentration)", ylabel="gamma",
+    axes[0, 0].set(title="temperature (dashed: 1 / concentration)", ylabel="temperature γ",
                    xlabel="training step", yscale="log")  # fmt: skip
     axes[0, 1].set(title="bound log(K + 1) - L (dashed: MI)", ylabel="nats",
                    xlabel="training step")  # fmt: skip
@@ -104,7 +104,7 @@ def plot_conditionals(
     for color, (s, density) in zip(colors, learned.items(), strict=False):
         ax.plot(t, density, color=color, label=f"learned, s = {s:g}")
         ax.plot(t, truth[s], color=color, ls="--", lw=1.2)
-    ax.set(xlabel="teacher's value t (standard deviations)", ylabel="density p(t | s)")
+    ax.set(xlabel="teacher's value t [standard deviations]", ylabel="density p(t | s)")
     ax.set_ylim(0, 1.35 * max(float(density.max()) for density in truth.values()))
     ax.plot([], [], color=style.NEUTRAL, ls="--", lw=1.2, label="truth")
     ax.legend(ncols=2)
@@ -148,7 +148,7 @@ def plot_bound(
         ax.plot(places, mean, color=color, marker="o", ms=4, label=f"MI = {information:g} nats")
         ax.fill_between(places, mean - spread, mean + spread, color=color, alpha=0.25, lw=0)
     ax.plot(places, np.log(places), color="black", lw=1.2, ls=":", label="ceiling log(K + 1)")
-    ax.set(xlabel="candidates K + 1", ylabel="bound log(K + 1) - L (nats)")
+    ax.set(xlabel="candidates K + 1", ylabel="bound log(K + 1) - L [nats]")
     ax.set_xscale("log", base=2)
     ax.set_ylim(0, 1.15 * max(*bounds, math.log(places[-1])))
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="dashed: the truth")

@@ -11,7 +11,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, Wedge
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from gdetkd.viz.style import (
     HIGHLIGHT,
@@ -54,7 +55,9 @@ def draw_shares(
     ax = axes_or_new(ax, height=3.2)
     largest = np.sort(np.asarray(shares))[::-1][:count]
     ax.bar(range(1, len(largest) + 1), largest, color=NEGATIVE, width=0.85)
-    ax.set(title=title, xlabel="negatives, hardest first", ylabel="share of the push")
+    ax.set(title=title, xlabel=f"the hardest {len(largest)} of {len(shares)}, in order")
+    ax.set_ylabel("share of the push")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_ylim(0, max(0.05, 1.08 * largest[0]))
     ax.grid(axis="x", visible=False)
     return ax
@@ -157,8 +160,9 @@ def draw_paper(
     ax = axes_or_new(ax)
     ax.plot(settings, values, marker="s", color=NEUTRAL)
     for x, y in zip(settings, values, strict=True):
-        ax.annotate(f"{y:.1f}", (x, y), xytext=(0, 6), textcoords="offset points", ha="center",
-                    fontsize=9)  # fmt: skip
+        ax.annotate(f"{y:.1f}", (x, y), xytext=(0, 7), textcoords="offset points", ha="center",
+                    fontsize=10, path_effects=[withStroke(linewidth=3, foreground="white")],
+                    zorder=4)  # fmt: skip
     room = 0.35 * max(max(values) - min(values), 0.1)
     ax.set(xlabel=label, ylabel="student's AP [%]", title=title)
     ax.set_ylim(min(values) - room, max(values) + 2 * room)

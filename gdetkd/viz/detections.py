@@ -39,7 +39,10 @@ def draw_detections(
         text = classes[label] if classes else str(label)
         if score < 1:
             text = f"{text}  {score:.2f}"
-        label = ax.text(x1 + 1, max(y1 - 2, 6), text, color=colour, fontsize=8, weight="bold")
+        # Beside the right edge the text ends with the box, so that it stays on the image.
+        place, side = (x2, "right") if x1 > 0.75 * image.shape[1] else (x1 + 1, "left")
+        label = ax.text(place, max(y1 - 2, 6), text, ha=side, color=colour, fontsize=8,
+                        weight="bold")  # fmt: skip
         label.set_path_effects([effects.withStroke(linewidth=2, foreground="black")])
     ax.set_axis_off()
     return ax
@@ -55,7 +58,7 @@ def compare_detectors(
 
     images: (h, w, 3) RGB each; truth and every detector's detections: one entry an image.
     """
-    rows = {"Ground truth": truth, **detectors}
+    rows = {"ground truth": truth, **detectors}
     fig, axes = plt.subplots(
         len(rows), len(images), figsize=(2.1 * len(images) + 0.4, 2.15 * len(rows)), squeeze=False,
         layout="none",  # tight, below

@@ -137,7 +137,7 @@ def weights_by_size(
         ax.text(start + wide / 2, 1.01, f"{(which == index).sum()}", ha="center", fontsize=9)
     for border in borders:
         ax.axvline(border, color="black", ls="--", lw=1.5)
-    ax.set(xlabel="box size: square root of the area (px); above the bars, how many boxes",
+    ax.set(xlabel="box size: square root of the area [px]; above the bars, how many boxes",
            ylabel="mean level weight", ylim=(0, 1.08))  # fmt: skip
     ax.grid(False)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -156,7 +156,7 @@ def weights_by_size_panels(
         weights_by_size(sizes, shares, edges, borders, ax)
         ax.set_title(f"{name} student", pad=18)
         ax.get_legend().remove()
-        ax.set_xlabel("box size (px); on top, how many boxes")
+        ax.set_xlabel("box size [px]; on top, how many boxes")
     _level_legend(figure, shares.shape[1], "outside lower center")
     return figure
 
@@ -178,7 +178,7 @@ def fitting_curves(
     ax.annotate("the teacher's mean feature", (steps[-1], floor), xytext=(0, 4),
                 textcoords="offset points", ha="right", color=NEUTRAL, fontsize=10)  # fmt: skip
     ax.set_yscale("log")
-    low, high = 0.7 * min(values), 1.3 * max(floor, *values)
+    low, high = ax.get_ylim()
     ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10) if low <= tick <= high]
     ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
@@ -221,7 +221,7 @@ def errors_by_rule(
         at = np.arange(len(rows)) + (place - (len(errors) - 1) / 2) * width
         ax.bar(at, means, width * 0.92, yerr=whiskers, label=name, color=colors[place],
                error_kw=dict(lw=1, ecolor="#333333"))  # fmt: skip
-    counts = np.bincount(which.clip(0, len(edges) - 2), minlength=len(edges) - 1)
+    counts = [(which == index).sum() for index in range(len(edges) - 1)]
     ax.set_xticks(range(len(edges) - 1), [
         f"{low:g} to {high:g} px\n({count} boxes)"
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
@@ -241,11 +241,11 @@ def temperature_curve(
 ) -> Figure:
     """Error and sharpness of the level weights against tau; the learned one is dashed.
 
-    largest: Mean weight of each box's first level, 1 / L (all alike) to 1 (one alone).
+    largest: Mean over the boxes of each one's largest weight, 1 / L (all alike) to 1 (one alone).
     marked: A temperature to point at.
     """
     figure, axes = panels(2, height=3.2)
-    shown = ((errors, "mean squared error"), (largest, "weight of the first level"))
+    shown = ((errors, "mean squared error"), (largest, "a box's largest weight, mean"))
     for ax, (values, label) in zip(axes[0], shown, strict=True):
         ax.semilogx(temperatures, values, "o-", color=TEACHER, ms=4)
         ax.axvline(learned, color="black", ls="--", lw=1.3)
@@ -254,7 +254,7 @@ def temperature_curve(
             ax.plot([marked], [height], "o", color=HIGHLIGHT, ms=11, zorder=5)
         ax.set(xlabel="temperature τ", ylabel=label)
         ax.set_ylim(0)
-    axes[0, 1].text(learned, 0.06, "  learned", transform=axes[0, 1].get_xaxis_transform())
+        ax.text(learned, 0.06, "  learned", transform=ax.get_xaxis_transform())
     return figure
 
 

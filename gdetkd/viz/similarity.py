@@ -91,10 +91,12 @@ def compare_similarities(
     classes: Sequence[str],
     notes: Mapping[str, str] | None = None,
     picked: int | None = None,
+    sides: str = "rows and columns: proposals, by class",
 ) -> Figure:
     """The matrices of several detectors side by side: same proposals, same order, same scale.
 
-    The first detector decides the order within a class. notes: a line below each matrix.
+    The first detector decides the order within a class. notes: a line below each matrix; sides:
+    what its rows and columns are.
     """
     order = order_by_class(next(iter(similarities.values())), labels)
     place = None if picked is None else int(np.flatnonzero(order == picked)[0])
@@ -103,7 +105,8 @@ def compare_similarities(
         draw_similarities(matrix[np.ix_(order, order)], labels[order], classes, name, place, ax=ax)
         if notes:
             ax.text(0.52, -0.02, notes[name], transform=ax.transAxes, ha="center", va="top")
-    _bar(fig, axes[0], SEQUENTIAL, "cosine similarity of two proposals", MATRIX_LIMITS, shrink=0.8)
+    _bar(fig, axes[0], SEQUENTIAL, "cosine similarity", MATRIX_LIMITS, shrink=0.8, extend="max")
+    fig.supxlabel(sides, fontsize=10)
     return fig
 
 
@@ -120,10 +123,11 @@ def cluster_similarities(
             cmap=SEQUENTIAL, vmin=0, vmax=MATRIX_LIMITS[1], figsize=(0.72 * WIDTH, 0.72 * WIDTH),
             xticklabels=False, yticklabels=False, rasterized=True, dendrogram_ratio=0.14,
             colors_ratio=0.022, cbar_pos=(0.03, 0.88, 0.1, 0.02),
-            cbar_kws=dict(orientation="horizontal", ticks=[0, 0.4, 0.8]),
+            cbar_kws=dict(orientation="horizontal", ticks=[0, 0.4, 0.8], extend="max"),
         )  # fmt: skip
     grid.ax_cbar.set_title("cosine similarity", fontsize=9)
-    grid.ax_heatmap.set(xlabel="proposals", ylabel="proposals, ordered by the clustering")
+    grid.ax_heatmap.set(xlabel="proposals, in the same order",
+                        ylabel="proposals, ordered by the clustering")  # fmt: skip
     present = [c for c in range(len(classes) + 1) if c in labels]
     handles = [Rectangle((0, 0), 1, 1, color=color_of(c, classes)) for c in present]
     names = [classes[c] if c < len(classes) else "background" for c in present]
@@ -245,7 +249,8 @@ def signature(
         cells = group.subplots(2, 5, gridspec_kw=dict(wspace=0.02, hspace=0.02)).ravel()
         _draw_nearest(cells, pictures, rois, labels, matrix, picked, classes)
         group.suptitle(notes[name], fontsize=11)
-    _bar(top, axes, SEQUENTIAL, "cosine similarity", MATRIX_LIMITS, shrink=0.8)
+    _bar(top, axes, SEQUENTIAL, "cosine similarity", MATRIX_LIMITS, shrink=0.8, extend="max")
+    top.supxlabel("rows and columns: proposals, by class", fontsize=10)
     return fig
 
 
@@ -349,10 +354,12 @@ def draw_scores(
         colors = [DETECTOR_COLORS.get(detector, NEUTRAL) for detector in scores]
         bars = ax.bar(list(scores), values, color=colors, width=0.65)
         ax.bar_label(bars, fmt="%.2f", padding=2)
-        ax.axhline(chance[name], color="black", ls="--", lw=1.2)
-        ax.set(title=name, ylim=(0, 1.12))
+        ax.axhline(chance[name], color="black", ls="--", lw=1.2, label="chance")
+        ax.set(title=name, ylim=(-0.03, 1.12))
         ax.grid(axis="x", visible=False)
         ax.tick_params(axis="x", labelsize=10)
+    axes[0].set_ylabel("likeness to the teacher")
+    axes[0].legend(loc="upper left")
     return axes[0].figure
 
 

@@ -20,15 +20,19 @@ def plot_gap(precision: Mapping[str, float], ax: Axes | None = None) -> Axes:
     ax = style.axes_or_new(ax, height=0.9 + 0.5 * len(precision))
     names = list(precision)
     percent = [100 * precision[name] for name in names]
-    bars = ax.barh(names, percent, color=[_color(name) for name in names], height=0.6)
-    ax.bar_label(bars, fmt="%.1f", padding=4)
+    ax.barh(names, percent, color=[_color(name) for name in names], height=0.6)
+    for place, value in enumerate(percent):
+        inside = value > 0.15 * max(percent)  # the gap is drawn beside the bar
+        look = dict(color="white", ha="right", weight="bold") if inside else dict(ha="left")
+        ax.annotate(f"{value:.1f}", (value, place), xytext=(-6 if inside else 6, 0),
+                    textcoords="offset points", va="center", **look)  # fmt: skip
     if {"baseline", "teacher"} <= set(names):
         low, high = (100 * precision[name] for name in ("baseline", "teacher"))
         place = names.index("baseline")
-        ax.annotate(
-            "", (high, place), (low + 4.5, place), arrowprops=dict(arrowstyle="<->", lw=1.5)
-        )
-        ax.text((low + 4.5 + high) / 2, place, "the gap", ha="center", va="bottom")
+        ends = dict(arrowstyle="<->", lw=1.5, shrinkA=0, shrinkB=0)
+        ax.annotate("", (high, place), (low, place), arrowprops=ends)
+        ax.text((low + high) / 2, place, "the gap", ha="center", va="center",
+                bbox=dict(fc="white", ec="none", pad=2))  # fmt: skip
         ax.axvline(high, color=style.NEUTRAL, lw=1, ls="--")
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
@@ -65,7 +69,7 @@ def compare_opinions(
             if place == 0:
                 ax.set_title(name, color=_color(name))
     axes[0, 0].set_title("the box")
-    axes[-1, 1].set_xlabel("class; framed: the right one, bg: no object")
+    figure.supxlabel("class (framed: the right one; bg: no object)", fontsize=11)
     figure.supylabel("probability", fontsize=11)
     return figure
 
@@ -91,9 +95,10 @@ def plot_minute(losses: Mapping[str, Sequence[Mapping[str, float]]], window: int
         ax.set_ylim(bottom=0)
     for ax in axes.flat[len(kinds) :]:
         ax.set_axis_off()
-    for ax in axes[-1]:
+    for ax in axes.flat[max(0, len(kinds) - 4) : len(kinds)]:  # the lowest of every column
         ax.set_xlabel("step")
-    axes[0, 0].set_ylabel("loss")
+        ax.tick_params(axis="x", labelbottom=True)
+    figure.supylabel("loss", fontsize=11)
     axes[0, 0].legend(fontsize=9)
     return figure
 
