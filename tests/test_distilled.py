@@ -492,6 +492,18 @@ def test_a_teacher_that_is_needed_and_missing_is_refused(given):
     assert "expected dict(config=..., checkpoint=...)" in text
 
 
+@pytest.mark.parametrize(
+    "setting, named",
+    [
+        (dict(autocast="half"), "expected one of ('float16', 'bfloat16'), or None for full"),
+        (dict(weights="a.pth"), "expected config, checkpoint, stage, autocast"),
+    ],
+)
+def test_a_setting_that_no_teacher_has_is_refused(teacher, setting, named):
+    text = refusal(faster_rcnn(), dict(teacher, **setting))
+    assert named in text and next(iter(setting)) in text
+
+
 def test_a_checkpoint_that_is_not_there_is_named(teacher):
     nowhere = dict(teacher, checkpoint="nowhere.pth")
     with pytest.raises(FileNotFoundError, match=r"nowhere\.pth"):
@@ -703,6 +715,37 @@ def test_mixed_precision(teacher):
         torch.testing.assert_close(losses[name], full, rtol=0.03, atol=0.01)
     for name, grad in backward(model, losses).items():
         assert grad is not None and grad.isfinite().all(), name
+
+
+def test_a_teacher_in_half_precision(teacher):
+    """Of a student in full precision, whose objective has no autocast to mend the difference."""
+    whole = losses_of(build(distilled(faster_rcnn(), teacher)), batch())
+    model = build(distilled(faster_rcnn(), dict(teacher, autocast="bfloat16")))
+    _, seen_by_teacher, losses = views_of(model, batch())
+    views = (seen_by_teacher.pooled, seen_by_teacher.representation, seen_by_teacher.logits)
+    assert {tensor.dtype for tensor in views} == {torch.float32}
+    for name, value in losses.items():
+        if "kd_" in name:  # bfloat16 has 8 bits, and a teacher rounds to them layer by layer
+            torch.testing.assert_close(value, whole[name], rtol=0.05, atol=0.02)
+            assert "loss" not in name or not torch.equal(value, whole[name])  # it did run in half
+    for name, grad in backward(model, losses).items():
+        assert grad is not None and grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("quicker", ["channels_last", "compile"])
+def test_a_teacher_that_is_laid_out_or_compiled_sees_the_same(teacher, quicker):
+    whole = losses_of(build(distilled(faster_rcnn(), teacher)), batch())
+    model = build(distilled(faster_rcnn(), dict(teacher, **{quicker: True})))
+    last = model.teacher.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert last == (quicker == "channels_last")
+    assert (model.teacher.neck._compiled_call_impl is not None) == (quicker == "compile")
+    # What a compiler makes of the layers is PyTorch's to test, and takes it a minute.
+    with torch.compiler.set_stance("force_eager"):
+        losses = losses_of(model, batch())
+    for name, value in whole.items():  # other kernels add up in another order
+        both = zip(*(x if isinstance(x, list) else [x] for x in (losses[name], value)), strict=True)
+        for ours, theirs in both:
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 # --- Prediction -----------------------------------------------------------------------------------

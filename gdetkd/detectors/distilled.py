@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from gdetkd.engine.checkpoints import read_checkpoint, student_state
 from gdetkd.engine.locations import find_checkpoint, find_config
 from gdetkd.objective import Objective, active_weights
 from gdetkd.views import DetectorView
+
+HALVES = ("float16", "bfloat16")
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -90,6 +93,11 @@ class DistilledDetector(BaseDetector):
             return
         self._student_adapter = adapter_for(built, "student", **(student_view or {}))
         self._look = {key: teacher.pop(key, None) for key in ("stage", "autocast")}
+        if self._look["autocast"] not in (None, *HALVES):
+            raise ValueError(
+                f"teacher.autocast: expected one of {HALVES}, or None for full precision, got "
+                f"{self._look['autocast']!r}"
+            )
         # Nothing drawn for the teacher or the new modules may move the student's own draws.
         with torch.random.fork_rng(devices=_cuda_devices()):
             torch.manual_seed(seed)
@@ -172,11 +180,12 @@ class DistilledDetector(BaseDetector):
         images = self.pixels(batch_inputs, samples)
         stages = [given for _, given in self._stages]
         sizes = [tuple(sample.img_shape[:2]) for sample in samples]
-        dtype = self._look["autocast"]
-        if dtype is None:
+        half = self._look["autocast"]
+        if half is None:
             return self.teacher_adapter.look(images, boxes, stages, sizes)
-        with torch.autocast(images.device.type, getattr(torch, dtype)):
-            return self.teacher_adapter.look(images, boxes, stages, sizes)
+        with torch.autocast(images.device.type, getattr(torch, half)):
+            views = self.teacher_adapter.look(images, boxes, stages, sizes)
+        return [_in_full(view) for view in views]
 
     def parse_losses(self, losses: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """As MMEngine's, but a loss that is not finite stops the training before it does harm.
@@ -219,12 +228,19 @@ def build_teacher(
     checkpoint: str | None = None,
     channels_last: bool = False,
     compile: bool = False,
+    **unknown: Any,
 ) -> nn.Module:
     """Build a teacher, load its weights, freeze it.
 
     Raises:
-        ValueError: `config` or `checkpoint` is missing, or the weights do not fit the config.
+        ValueError: `config` or `checkpoint` is missing, there is a setting that is none, or the
+            weights do not fit the config.
     """
+    if unknown:
+        raise ValueError(
+            "teacher: expected config, checkpoint, stage, autocast, channels_last or compile, got "
+            f"{', '.join(unknown)}"
+        )
     if not config or not checkpoint:
         raise ValueError(
             "teacher: expected dict(config=..., checkpoint=...), both set, since a distillation "
@@ -269,6 +285,13 @@ def _teacher_model(config: str | Mapping) -> dict:
     if model.get("backbone", {}).get("init_cfg") is not None:
         model.backbone.init_cfg = None
     return model
+
+
+def _in_full(view: DetectorView) -> DetectorView:
+    """A view in float32, which the objective's layers take whether the student has AMP or not."""
+    names = ("pooled", "representation", "logits")
+    values = {name: getattr(view, name) for name in names}
+    return replace(view, **{name: x.float() for name, x in values.items() if x is not None})
 
 
 def _ground_truth(samples: SampleList, images: Tensor) -> Tensor:
