@@ -151,7 +151,7 @@ def write_index() -> None:
     for path in notebooks():
         picture = thumbnail(read(path))
         if picture is not None:
-            picture.quantize(128).save(THUMBNAILS / f"{path.stem}.png", optimize=True)
+            picture.quantize(256, kmeans=1).save(THUMBNAILS / f"{path.stem}.png", optimize=True)
     INDEX.write_text(index())
 
 

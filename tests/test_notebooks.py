@@ -116,7 +116,7 @@ def test_index_is_in_step():
 def test_thumbnail_is_of_the_figure(path):
     wanted = np.asarray(tool.thumbnail(tool.read(path)), dtype=float)
     shown = np.asarray(Image.open(tool.THUMBNAILS / f"{path.stem}.png").convert("RGB"), dtype=float)
-    # 128 colors stand for all: a few gray levels apart on average, while another figure is dozens.
+    # 256 colors stand for all: a few gray levels apart on average, while another figure is dozens.
     assert shown.shape == wanted.shape and np.abs(shown - wanted).mean() < 4
 
 
