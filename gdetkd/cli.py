@@ -208,7 +208,8 @@ def distill(teacher, student, folder, checkpoint, out, work_dir, gpus, plan) -> 
     from gdetkd.engine.compose import compose, write_config
 
     path = Path(out or f"{Path(student.split('::')[-1]).stem}_distilled.py")
-    write_config(compose(teacher, student, Path(folder), checkpoint), path, teacher, student)
+    config = compose(teacher, student, Path(folder), checkpoint, gpus or 1)
+    write_config(config, path, teacher, student)
     click.echo(f"Config, yours to edit: {path}")
     click.get_current_context().invoke(
         train, config=str(path), work_dir=work_dir, gpus=gpus, plan=plan
@@ -288,14 +289,20 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
     """
     from gdetkd.reproduce.claims import IMPORTANCE, TABLES
 
-    special = dict(
-        test=reproduce_test, teacher=reproduce_teacher, students=reproduce_students,
-        pairs=reproduce_pairs,
-    )  # fmt: skip
     folder = Path(results or f"results/{benchmark}")
+    special = dict(
+        test=(reproduce_test, dict(results=folder)),
+        teacher=(reproduce_teacher, {}),
+        students=(reproduce_students, {}),
+        pairs=(reproduce_pairs, dict(results=folder, only=only, steps=steps)),
+    )
     if name in special:
-        special[name](folder, only=only, steps=steps)
+        run, settings = special[name]
+        refuse_options(name, without=["name", *settings])
+        run(**settings)
         return
+    if steps:
+        refuse_options(name, without=[key for key in click.get_current_context().params if key != "steps"])
     groups = dict(all=list(IMPORTANCE), figure1=["table1", "table2"])
     tables = groups.get(name, [name])
     if not set(tables) <= set(TABLES):

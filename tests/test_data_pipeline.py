@@ -17,7 +17,7 @@ from gdetkd.engine.locations import PACKAGE
 BASE = PACKAGE / "configs" / "_base_"
 # A detector of digits on the data set's own base, two steps long and at the images' own size.
 CONFIG = """
-_base_ = ["{base}/{data}.py", "{base}/digits_faster_rcnn.py", "{base}/digits_schedule.py",
+_base_ = ["{data}", "{base}/digits_faster_rcnn.py", "{base}/digits_schedule.py",
           "{base}/runtime.py"]
 model = dict(roi_head=dict(bbox_head=dict(num_classes={classes})),
              test_cfg=dict(rcnn=dict(score_thr=0.0)))
@@ -28,6 +28,11 @@ val_dataloader = dict(batch_size=5, **small)
 test_dataloader = val_dataloader
 """
 CLASSES = dict(coco=80, voc07=20, bdd100k=10)
+DATA = dict(
+    coco="mmdet::_base_/datasets/coco_detection.py",
+    voc07=f"{BASE}/voc07.py",
+    bdd100k=f"{BASE}/bdd100k.py",
+)
 
 
 def gdetkd(*arguments):
@@ -57,7 +62,7 @@ def test_thirty_images_train_test_and_export(form, tmp_path):
     write_miniature(form, root)
     gdetkd("data", data, "--root", root, "--out", out)
     config = tmp_path / "config.py"
-    config.write_text(CONFIG.format(base=BASE, data=data, classes=CLASSES[data]))
+    config.write_text(CONFIG.format(base=BASE, data=DATA[data], classes=CLASSES[data]))
     where = overrides(data, root, out)
     gdetkd("train", config, "--work-dir", tmp_path / "run", *where)
     checkpoint = tmp_path / "run" / "iter_2.pth"

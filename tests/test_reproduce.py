@@ -213,6 +213,21 @@ def test_a_plan_goes_by_the_records():
     assert expected_seconds(longer, "digits", frame.iloc[:0]) is None
 
 
+@pytest.mark.parametrize(
+    "benchmark, folder, last",
+    [("digits", "work_dirs/reproduce", 3000), ("miniature", "work_dirs/miniature", 4)],
+)
+def test_a_teacher_is_looked_for_where_its_run_leaves_it(benchmark, folder, last):
+    known = experiments_of(BENCHMARKS[benchmark])
+    assert BENCHMARKS[benchmark].work_dir == folder
+    for student in ("c4", "cascade"):
+        teacher = known[f"teacher_{student}"]
+        steps = load_config(teacher.config, teacher.options).train_cfg.max_iters
+        assert steps == last
+        distilled = known[f"gdetkd_{student}"].options["model.teacher.checkpoint"]
+        assert distilled == f"{folder}/teacher_{student}_0/iter_{steps}.pth"
+
+
 loaded = functools.cache(load_config)
 PRESENT = [e for e in EXPERIMENTS.values() if find(e.config)]
 

@@ -12,11 +12,10 @@ from mmengine.config import Config, ConfigDict
 
 from gdetkd.engine.locations import find_config
 
-# Not the paper's, which does not say them, but ours.
-CONTRASTIVE = dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=72 * 1024, iou=0.5)
-IMITATION = dict(weight=1.0)
-# Of a pair with two stages; a dense student learns features and contrast.
-PREDICTIONS = dict(classification=dict(weight=1.0), regression=dict(weight=1.0))
+BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
+# K = 80 x 1024 of the paper is ten gathered batches, one of them the present one.
+BATCHES = 9
+BOXES = 512  # of an image, for a dense student
 _HEADER = """\
 # {student} learns from {teacher}.
 # Written by `gdetkd distill`, yours to edit: weights are in model.distill. Then
@@ -24,8 +23,13 @@ _HEADER = """\
 """
 
 
-def compose(teacher: str, student: str, data: Path, checkpoint: str | None = None) -> Config:
+def compose(
+    teacher: str, student: str, data: Path, checkpoint: str | None = None, gpus: int = 1
+) -> Config:
     """A whole config, which stands on no other file but the teacher's.
+
+    Components and weights are those of the configs of full size. The queue has room for as many
+    batches as the paper's.
 
     Args:
         teacher: Its config: a file, `gdetkd::NAME` or `mmdet::NAME`.
@@ -33,6 +37,7 @@ def compose(teacher: str, student: str, data: Path, checkpoint: str | None = Non
         data: COCO 2017 as unpacked, the digits, or what `gdetkd data` has prepared.
         checkpoint: The teacher's weights: a file, URL or `gdetkd::NAME`; by default those that
             MMDetection's zoo has for a teacher of that name.
+        gpus: Processes it is meant for, whose proposals share the queue.
 
     Raises:
         FileNotFoundError: No such config or data.
@@ -42,6 +47,8 @@ def compose(teacher: str, student: str, data: Path, checkpoint: str | None = Non
     for name, loaded in ((student, config), (teacher, Config.fromfile(find_config(teacher)))):
         if not isinstance(loaded.get("model"), dict) or "type" not in loaded.model:
             raise ValueError(f"{name}: expected a detector's config, got one without a model")
+    if "train_dataloader" not in config:
+        raise ValueError(f"{student}: expected a config with a train_dataloader, got none")
     if str(config.model.type).endswith("DistilledDetector"):
         raise ValueError(
             f"{student}: expected a plain detector as the student, got a distilled one"
@@ -50,23 +57,31 @@ def compose(teacher: str, student: str, data: Path, checkpoint: str | None = Non
     if weights is None:
         raise ValueError(f"{teacher}: its weights are not known here; give them as --checkpoint")
     use_data(config, data)
-    components = dict(contrastive=dict(CONTRASTIVE), imitation=dict(IMITATION))
-    if "roi_head" in config.model:
-        components |= {name: dict(settings) for name, settings in PREDICTIONS.items()}
+    base = Config.fromfile(find_config(BASE))
+    dense = "roi_head" not in config.model
+    distill = base.distill_dense if dense else base.distill_two_stage
+    boxes = BOXES if dense else proposals(config.model)
+    images = gpus * config.train_dataloader.batch_size
+    distill.contrastive.queue_capacity = BATCHES * images * boxes
     config.model = ConfigDict(
         type="DistilledDetector",
         student=config.model,
         teacher=dict(config=_portable(teacher), checkpoint=weights),
-        distill=components,
+        distill=distill,
+        **(dict(student_view=dict(boxes_per_image=BOXES)) if dense else {}),
     )
     imports = (config.get("custom_imports") or {}).get("imports", [])
-    config.custom_imports = dict(imports=[*imports, "gdetkd.detectors"])
-    hooks = [hook for hook in config.get("custom_hooks") or [] if hook["type"] not in _HOOKS]
-    config.custom_hooks = [*hooks, *(dict(type=name) for name in _HOOKS)]
+    config.custom_imports = dict(imports=[*imports, *base.custom_imports.imports])
+    own = [hook.type for hook in base.custom_hooks]
+    hooks = [hook for hook in config.get("custom_hooks") or [] if hook["type"] not in own]
+    config.custom_hooks = [*hooks, *base.custom_hooks]
     return config
 
 
-_HOOKS = ("SafeCheckpointHook", "DistillationHook")
+def proposals(model: ConfigDict) -> int:
+    """Proposals that a student of two stages samples of an image."""
+    stages = model.train_cfg.rcnn
+    return (stages[0] if isinstance(stages, list) else stages).sampler.num
 
 
 def write_config(config: Config, path: Path, teacher: str, student: str) -> None:
@@ -98,8 +113,8 @@ def use_data(config: Config, data: Path) -> None:
         FileNotFoundError: The folder is none of those that `compose` takes.
     """
     root, summary = f"{data}/", data / "dataset.json"
-    for stage in ("train", "val", "test"):
-        config[f"{stage}_dataloader"].dataset.data_root = root
+    for _, dataset in _datasets(config):
+        dataset.data_root = root
     truth = "annotations/instances_val2017.json"
     if summary.is_file():
         truth = _use_prepared(config, json.loads(summary.read_text()))
@@ -125,26 +140,37 @@ def _use_prepared(config: Config, summary: dict[str, Any]) -> str:
     """Give the annotation file to validate on."""
     from gdetkd.datasets.prepare import config_options
 
-    options = {k: v for k, v in config_options(summary).items() if "evaluator" not in k}
-    config.merge_from_dict({k: v for k, v in options.items() if "metainfo" not in k})
+    options, stages = config_options(summary), dict(_datasets(config))
+    config.merge_from_dict(
+        {
+            name: value
+            for name, value in options.items()
+            if name.split("_dataloader.")[0] in stages and "metainfo" not in name
+        }
+    )
     _use_classes(config, tuple(summary["classes"]))
-    return options["val_dataloader.dataset.ann_file"]
+    return str(options["val_dataloader.dataset.ann_file"])
 
 
 def _use_split(config: Config, train: str, train_images: str, val: str, val_images: str) -> None:
-    for stage, file, images in (
-        ("train", train, train_images), ("val", val, val_images), ("test", val, val_images),
-    ):  # fmt: skip
-        dataset = config[f"{stage}_dataloader"].dataset
+    for stage, dataset in _datasets(config):
+        file, images = (train, train_images) if stage == "train" else (val, val_images)
         dataset.ann_file = f"annotations/{file}.json"
         dataset.data_prefix = dict(img=f"{images}/")
 
 
 def _use_classes(config: Config, classes: tuple[str, ...]) -> None:
-    for stage in ("train", "val", "test"):
-        config[f"{stage}_dataloader"].dataset.metainfo = dict(classes=classes)
+    for _, dataset in _datasets(config):
+        dataset.metainfo = dict(classes=classes)
     for head in _with_classes(config.model):
         head.num_classes = len(classes)
+
+
+def _datasets(config: Config) -> Iterator[tuple[str, ConfigDict]]:
+    """Those that the config has, with their stages."""
+    for stage in ("train", "val", "test"):
+        if f"{stage}_dataloader" in config:
+            yield stage, config[f"{stage}_dataloader"].dataset
 
 
 def _with_classes(node: Any) -> Iterator[ConfigDict]:

@@ -1,0 +1,112 @@
+"""`gdetkd distill`: a config from two names and a folder, and the training that it starts."""
+
+import json
+
+import pytest
+from helpers import faster_rcnn, run_config, save_detector
+from mmengine.config import Config
+from processes import gdetkd
+
+from gdetkd.engine.compose import compose, proposals, zoo_weights
+
+TEACHER, STUDENT = "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits/faster_rcnn_r18.py"
+
+
+def test_a_two_stage_student_gets_every_component_and_a_queue_of_its_size(digits):
+    config = compose(TEACHER, STUDENT, digits)
+    assert set(config.model.distill) == {
+        "contrastive", "imitation", "classification", "regression"
+    }  # fmt: skip
+    # Ten batches of the paper's K, one of them the present one: 8 images of 48 proposals.
+    assert config.model.distill.contrastive.queue_capacity == 9 * 8 * 48
+    on_four = compose(TEACHER, STUDENT, digits, gpus=4)
+    assert on_four.model.distill.contrastive.queue_capacity == 4 * 9 * 8 * 48
+    assert config.model.teacher.checkpoint == "gdetkd::digits_faster_rcnn_r34.pth"
+    assert config.model.student == Config.fromfile(_file(STUDENT)).model
+    assert "student_view" not in config.model
+
+
+def test_at_the_papers_scale_the_queue_is_the_papers(tmp_path):
+    coco = _empty_coco(tmp_path)
+    teacher, student = (f"mmdet::faster_rcnn/faster-rcnn_r{n}_fpn_1x_coco.py" for n in (101, 50))
+    config = compose(teacher, student, coco, gpus=8)
+    assert config.model.distill.contrastive.queue_capacity == 72 * 1024
+    assert config.model.teacher.checkpoint.startswith("https://download.openmmlab.com/")
+    assert proposals(config.model.student) == 512
+
+
+def test_a_dense_student_gets_features_and_contrast(digits):
+    config = compose(TEACHER, "gdetkd::digits/retinanet_r18.py", digits)
+    assert set(config.model.distill) == {"contrastive", "imitation"}
+    assert config.model.student_view == dict(boxes_per_image=512)
+    assert config.model.distill.contrastive.queue_capacity == 9 * 8 * 512
+
+
+def test_a_cascade_says_its_proposals_by_its_first_stage():
+    assert proposals(Config.fromfile(_file("gdetkd::digits/cascade_rcnn_r18.py")).model) == 48
+
+
+@pytest.mark.parametrize(
+    "teacher, student, checkpoint, said",
+    [
+        (TEACHER, "gdetkd::digits/gdetkd_faster_rcnn_r18.py", None, "expected a plain detector"),
+        ("gdetkd::digits/cascade_rcnn_r34_teacher.py", STUDENT, None, "give them as --checkpoint"),
+        (TEACHER, "gdetkd::_base_/digits_schedule.py", None, "without a model"),
+    ],
+)
+def test_what_cannot_be_composed_is_said(digits, teacher, student, checkpoint, said):
+    with pytest.raises(ValueError, match=said):
+        compose(teacher, student, digits, checkpoint)
+
+
+def test_a_folder_of_no_known_layout_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected COCO 2017 as unpacked"):
+        compose(TEACHER, STUDENT, tmp_path)
+
+
+def test_every_weight_that_the_zoo_lists_is_found():
+    assert "faster_rcnn_r50_fpn_1x_coco" in zoo_weights(
+        "mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py"
+    )
+    assert zoo_weights(STUDENT) is None
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_config_and_trains_it(digits, tmp_path):
+    """Files as names, four steps, then what the config says to keep; a second time it stops."""
+    teacher = save_detector(faster_rcnn(base=6, channels=12, fc=24), tmp_path / "teacher.pth")
+    kept = dict(interval=2, save_last=True)
+    student = run_config(
+        faster_rcnn(), digits, tmp_path / "plain", steps=4, default_hooks__checkpoint=kept
+    )
+    student.dump(str(tmp_path / "student.py"))
+    Config(dict(model=teacher["config"])).dump(str(tmp_path / "teacher.py"))
+    command = ("distill", "teacher.py", "student.py", "--data", digits, "--out", "mine.py",
+               "--checkpoint", tmp_path / "teacher.pth", "--work-dir", "work")  # fmt: skip
+    code, said = gdetkd(tmp_path, *command).wait()
+    assert code == 0, said
+    losses = [json.loads(line) for line in _log(tmp_path / "work").read_text().splitlines()]
+    assert {"kd_contrastive_loss", "kd_imitation_loss", "kd_regression_loss"} <= set(losses[0])
+    assert list((tmp_path / "work").glob("*_student.pth"))
+    assert "gdetkd train mine.py" in (tmp_path / "mine.py").read_text()
+    code, said = gdetkd(tmp_path, *command).wait()
+    assert code != 0 and "mine.py is there already" in said and "Traceback" not in said
+
+
+def _file(name):
+    from gdetkd.engine.locations import find_config
+
+    return find_config(name)
+
+
+def _log(work):
+    (log,) = work.glob("*/vis_data/scalars.json")
+    return log
+
+
+def _empty_coco(root):
+    """The tree of COCO 2017; composing does not read what the files hold."""
+    (root / "annotations").mkdir()
+    for split in ("train", "val"):
+        (root / "annotations" / f"instances_{split}2017.json").write_text("{}")
+    return root
