@@ -291,18 +291,15 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
 
     folder = Path(results or f"results/{benchmark}")
     special = dict(
-        test=(reproduce_test, dict(results=folder)),
-        teacher=(reproduce_teacher, {}),
-        students=(reproduce_students, {}),
-        pairs=(reproduce_pairs, dict(results=folder, only=only, steps=steps)),
-    )
+        test=lambda: reproduce_test(folder), teacher=reproduce_teacher, students=reproduce_students,
+        pairs=lambda: reproduce_pairs(folder, only, steps or 20),
+    )  # fmt: skip
+    taken = dict(test=["results"], teacher=[], students=[], pairs=["results", "only", "steps"])
+    of_tables = ["benchmark", "seeds", "jobs", "device", "only", "plan", "results"]
+    refuse_options(name, taken.get(name, of_tables))
     if name in special:
-        run, settings = special[name]
-        refuse_options(name, without=["name", *settings])
-        run(**settings)
+        special[name]()
         return
-    if steps:
-        refuse_options(name, without=[key for key in click.get_current_context().params if key != "steps"])
     groups = dict(all=list(IMPORTANCE), figure1=["table1", "table2"])
     tables = groups.get(name, [name])
     if not set(tables) <= set(TABLES):
@@ -311,9 +308,24 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
     reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
 
 
+def refuse_options(name: str, taken: list[str]) -> None:
+    """Say which options mean nothing for NAME: a --plan that is not heard would start a run."""
+    context = click.get_current_context()
+    given = [
+        f"--{option}"
+        for option in context.params
+        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+        and option not in ("name", *taken)
+    ]
+    if given:
+        known = ", ".join(f"--{option}" for option in taken) or "no option"
+        raise click.UsageError(f"{name}: expected {known}, got {', '.join(given)}; leave it out")
+
+
 def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan) -> None:
     """Run what is missing of the tables, and render all of them."""
     from gdetkd.reproduce import records, runs
+    from gdetkd.reproduce.experiments import BENCHMARKS
     from gdetkd.reproduce.figures import figure1
     from gdetkd.reproduce.tables import RUNS, write_tables
 
@@ -324,14 +336,14 @@ def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
         return
     if benchmark != "coco":
         write_digits(DATA_ROOT, seed=0)
-    work = Path("work_dirs/reproduce" if benchmark == "digits" else f"work_dirs/{benchmark}")
+    work = Path(BENCHMARKS[benchmark].work_dir)
     failed = runs.run_missing(
         benchmark, experiments, path, seeds=seeds, jobs=jobs, device=device, work_dir=work,
         report=click.echo,
     )  # fmt: skip
     write_tables(folder)
     figure1(records.load(path), folder / "figure1.png")
-    if all((work / run).exists() for run in ("baseline_0", "gdetkd_0")):
+    if benchmark == "digits":
         from gdetkd.demo import draw_runs
 
         draw_runs(work, folder / "comparison.png")
@@ -353,13 +365,13 @@ def say_plan(experiments, benchmark, path, seeds, jobs) -> None:
     click.echo(f"Together {total / 60 / jobs:.0f} min, {jobs} at a time, going by {path}")
 
 
-def reproduce_test(folder: Path, **_) -> None:
+def reproduce_test(folder: Path) -> None:
     from gdetkd.reproduce.held_out import measure_test
 
     measure_test(folder / "test.json", Path("work_dirs/reproduce"), click.echo)
 
 
-def reproduce_teacher(folder: Path, **_) -> None:
+def reproduce_teacher() -> None:
     from gdetkd.reproduce.teacher import make_teacher
 
     write_digits(DATA_ROOT, seed=0)
@@ -367,19 +379,19 @@ def reproduce_teacher(folder: Path, **_) -> None:
     click.echo(f"AP {record['AP']:.3f} on val, {record['megabytes']} MB")
 
 
-def reproduce_students(folder: Path, **_) -> None:
+def reproduce_students() -> None:
     from gdetkd.reproduce.teacher import make_students
 
     for record in make_students(Path("work_dirs/reproduce")):
         click.echo(f"{record['config']}: AP {record['AP']:.3f}, {record['megabytes']} MB")
 
 
-def reproduce_pairs(folder: Path, only=(), steps=None) -> None:
+def reproduce_pairs(folder: Path, only: tuple[str, ...], steps: int) -> None:
     from gdetkd.reproduce import pairs
 
     write_digits(DATA_ROOT, seed=0)
     path, made = folder / "pairs.jsonl", Path("work_dirs/pairs")
-    pairs.run_pairs(pairs.cells(only), path, made, Path(DATA_ROOT), steps or 20, click.echo)
+    pairs.run_pairs(pairs.cells(only), path, made, Path(DATA_ROOT), steps, click.echo)
     path.with_suffix(".md").write_text(pairs.pairs_page(pairs.load(path)))
     click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")
 

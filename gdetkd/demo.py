@@ -80,16 +80,18 @@ def use_data(config: Config, root: str) -> None:
 
 
 def draw_runs(runs: Path, path: Path) -> None:
-    """Save the picture of the recorded runs of seed 0, from the checkpoints they left in `runs`."""
-    count = load_config(PLAIN).train_cfg.max_iters
+    """Save the picture of digits' runs of seed 0, if their checkpoints are (still) in `runs`."""
+    last = f"iter_{load_config(PLAIN).train_cfg.max_iters}.pth"
+    students = {"Baseline": runs / "baseline_0" / last, "Distilled": runs / "gdetkd_0" / last}
+    if not all(checkpoint.exists() for checkpoint in students.values()):
+        return
     config = load_config(DISTILLED, work_dir=runs / "picture")
     config.log_level = "WARNING"
     runner = Runner.from_cfg(config)
     runner.model.eval()
-    students = {"Baseline": "baseline_0", "Distilled": "gdetkd_0"}
     detectors = {}
-    for label, folder in students.items():
-        state, _ = student_state(read_checkpoint(runs / folder / f"iter_{count}.pth"))
+    for label, checkpoint in students.items():
+        state, _ = student_state(read_checkpoint(checkpoint))
         detectors[label] = deepcopy(runner.model.student)
         detectors[label].load_state_dict(state)
     detectors["Teacher"] = runner.model.teacher

@@ -48,6 +48,9 @@ def test_an_option_that_is_no_assignment_is_refused(text):
         (("test", "gdetkd::digits/faster_rcnn_r18.py", "nowhere.pth"), "there is no 'nowhere.pth'"),
         (("export", "nowhere.pth", "out.pth"), "does not exist"),
         (("reproduce", "main", "--plan", "--only", "magic"), "'magic'"),
+        (("reproduce", "teacher", "--plan"), "teacher: expected no option, got --plan"),
+        (("reproduce", "pairs", "--seeds", "2"), "expected --results, --only, --steps, got --seed"),
+        (("reproduce", "main", "--plan", "--steps", "9"), "got --steps; leave it out"),
     ],
 )
 def test_bad_input_is_said_in_a_sentence(tmp_path, arguments, said):

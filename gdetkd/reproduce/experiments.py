@@ -44,6 +44,11 @@ class Benchmark:
     students: dict[str, str]
     options: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def work_dir(self) -> str:
+        """Where its runs leave their checkpoints, one folder a run."""
+        return "work_dirs/" + ("reproduce" if self.name == "digits" else self.name)
+
     def plain(self, student: str) -> str:
         return f"gdetkd::{self.folder}/{self.students[student]}.py"
 
@@ -238,7 +243,8 @@ def structures(benchmark: Benchmark) -> list[Experiment]:
             needs = f"teacher_{student}"
             teacher = f"gdetkd::digits/{TEACHERS[student]}.py"
             made.append(Experiment(needs, f"{label}: the teacher", teacher, seeds=1))
-            trained = f"work_dirs/reproduce/{needs}_0/iter_3000.pth"
+            last = benchmark.options.get("train_cfg.max_iters", 3000)  # the teachers' own schedule
+            trained = f"{benchmark.work_dir}/{needs}_0/iter_{last}.pth"
             options = {"model.teacher.checkpoint": trained}
         distilled = benchmark.distilled(student)
         made += [
