@@ -1,12 +1,15 @@
 """`gdetkd distill`: a config from two names and a folder, and the training that it starts."""
 
 import json
+from pathlib import Path
 
 import pytest
 from helpers import faster_rcnn, run_config, save_detector
 from mmengine.config import Config
 from processes import gdetkd
 
+from gdetkd.datasets.miniature import write_miniature
+from gdetkd.datasets.prepare import prepare
 from gdetkd.engine.compose import compose, proposals, zoo_weights
 
 TEACHER, STUDENT = "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits/faster_rcnn_r18.py"
@@ -57,6 +60,28 @@ def test_a_cascade_says_its_proposals_by_its_first_stage():
 def test_what_cannot_be_composed_is_said(digits, teacher, student, checkpoint, said):
     with pytest.raises(ValueError, match=said):
         compose(teacher, student, digits, checkpoint)
+
+
+@pytest.mark.parametrize("layout", ["bdd100k", "voc07", "coco"])
+def test_prepared_data_are_trained_and_measured_where_they_lie(tmp_path, monkeypatch, layout):
+    monkeypatch.chdir(tmp_path)
+    write_miniature(layout, Path("raw"), range(2), range(2, 4))
+    prepare(layout, "raw", "prepared")
+    config = compose(TEACHER, STUDENT, Path("prepared"))
+    for stage in ("train", "val", "test"):
+        dataset = config[f"{stage}_dataloader"].dataset
+        assert Path(dataset.data_root, dataset.ann_file).is_file()
+        images = json.loads(Path(dataset.data_root, dataset.ann_file).read_text())["images"]
+        folder = Path(dataset.data_root, dataset.data_prefix.img)
+        assert images and all((folder / each["file_name"]).is_file() for each in images)
+    for stage in ("val", "test"):
+        truth, dataset = (
+            config[f"{stage}_evaluator"].ann_file,
+            config[f"{stage}_dataloader"].dataset,
+        )
+        assert Path(truth).samefile(Path(dataset.data_root, dataset.ann_file))
+    classes = config.train_dataloader.dataset.metainfo.classes
+    assert config.model.student.roi_head.bbox_head.num_classes == len(classes)
 
 
 def test_a_folder_of_no_known_layout_is_refused(tmp_path):

@@ -133,7 +133,7 @@ def use_data(config: Config, data: Path) -> None:
     for stage in ("val", "test"):
         for metric in _metrics(config.get(f"{stage}_evaluator")):
             if "ann_file" in metric:
-                metric.ann_file = root + truth
+                metric.ann_file = str(data / truth)  # of prepared data it is a whole path
 
 
 def _use_prepared(config: Config, summary: dict[str, Any]) -> str:
