@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from gdetkd.viz.style import (
+    DISTILLED,
     HIGHLIGHT,
     NEUTRAL,
     SEQUENTIAL,
@@ -55,7 +56,7 @@ def draw_shares(
     ax = axes_or_new(ax, height=3.2)
     largest = np.sort(np.asarray(shares))[::-1][:count]
     ax.bar(range(1, len(largest) + 1), largest, color=NEGATIVE, width=0.85)
-    ax.set(title=title, xlabel=f"the hardest {len(largest)} of {len(shares)}, in order")
+    ax.set(title=title, xlabel=f"the {len(largest)} hardest negatives, in order")
     ax.set_ylabel("share of the push")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_ylim(0, max(0.05, 1.08 * largest[0]))
@@ -85,7 +86,7 @@ def draw_effective_negatives(
 ) -> Axes:
     """How many negatives matter, against the temperature; a line a pair of detectors."""
     ax = axes_or_new(ax)
-    for color, (name, values) in zip((STUDENT, TEACHER), counts.items(), strict=False):
+    for color, (name, values) in zip((STUDENT, DISTILLED), counts.items(), strict=False):
         ax.plot(temperatures, values, marker="o", ms=4, color=color, label=name)
     ax.axhline(total, color=NEUTRAL, ls="--", lw=1.4)
     ax.text(temperatures[0], total, "all of them", va="bottom", color=NEUTRAL)
