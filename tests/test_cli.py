@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import metadata
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from click.testing import CliRunner
 
 from gdetkd.cli import cli, need_digits, spread_options
+from gdetkd.engine import doctor
 from gdetkd.engine.training import load_config
 
 
@@ -88,6 +91,18 @@ def test_doctor_finds_this_environment_fit():
     done = run("doctor")
     assert done.exit_code == 0, done.output
     assert "torchvision's kernels" in done.output
+
+
+def test_doctor_names_what_is_missing(monkeypatch):
+    def version(name):
+        if name == "setuptools":  # here it is installed
+            raise PackageNotFoundError(name)
+        return metadata.version(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    done = run("doctor")
+    assert done.exit_code == 1
+    assert "not installed" in done.output and "setuptools<81" in done.output
 
 
 def test_the_benchmark_is_written_where_a_run_reads_it_and_only_then(tmp_path, monkeypatch):

@@ -52,10 +52,13 @@ def _package(name: str, least: str) -> Finding:
 
 
 def _setuptools() -> Finding:
-    found = version("setuptools")
+    remedy = "pip install 'setuptools<81': mmengine needs it"
+    try:
+        found = version("setuptools")
+    except PackageNotFoundError:
+        return Finding("setuptools", "not installed", False, remedy)
     fine = Version(found) < Version("81")
-    remedy = "" if fine else "pip install 'setuptools<81': mmengine needs it"
-    return Finding("setuptools", found, fine, remedy)
+    return Finding("setuptools", found, fine, "" if fine else remedy)
 
 
 def _operators() -> Finding:
