@@ -408,6 +408,15 @@ def test_a_launched_run_outlives_its_kernel_and_is_found_again(digits, tmp_path)
         launch.attach(work_dir)
 
 
+def test_a_run_whose_process_was_never_seen_is_not_taken_for_one_that_runs(tmp_path):
+    """It ended before its beginning could be read, or there is no /proc to read it from."""
+    known = dict(command=[], folder=str(tmp_path), pid=2**30, began=None)
+    (tmp_path / "launch.json").write_text(json.dumps(known))
+    assert launch.attach(tmp_path).status() == "failed"
+    (tmp_path / "launch.exit").write_text("0\n")
+    assert launch.attach(tmp_path).status() == "finished"
+
+
 @pytest.mark.slow
 def test_a_launched_run_of_two_processes_ends_and_one_that_fails_says_so(plain, tmp_path, capsys):
     run = launch(str(plain), work_dir=tmp_path / "run", processes=2)

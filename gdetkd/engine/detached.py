@@ -97,7 +97,7 @@ class Run:
             return "never started"
         if self._child is not None:
             self._child.poll()  # or it stays in the process table
-        if _began(known["pid"]) == known["began"]:
+        if known["began"] is not None and _began(known["pid"]) == known["began"]:
             return "running"
         if known.get("stopped"):
             return "stopped"
@@ -232,7 +232,7 @@ class Run:
 
 def _began(pid: int) -> int | None:
     """When a process began (clock ticks since boot): with it, a number given anew is not taken for
-    the old process. None if it has ended."""
+    the old process. None if it has ended, or where there is no /proc to ask."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
