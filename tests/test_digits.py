@@ -125,8 +125,9 @@ def test_labels_are_those_of_the_glyphs(glyphs):
 
 def test_run_lengths_by_hand():
     # Column by column: 1 zero, 2 ones, 1 zero.
-    assert source._run_lengths(np.array([[0, 1], [1, 0]], bool)) == [1, 2, 1]
-    assert source._run_lengths(np.array([[1, 1], [0, 1]], bool)) == [0, 1, 1, 2]
+    found = source.run_lengths(np.array([[0, 1, 1], [1, 0, 0]], bool))
+    assert found == dict(size=[2, 3], counts=[1, 2, 1, 1, 1])
+    assert source.run_lengths(np.array([[1, 1], [0, 1]], bool))["counts"] == [0, 1, 1, 2]
 
 
 def test_digits_can_be_seen(built):

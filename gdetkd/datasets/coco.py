@@ -95,7 +95,7 @@ def read_coco(
     for place, entry in enumerate(annotations):
         item = f"annotation at place {place}"
         try:
-            number, item = _identity(entry, item, "annotation", seen)
+            number, item = _identity(entry, "annotation", seen)
             sample = samples.get(_hashable(entry.get("image_id")))
             if sample is None:
                 raise Unfit("unknown image", f"image_id {shown(entry.get('image_id'))}")
@@ -124,7 +124,7 @@ def _samples(images: list, file: str, folder: str, report: Report) -> dict[int, 
     for place, entry in enumerate(images):
         item = f"image at place {place}"
         try:
-            number, item = _identity(entry, item, "image", samples)
+            number, item = _identity(entry, "image", samples)
             name = inside(folder, entry.get("file_name"))
             size = tuple(whole(entry.get(key), key, least=1) for key in ("width", "height"))
             samples[number] = Sample(number, name, file, item, size, [])
@@ -139,7 +139,7 @@ def _labels(categories: list, file: str, classes: Sequence[str], report: Report)
     for place, entry in enumerate(categories):
         item = f"category at place {place}"
         try:
-            number, item = _identity(entry, item, "category", labels)
+            number, item = _identity(entry, "category", labels)
             if entry.get("name") in classes:
                 labels[number] = classes.index(entry["name"])
         except Unfit as problem:
@@ -185,7 +185,7 @@ def _segmentation(value: Any, size: tuple[int, int]) -> Any:
     )
 
 
-def _identity(entry: Any, item: str, what: str, taken: Any) -> tuple[int, str]:
+def _identity(entry: Any, what: str, taken: Any) -> tuple[int, str]:
     """The id of an entry and how to name it; raises Unfit if it has none or is not the first."""
     if not isinstance(entry, dict):
         raise Unfit("layout", f"expected an object, got {shown(entry)}")

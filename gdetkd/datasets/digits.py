@@ -239,16 +239,16 @@ def _annotation(number: int, image: int, digit: Digit, glyphs: list) -> dict:
         bbox=[x, y, w, h],
         area=w * h,
         iscrowd=0,
-        segmentation=dict(size=[IMAGE_SIZE, IMAGE_SIZE], counts=_run_lengths(mask)),
+        segmentation=run_lengths(mask),
     )
 
 
-def _run_lengths(mask: np.ndarray) -> list[int]:
-    """COCO's uncompressed run lengths: column by column, starting with zeros."""
+def run_lengths(mask: np.ndarray) -> dict:
+    """A mask (h, w) as COCO's uncompressed run lengths: column by column, starting with zeros."""
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return [0, *runs] if flat[0] else runs
+    return dict(size=list(mask.shape), counts=[0, *runs] if flat[0] else runs)
 
 
 def _coco(images: list[dict], annotations: list[dict]) -> dict:

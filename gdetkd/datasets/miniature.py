@@ -16,7 +16,15 @@ import cv2
 import numpy as np
 
 from gdetkd.datasets import bdd100k, coco, voc
-from gdetkd.datasets.digits import IMAGE_SIZE, Digit, draw_digits, load_glyphs, load_photos, render
+from gdetkd.datasets.digits import (
+    IMAGE_SIZE,
+    Digit,
+    draw_digits,
+    load_glyphs,
+    load_photos,
+    render,
+    run_lengths,
+)
 
 TRAIN, VAL = range(20), range(20, 30)
 COCO_IDS = (1, 2, 3, 13, 27, 44, 62, 67, 84, 90)  # over the gaps, to the very last
@@ -86,14 +94,10 @@ def _coco_object(number: int, image_id: int, digit: Digit, crowd: bool) -> dict:
     x, y, w, h = digit.box
     box = [x + 0.25, y + 0.25, w - 0.5, h - 0.5]
     outline = [x, y, x + w, y, x + w, y + h, x, y + h]
-    if crowd:  # a mask of run lengths, column by column
+    if crowd:
         mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), bool)
         mask[y : y + h, x : x + w] = True
-        flat = mask.ravel(order="F")
-        changes = np.flatnonzero(np.diff(flat)) + 1
-        counts = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-        counts = [0, *counts] if flat[0] else counts
-        outline = dict(size=[IMAGE_SIZE, IMAGE_SIZE], counts=counts)
+        outline = run_lengths(mask)
     return dict(
         id=900_000_000 + number if crowd else number,
         image_id=image_id,
