@@ -67,7 +67,7 @@ def same_class_odds(similarities: Tensor, labels: Tensor, apart: Tensor | None =
         apart: (N, N) bool, the pairs that count; by default all of two different proposals.
     """
     if apart is None:
-        apart = ~torch.eye(len(labels), dtype=torch.bool)
+        apart = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     same = labels[:, None] == labels
     alike, unlike = similarities[apart & same], similarities[apart & ~same]
     if not len(alike) or not len(unlike):
@@ -86,7 +86,7 @@ def class_similarities(
     apart: (N, N) bool, the pairs that count; by default all of two different proposals.
     """
     if apart is None:
-        apart = ~torch.eye(len(labels), dtype=torch.bool)
+        apart = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
     member = torch.nn.functional.one_hot(labels, max(classes, int(labels.max()) + 1)).double()
     member = member[:, :classes]
     total = member.t() @ (similarities.double() * apart) @ member
@@ -100,9 +100,10 @@ def retrieval(queries: Tensor, keys: Tensor, ignore: Tensor | None = None) -> fl
     """
     similarities = cosine_similarities(queries, keys)
     if ignore is not None:
-        own = torch.eye(len(queries), dtype=torch.bool)
+        own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
         similarities = similarities.masked_fill(ignore & ~own, -2)
-    return (similarities.argmax(1) == torch.arange(len(queries))).float().mean().item()
+    own_key = torch.arange(len(queries), device=queries.device)
+    return (similarities.argmax(1) == own_key).float().mean().item()
 
 
 def negative_shares(cosines: Tensor, positive: int, temperature: float) -> Tensor:
