@@ -56,7 +56,7 @@ def draw_shares(
     ax = axes_or_new(ax, height=3.2)
     largest = np.sort(np.asarray(shares))[::-1][:count]
     ax.bar(range(1, len(largest) + 1), largest, color=NEGATIVE, width=0.85)
-    ax.set(title=title, xlabel=f"the {len(largest)} hardest negatives, in order")
+    ax.set(title=title, xlabel=f"the {len(largest)} hardest negatives")
     ax.set_ylabel("share of the push")
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     ax.set_ylim(0, max(0.05, 1.08 * largest[0]))
