@@ -86,21 +86,19 @@ def assemble(
             if min(candidate.box[2:]) < 1:
                 text = f"{_text(candidate.box)}: MMDetection trains on no box under 1 px"
                 report.remark("thin box", sample.file, candidate.item, text)
-            annotations.append(
-                dict(
-                    dict(area=candidate.box[2] * candidate.box[3], iscrowd=0),
-                    **candidate.more,
-                    # pycocotools takes id 0 for "no match": they start from 1.
-                    id=len(annotations) + 1,
-                    image_id=sample.number,
-                    category_id=ids[candidate.label],
-                    bbox=list(candidate.box),
-                )
-            )
+            # pycocotools takes id 0 for "no match": they start from 1.
+            number, category = len(annotations) + 1, ids[candidate.label]
+            annotations.append(_annotation(candidate, number, sample.number, category))
     report.images_out += len(images)
     report.objects_out += len(annotations)
     categories = [dict(id=number, name=name) for number, name in classes.items()]
     return dict(images=images, annotations=annotations, categories=categories)
+
+
+def _annotation(candidate: Candidate, number: int, image: int, category: int) -> dict:
+    usual = dict(area=candidate.box[2] * candidate.box[3], iscrowd=0)
+    ids = dict(id=number, image_id=image, category_id=category)
+    return usual | candidate.more | ids | dict(bbox=list(candidate.box))
 
 
 def check_box(box: Sequence[float], width: int, height: int) -> None:

@@ -63,14 +63,8 @@ def build_digits(
     Raises:
         ValueError: A split is unknown or asks for fewer than one image.
     """
-    splits = dict(SPLITS if splits is None else splits)
-    for split, count in splits.items():
-        if split not in SPLITS or count < 1:
-            raise ValueError(
-                f"splits: expected a positive number of images for some of {sorted(SPLITS)}, "
-                f"got {split!r}: {count!r}"
-            )
-    root = Path(root)
+    root, splits = Path(root), dict(SPLITS if splits is None else splits)
+    _check_splits(splits)
     current = verify_digits(root)
     wanted = dict(generator=GENERATOR, seed=seed, images=splits)
     if current is not None and all(current[key] == wanted[key] for key in wanted):
@@ -79,18 +73,9 @@ def build_digits(
     (root / "annotations").mkdir(parents=True, exist_ok=True)
     files, histogram, samples = {}, {}, []
     for split, count in splits.items():
-        (root / split).mkdir(exist_ok=True)
-        images, annotations = [], []
-        for index in progress(range(count), f"digits {split}"):
-            digits = draw_digits(seed, split, index, glyphs)
-            image = render(seed, split, index, digits, glyphs, photos)
-            name = f"{index:06d}.jpg"
-            cv2.imwrite(str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-            images.append(dict(id=index, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
-            for digit in digits:
-                annotations.append(_annotation(len(annotations) + 1, index, digit, glyphs))
-            if index < 8:
-                samples.append((image, [(digit.box, CLASSES[digit.label]) for digit in digits]))
+        numbers = progress(range(count), f"digits {split}")
+        images, annotations, shown = _write_images(root, split, seed, numbers, glyphs, photos)
+        samples += shown
         path = root / "annotations" / f"{split}.json"
         path.write_text(json.dumps(_coco(images, annotations), separators=(",", ":")))
         files[split] = _sha256(path)
@@ -108,6 +93,34 @@ def build_digits(
     )
     (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     return manifest
+
+
+def _check_splits(splits: dict[str, int]) -> None:
+    for split, count in splits.items():
+        if split not in SPLITS or count < 1:
+            raise ValueError(
+                f"splits: expected a positive number of images for some of {sorted(SPLITS)}, "
+                f"got {split!r}: {count!r}"
+            )
+
+
+def _write_images(
+    root: Path, split: str, seed: int, numbers: Iterable[int], glyphs: list, photos: list
+) -> tuple[list[dict], list[dict], list]:
+    """Write a split's images; give COCO's lists of them and of their objects, and a few to show."""
+    (root / split).mkdir(exist_ok=True)
+    images, annotations, shown = [], [], []
+    for index in numbers:
+        digits = draw_digits(seed, split, index, glyphs)
+        image = render(seed, split, index, digits, glyphs, photos)
+        name = f"{index:06d}.jpg"
+        cv2.imwrite(str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        images.append(dict(id=index, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
+        for digit in digits:
+            annotations.append(_annotation(len(annotations) + 1, index, digit, glyphs))
+        if index < 8:
+            shown.append((image, [(digit.box, CLASSES[digit.label]) for digit in digits]))
+    return images, annotations, shown
 
 
 def verify_digits(root: str | os.PathLike) -> dict | None:
