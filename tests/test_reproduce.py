@@ -243,7 +243,8 @@ def test_experiments_resolve(experiment):
         assert active == [experiment.name.removeprefix("rival_")]
     if experiment.name.startswith(("memory_", "iou_", "nonlinear", "branch_")):
         assert active == ["contrastive"]
-    whole = ("gdetkd", "gdetkd_fresh", "gdetkd_3000", "transfer", "gdetkd_c4", "gdetkd_cascade")
+    whole = ("gdetkd", "gdetkd_fresh", "gdetkd_3000", "gdetkd_3000_fresh", "transfer", "gdetkd_c4",
+             "gdetkd_cascade")  # fmt: skip
     assert experiment.name in whole or not config.model.get("transfer_heads")
 
 

@@ -18,6 +18,7 @@ ASSETS = PACKAGE / "assets"
 RECORDS = next((p for p in (PACKAGE.parent, PACKAGE) if (p / "results").is_dir()), PACKAGE)
 RESULTS = RECORDS / "results" / "digits"
 RUNS = "runs.jsonl"
+TEST = RESULTS / "test.json"  # the split that is used once
 
 
 def runs(benchmark: str = "digits") -> pd.DataFrame:
@@ -153,10 +154,18 @@ def headline() -> str | None:
         return None
     parts = {name: frame.loc[frame["experiment"] == name] for name in ("baseline", "gdetkd")}
     gain = paired_gain(frame, "gdetkd")
-    return (
+    said = (
         f"On record ({parts['gdetkd']['steps'].iloc[0]:,} steps, {len(gain)} seeds): baseline AP "
         f"{parts['baseline']['AP'].mean():.3f}, distilled {parts['gdetkd']['AP'].mean():.3f}, "
         f"teacher {teacher_record()['AP']:.3f}; gain {shown(gain, signed=True)} points."
+    )
+    if not TEST.is_file():
+        return said
+    held_out = json.loads(TEST.read_text())
+    plain, distilled = (pd.Series(held_out["AP"][name]).mean() for name in ("baseline", "gdetkd"))
+    return (
+        f"{said} On the test split, used once: {plain:.3f}, {distilled:.3f}, "
+        f"{held_out['teacher']:.3f}; gain {held_out['gain']} points."
     )
 
 
