@@ -56,13 +56,7 @@ def show_plan(config: Config, processes: int) -> None:
     size, where = image_size(config)
     cost = cost_of_a_step(model, config.train_dataloader.batch_size, size)
     images, steps = images_and_steps(config, processes)
-    state = _bytes(model.parameters()) + _bytes(model.buffers())
-    trained = _bytes(p for p in model.parameters() if p.requires_grad)
-    moments = 2 if "Adam" in str(config.optim_wrapper.optimizer.type) else 1
-    teacher = getattr(model, "teacher", None)
-    frozen = 0 if teacher is None else _bytes(teacher.parameters())
-    memory = state + trained * (1 + moments) + frozen + cost.activations
-    whole = state + trained * moments
+    memory, whole = _memory(model, config.optim_wrapper.optimizer, cost.activations)
     batch = config.train_dataloader.batch_size
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
     once_in = f", an update every {accumulated} steps" if accumulated > 1 else ""
@@ -75,10 +69,7 @@ def show_plan(config: Config, processes: int) -> None:
         f"Data: {images}",
         f"Images: {size[1]} x {size[0]} px ({where}); {batch} a step and process, "
         f"{processes} process(es){once_in}",
-        f"Memory a process: about {_gigabytes(memory)} = weights {_gigabytes(state)}, "
-        f"gradients and optimizer {_gigabytes(trained * (1 + moments))}, "
-        f"teacher {_gigabytes(frozen)}, "
-        f"activations {_gigabytes(cost.activations)} (fp32; extrapolated from smaller images)",
+        memory,
         f"Time: about {cost.seconds:.2f} s a step on {_device()}, one process"
         + (f"; {steps} steps, {cost.seconds * steps / 3600:.1f} h" if steps else "")
         + " (extrapolated; without loading of images)",
@@ -88,6 +79,26 @@ def show_plan(config: Config, processes: int) -> None:
         f"Resumes from: the newest whole checkpoint in {work}/ (--resume)",
     ]
     print("\n".join(lines))
+
+
+def _memory(model: nn.Module, optimizer: ConfigDict, activations: float) -> tuple[str, int]:
+    """What a process needs, in a sentence, and the bytes of a checkpoint."""
+    state = _bytes(model.parameters()) + _bytes(model.buffers())
+    trained = _bytes(p for p in model.parameters() if p.requires_grad)
+    moments = 2 if "Adam" in str(optimizer.type) else 1
+    teacher = getattr(model, "teacher", None)
+    parts = {
+        "weights": state,
+        "gradients and optimizer": trained * (1 + moments),
+        "teacher": 0 if teacher is None else _bytes(teacher.parameters()),
+        "activations": activations,
+    }
+    shown = ", ".join(f"{name} {_gigabytes(size)}" for name, size in parts.items())
+    said = (
+        f"Memory a process: about {_gigabytes(sum(parts.values()))} = {shown} (fp32; extrapolated "
+        "from smaller images)"
+    )
+    return said, state + trained * moments
 
 
 def build_with_random_teacher(model: ConfigDict, folder: Path) -> nn.Module:

@@ -1,0 +1,56 @@
+"""`gdetkd train --plan`: what a training would need, said without training or writing anything."""
+
+import re
+
+import pytest
+import torch
+from click.testing import CliRunner
+from helpers import build, distilled, faster_rcnn, run_config
+from mmengine.config import ConfigDict
+
+from gdetkd.cli import cli
+from gdetkd.engine.plan import build_with_random_teacher, cost_of_a_step
+
+TEACHER = dict(config=faster_rcnn(base=6, channels=12, fc=24), checkpoint="http://nowhere/t.pth")
+
+
+@pytest.fixture(scope="module")
+def planned(digits, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    config = run_config(distilled(faster_rcnn(), TEACHER), digits, folder / "work", steps=5)
+    config.dump(str(folder / "config.py"))
+    arguments = ["train", str(folder / "config.py"), "--plan"]
+    done = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return folder, done.output
+
+
+def test_a_plan_writes_nothing_and_fetches_no_teacher(planned):
+    folder, _ = planned
+    assert [path.name for path in folder.iterdir()] == ["config.py"]
+
+
+def test_memory_is_the_sum_of_its_parts(planned):
+    whole, *parts = map(float, re.findall(r"([\d.]+) MB", planned[1].split("Memory a process")[1]
+                                          .split("(fp32")[0]))  # fmt: skip
+    assert len(parts) == 4 and min(parts) > 0
+    assert whole == pytest.approx(sum(parts), abs=0.3)  # each is rounded to a tenth
+
+
+def test_it_counts_the_images_and_the_steps(planned):
+    assert "Data: 16 images in" in planned[1]
+    assert "; 5 steps, " in planned[1] and "2 a step and process, 1 process(es)" in planned[1]
+
+
+def test_the_teacher_gets_weights_of_its_shapes(tmp_path):
+    config = ConfigDict(distilled(faster_rcnn(), TEACHER))
+    model = build_with_random_teacher(config, tmp_path)
+    shapes = {name: value.shape for name, value in build(TEACHER["config"]).state_dict().items()}
+    assert {name: value.shape for name, value in model.teacher.state_dict().items()} == shapes
+
+
+def test_a_larger_image_keeps_more_for_the_backward_pass():
+    """Twice the side, measured both times: activations of the layers are four times as many."""
+    small, large = (cost_of_a_step(build(faster_rcnn()), 1, (side, side)) for side in (128, 256))
+    assert 3 < large.activations / small.activations < 5
+    assert torch.tensor([small.seconds, large.seconds]).min() > 0
