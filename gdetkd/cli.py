@@ -271,7 +271,9 @@ def export(checkpoint: str, out: str, half: bool) -> None:
     help="coco needs the data set and GPUs; miniature tries the machinery in a minute.",
 )  # fmt: skip
 @click.option("--seeds", type=int, help="Seeds of every row; by default each row's own number.")
-@click.option("--jobs", default=1, show_default=True, help="Runs at a time.")
+@click.option(
+    "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at a time."
+)
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
@@ -490,14 +492,7 @@ def prepare_data(
             err=True,
         )
         sys.exit(1)
-    splits = prepared.summary["splits"]
-    table = Table(title=f"Objects in {root}")
-    table.add_column("class")
-    for split, entry in splits.items():
-        table.add_column(f"{split}, {entry['count']} images", justify="right")
-    for name in prepared.summary["classes"]:
-        table.add_row(name, *(str(entry["objects"][name]) for entry in splits.values()))
-    Console().print(table)
+    say_objects(prepared.summary, root)
     click.echo(f"Look at {folder / SHEET}")
     expected = root == DATA_ROOTS[layout] and not report.bad if layout == "coco" else out is None
     if layout in DATA_ROOTS and expected and not classes:
@@ -506,6 +501,18 @@ def prepare_data(
     options = [f"{k}={v}" for k, v in config_options(prepared.summary).items()]
     lines = " \\\n    ".join(["  --cfg-options", *map(shlex.quote, options)])
     click.echo(f"To train another config on it, whose heads have as many classes:\n{lines}")
+
+
+def say_objects(summary: dict, root: str) -> None:
+    """How many objects of each class a prepared data set has."""
+    splits = summary["splits"]
+    table = Table(title=f"Objects in {root}")
+    table.add_column("class")
+    for split, entry in splits.items():
+        table.add_column(f"{split}, {entry['count']} images", justify="right")
+    for name in summary["classes"]:
+        table.add_row(name, *(str(entry["objects"][name]) for entry in splits.values()))
+    Console().print(table)
 
 
 def need_digits(config) -> None:
