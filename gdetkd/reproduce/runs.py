@@ -87,40 +87,37 @@ def run_missing(
     threads = int(
         os.environ.get("OMP_NUM_THREADS") or max(1, min(2, (os.cpu_count() or 1) // jobs))
     )
-    total, done, began = len(waiting), 0, time.time()
+    total, began = len(waiting), time.time()
     report(f"{total} runs to do, {jobs} at a time, {threads} thread(s) each")
     while waiting or running:
-        under_way = {entry[1].name for entry in running} | {e.name for e, _ in waiting}
+        under_way = {experiment.name for experiment, *_ in [*running, *waiting]}
         ready = [entry for entry in waiting if entry[0].needs not in under_way]
-        while ready and len(running) < jobs:
-            experiment, seed = ready.pop(0)
+        for experiment, seed in ready[: jobs - len(running)]:
             waiting.remove((experiment, seed))
-            folder = work_dir / f"{experiment.name}_{seed}"
-            folder.mkdir(parents=True, exist_ok=True)
-            command = [sys.executable, "-m", "gdetkd.reproduce.runs", benchmark, experiment.name]
-            command += [str(seed), str(path), str(folder)]
-            with open(folder / "output.txt", "w") as output:
-                process = subprocess.Popen(
-                    command, stdout=output, stderr=subprocess.STDOUT,
-                    env=_environment(device, total - len(waiting), threads),
-                )  # fmt: skip
-            running.append((process, experiment, seed, folder))
-        for entry in list(running):
-            process, experiment, seed, folder = entry
-            if process.poll() is None:
-                continue
+            environment = _environment(device, total - len(waiting), threads)
+            output = work_dir / f"{experiment.name}_{seed}" / "output.txt"
+            arguments = [benchmark, experiment.name, str(seed), str(path), str(output.parent)]
+            running.append((experiment, seed, output, _start(arguments, output, environment)))
+        for entry in [entry for entry in running if entry[-1].poll() is not None]:
             running.remove(entry)
-            done += 1
+            experiment, seed, output, process = entry
+            failed += bool(process.returncode)
+            text = f"FAILED, see {output}" if process.returncode else "done"
+            done = total - len(waiting) - len(running)
             left = (time.time() - began) / done * (total - done)
-            text = "done"
-            if process.returncode:
-                failed += 1
-                text = f"FAILED, see {folder / 'output.txt'}"
             report(
                 f"[{done}/{total}] {experiment.name}, seed {seed}: {text}; {left / 60:.0f} min left"
             )
         time.sleep(1)
     return failed
+
+
+def _start(arguments: list[str], output: Path, environment: dict[str, str]) -> subprocess.Popen:
+    """A process of this module, which says what it says to a file."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "gdetkd.reproduce.runs", *arguments]
+    with open(output, "w") as file:
+        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
 
 
 def _environment(device: str, turn: int, threads: int) -> dict[str, str]:
