@@ -78,15 +78,17 @@ def ambiguous_proposal(
     ax, bars = axes[0]
     ax.imshow(picture)
     _frame(ax, proposal, "white", (0, (3, 2)), 2.0, "proposal")
-    for index in confidences[:-1].topk(shown).indices.tolist():
-        _frame(ax, boxes[index].tolist(), CLASS_COLORS[index], "-", 3.0, f"box if {classes[index]}")
+    for place, index in enumerate(confidences[:-1].topk(shown).indices.tolist()):
+        width = 1.6 * (shown - place)  # ever thinner: a box shows beneath one that coincides
+        box = boxes[index].tolist()
+        _frame(ax, box, CLASS_COLORS[index], "-", width, f"box if {classes[index]}")
     x1, y1, x2, y2 = (float(value) for value in proposal)
     margin = 0.45 * max(x2 - x1, y2 - y1)
     height, width = picture.shape[:2]
     ax.set_xlim(max(-0.5, x1 - margin), min(width - 0.5, x2 + margin))
     ax.set_ylim(min(height - 0.5, y2 + margin), max(-0.5, y1 - margin))
     ax.set_axis_off()
-    ax.legend(loc="center right", bbox_to_anchor=(-0.03, 0.5), frameon=True, facecolor="#8a8a8a",
+    ax.legend(loc="center right", bbox_to_anchor=(-0.03, 0.5), frameon=True, facecolor="#333333",
               labelcolor="white", edgecolor="none")  # fmt: skip
     names = [*classes, "background"]
     colors = [*CLASS_COLORS[: len(classes)], "#dddddd"]
@@ -137,8 +139,9 @@ def class_gradients(
     labels: (n,) ground truth, marked by a ring; `len(classes)` is background and marks nothing.
     """
     shown = {"teacher's confidence": confidences, **gradients}
-    figure, axes = panels(len(shown), height=0.26 * len(labels) + 1.5, sharey=True)
-    for ax, (name, values) in zip(axes[0], shown.items(), strict=True):
+    figure, axes = panels(len(shown), height=0.26 * len(labels) + 1.7, sharey=True)
+    units = ["softmax", *["L1 norm over the coordinates"] * len(gradients)]
+    for ax, (name, values), unit in zip(axes[0], shown.items(), units, strict=True):
         image = ax.imshow(values.numpy(), cmap=SEQUENTIAL, vmin=0, aspect="auto")
         for row, label in enumerate(labels):
             if label < len(classes):
@@ -146,7 +149,7 @@ def class_gradients(
         ax.set_xticks(range(len(classes)), classes)
         ax.set(xlabel="class", title=name)
         ax.grid(False)
-        figure.colorbar(image, ax=ax, location="bottom", shrink=0.9, aspect=30)
+        figure.colorbar(image, ax=ax, location="bottom", shrink=0.9, aspect=30, label=unit)
     names = ["background" if label >= len(classes) else classes[label] for label in labels]
     axes[0, 0].set_yticks(range(len(labels)), names)
     axes[0, 0].set_ylabel("proposal, by its ground truth (ring)")
