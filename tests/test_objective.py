@@ -19,6 +19,7 @@ from gdetkd.losses import (
 )
 from gdetkd.objective import (
     COMPONENTS,
+    Classification,
     Contrastive,
     Imitation,
     Objective,
@@ -261,6 +262,25 @@ def test_classification_is_the_prediction_loss():
     loss = objective(dict(classification=dict(weight=1)))(student, teacher)
     expected = prediction_distillation(student.logits, teacher.logits)
     assert torch.equal(loss["kd_classification_loss"], expected)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_classification_by_sigmoids_by_hand(kind):
+    """Of one object class: a teacher that believes in it by 3/4, a student by 1/2 and by 1/4."""
+    one = spec(num_classes=1)
+    for scores, logits, p in (
+        ("sigmoid", [[0.0]], 1 / 2),
+        ("softmax", [[0.0, math.log(3)]], 1 / 4),  # the background's column is the last
+    ):
+        student, teacher = view(one, 1, 1), view(one, 1, 1)
+        student.logits = torch.tensor(logits)
+        teacher.logits = torch.tensor(
+            [[math.log(3), 0.0]] if kind == "softmax" else [[math.log(3)]]
+        )
+        built = Classification(spec(num_classes=1, scores=scores), spec(num_classes=1, scores=kind),
+                               conversion="sigmoid")  # fmt: skip
+        expected = -(0.75 * math.log(p) + 0.25 * math.log(1 - p))
+        torch.testing.assert_close(built(student, teacher)[0], torch.tensor(expected))
 
 
 # --- Gradients ------------------------------------------------------------------------------------
