@@ -248,7 +248,19 @@ def build_teacher(
             f"{dict(config=config, checkpoint=checkpoint)}"
         )
     teacher = MODELS.build(_teacher_model(config))
-    where = find_checkpoint(checkpoint)
+    _load(teacher, find_checkpoint(checkpoint))
+    teacher.requires_grad_(False)
+    if channels_last:
+        teacher.to(memory_format=torch.channels_last)
+    if compile:
+        teacher.backbone.compile()
+        if teacher.with_neck:
+            teacher.neck.compile()
+    return teacher.eval()
+
+
+def _load(teacher: nn.Module, where: str) -> None:
+    """Load a checkpoint's weights; ValueError with the first differences if any key or shape is."""
     state, _ = student_state(read_checkpoint(where))
     try:
         problems = teacher.load_state_dict(state, strict=False)
@@ -262,14 +274,6 @@ def build_teacher(
             f"first: {'; '.join(line.strip() for line in wrong[:3])}). Give the config that the "
             "checkpoint was trained with"
         )
-    teacher.requires_grad_(False)
-    if channels_last:
-        teacher.to(memory_format=torch.channels_last)
-    if compile:
-        teacher.backbone.compile()
-        if teacher.with_neck:
-            teacher.neck.compile()
-    return teacher.eval()
 
 
 def _teacher_model(config: str | Mapping) -> dict:
