@@ -255,7 +255,7 @@ def level_pairs(
         ax.text(column, row, count, ha="center", va="center", color="white" if dark else "black")
     ax.set_xticks(range(len(teacher_strides)), teacher_strides)
     ax.set_yticks(range(len(student_strides)), student_strides)
-    ax.set(xlabel="stride of the level that the teacher pools the box from (px)",
+    ax.set(title="boxes", xlabel="stride of the level that the teacher pools the box from (px)",
            ylabel="stride of the level\nthat predicted it (px)")  # fmt: skip
     ax.grid(False)
     return ax
