@@ -11,10 +11,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from helpers import COMPONENTS, batch, build, distilled, faster_rcnn
+from mmengine.dataset import DefaultSampler
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
+from torch.utils.data import BatchSampler
 
 from gdetkd.detectors.distilled import NonFiniteLossError
+from gdetkd.engine.positions import PositionedBatches
 
 # Boxes of ground truth in the two images of each rank, step after step.
 STEPS = [((3, 2), (1, 4)), ((2, 1), (0, 0)), ((0, 2), (1, 1)), ((0, 0), (0, 0))]
@@ -43,7 +46,11 @@ def train(rank, folder, teacher):
     except NonFiniteLossError as error:
         stopped = str(error)
     after = detector.student.backbone.conv1.weight.detach()
-    torch.save(dict(state=state, logged=logged, stopped=stopped, after=after), f"{folder}/{rank}")
+    data = PositionedBatches(
+        BatchSampler(DefaultSampler(range(12), shuffle=False), 2, False), endless=False
+    )
+    kept = dict(state=state, logged=logged, stopped=stopped, after=after, data=list(data))
+    torch.save(kept, f"{folder}/{rank}")
     with contextlib.suppress(RuntimeError):
         dist.destroy_process_group()
 
@@ -53,6 +60,12 @@ def ranks(teacher, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     torch.multiprocessing.spawn(train, (str(folder), teacher), nprocs=2)
     return [torch.load(folder / str(rank)) for rank in range(2)]
+
+
+def test_a_sample_has_the_position_that_it_has_on_one_process(ranks):
+    """So a random transform draws for it what it would draw there, and no two draw alike."""
+    found = [sample for rank in ranks for batch in rank["data"] for sample in batch]
+    assert sorted(found) == [(index, (0, index)) for index in range(12)]
 
 
 def test_two_ranks_train_through_images_without_ground_truth(ranks):
