@@ -121,7 +121,7 @@ class Imitation(nn.Module):
     Args:
         student, teacher: The pair.
         embedding: Channels of the two stride-2 convolutions that embed a pooled box; a half and a
-            quarter of the teacher's width by default.
+            quarter of the teacher's width by default (ours, as is the ReLU after each).
         temperature: Start of the learnable tau (ours).
         sampling_ratio: Samples a bin and axis of RoIAlign; 0 as many as a bin has cells.
         boxes_per_image: Imitate only the first so many boxes of an image (MMDetection lists the

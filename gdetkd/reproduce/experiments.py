@@ -34,6 +34,7 @@ class Benchmark:
         proposals: Rows of one gathered batch, the unit of the memory's size K.
         steps: Of its configs' schedule.
         students: Their names by pair of Table 6 and by dense student.
+        imitation: Weight of SGFI in its configs, and of the rivals.
         options: What it changes in every config.
     """
 
@@ -42,6 +43,7 @@ class Benchmark:
     proposals: int
     steps: int
     students: dict[str, str]
+    imitation: float
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,11 +77,11 @@ def steps(count: int) -> dict[str, Any]:
     }
 
 
-DIGITS = Benchmark("digits", "digits", proposals=8 * 48, steps=800, students=STUDENTS)
-COCO = Benchmark("coco", "coco", proposals=8 * 1024, steps=90_000, students=STUDENTS)
+DIGITS = Benchmark("digits", "digits", 8 * 48, 800, STUDENTS, imitation=5.0)
+COCO = Benchmark("coco", "coco", 8 * 1024, 90_000, STUDENTS, imitation=1.0)
 # Tries the machinery in a minute; its results mean nothing.
 MINIATURE = Benchmark(
-    "miniature", "digits", proposals=8 * 48, steps=4, students=STUDENTS,
+    "miniature", "digits", 8 * 48, 4, STUDENTS, imitation=5.0,
     options=steps(4)
     | {f"{split}_dataloader.dataset.indices": 32 for split in ("train", "val", "test")},
 )  # fmt: skip
@@ -268,12 +270,12 @@ def rivals(benchmark: Benchmark) -> list[Experiment]:
     return [
         Experiment(
             f"rival_{name}", label, benchmark.distilled("faster_rcnn"),
-            only() | {f"model.distill.{name}.weight": weight}, seeds=3,
+            only() | {f"model.distill.{name}.weight": benchmark.imitation}, seeds=3,
         )
-        for name, label, weight in (
-            ("rigid", "Same-level imitation (FitNets)", 5.0),
-            ("masked", "Same-level imitation in ground-truth boxes", 5.0),
-            ("normalized", "Normalized same-level imitation (PKD)", 5.0),
+        for name, label in (
+            ("rigid", "Same-level imitation (FitNets)"),
+            ("masked", "Same-level imitation in ground-truth boxes"),
+            ("normalized", "Normalized same-level imitation (PKD)"),
         )
     ]  # fmt: skip
 
