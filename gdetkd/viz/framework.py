@@ -43,8 +43,8 @@ def data_flow(images: Tensor, student: DetectorView, teacher: DetectorView) -> F
             _node(ax, x, y, f"{name}\n{_shape(getattr(view, name))}", color)
         _arrow(ax, (3.5, y), (4.0, y), STUDENT)
         _arrow(ax, (6.6, y), (6.0, y), TEACHER)
-    ax.text(5, 0.75, "gradients flow to the left: to the student, and to it alone", ha="center",
-            fontsize=10, color="#444444")  # fmt: skip
+    says = "gradients flow to the left: to the student and the losses' modules, not to the teacher"
+    ax.text(5, 0.75, says, ha="center", fontsize=10, color="#444444")
     return figure
 
 
@@ -53,7 +53,8 @@ def gradient_shares(norms: Mapping[str, Mapping[str, float]]) -> Figure:
 
     Every moment has the same losses.
     """
-    figure, axes = panels(len(norms), height=3.6, sharey=True)
+    figure, axes = panels(len(norms), height=3.6, sharex=True, sharey=True)
+    longest = max(max(values.values()) for values in norms.values())
     for ax, (moment, values) in zip(axes[0], norms.items(), strict=True):
         names = list(values)
         colors = [DISTILLED if name.startswith("kd_") else STUDENT for name in names]
@@ -61,7 +62,7 @@ def gradient_shares(norms: Mapping[str, Mapping[str, float]]) -> Figure:
         ax.bar_label(bars, fmt="%.2g", fontsize=9, padding=2)
         ax.set_yticks(range(len(names)), [name.replace("_loss", "") for name in names])
         ax.set(title=moment, xlabel="norm of its gradient at backbone and neck")
-        ax.set_xlim(0, 1.2 * max(values.values()))
+        ax.set_xlim(0, 1.15 * longest)
         ax.grid(axis="y", visible=False)
     axes[0, 0].invert_yaxis()
     return figure
