@@ -455,3 +455,15 @@ def test_curves_show_what_there_is():
     assert loss.get_xydata().tolist() == [[50, 3], [100, 2], [150, 1.5]]
     assert precision.get_xydata().tolist() == [[150, 0.4]]
     plt.close("all")
+
+
+def test_on_record_several_processes_end_as_good_as_one():
+    """Their AP, against what seeds alone make of it on one process."""
+    results = Path(__file__).resolve().parents[1] / "results"
+    rows = pd.read_json(results / "training" / "processes.jsonl", lines=True)
+    whole = rows[rows["steps"] == 800]
+    assert {2, 4} <= set(whole["processes"])
+    runs = pd.read_json(results / "digits" / "runs.jsonl", lines=True)
+    one = runs[runs["experiment"] == "gdetkd"].groupby("seed")["AP"].last()
+    difference = whole["AP"] - one.loc[whole["seed"]].to_numpy()
+    assert difference.abs().max() <= 2 * 2**0.5 * one.std()
