@@ -43,4 +43,5 @@ def plot_run(
 
 
 def _say(ax: Axes, step: int, height: float, text: str, color: str) -> None:
-    ax.annotate(f" {text}", (step, height), xycoords=("data", "axes fraction"), color=color)
+    ax.annotate(f" {text}", (step, height), xycoords=("data", "axes fraction"), color=color,
+                bbox=dict(fc="white", ec="none", pad=0.5))  # fmt: skip
