@@ -30,9 +30,22 @@ def test_gains_show_what_ran_and_say_what_did_not():
     assert bars.lines[2][0].get_segments()[0][:, 0].tolist() == [13.5, 14.5]
 
 
+def test_an_interval_wider_than_the_gains_is_cut_and_said():
+    rows = [("wide", 3.0, 5.0, 24.0, 2), ("narrow", 2.0, 4.0, 0.5, 5)]
+    frame = pd.DataFrame(rows, columns=["row", "paper", "ours", "half", "seeds"])
+    (ax,) = plot_gains({"A table": frame}).axes
+    assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [(" ± 24.0", 0)]
+    low, high = ax.get_xlim()
+    assert -10 < low < 0 and 5 < high < 10
+
+
 def test_pairs_join_the_runs_of_a_seed():
     ax = plot_pairs(pd.DataFrame({"baseline": [23, 25], "distilled": [40, 42]}, index=[0, 3]))
-    assert [list(line.get_ydata()) for line in ax.lines] == [[23, 40], [25, 42]]
+    assert [list(line.get_ydata()) for line in ax.lines] == [[-1, -1], [1, 1]]
+    assert [text.get_text() for text in ax.get_xticklabels()] == [
+        "baseline\n(mean 24.0)",
+        "distilled\n(mean 41.0)",
+    ]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["seed 0", "seed 3"]
 
 

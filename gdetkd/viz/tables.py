@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,12 +15,15 @@ from gdetkd.viz import style
 def plot_gains(gains: Mapping[str, pd.DataFrame]) -> Figure:
     """The paper's gains and ours, a panel a table; what has not run says so.
 
+    The axis is as wide as the gains need; an interval that is wider is cut and its half width said.
+
     gains: title -> columns row, paper, ours, half, seeds in AP points; NaN is not drawn.
     """
     lines = [len(frame) for frame in gains.values()]
     height = 1.2 + 0.36 * sum(lines) + 0.75 * len(lines)
     figure, axes = style.panels(rows=len(gains), height=height / len(gains), sharex=True,
                                 gridspec_kw={"height_ratios": [n + 1 for n in lines]})  # fmt: skip
+    axes[0, 0].set_xlim(_reach(gains.values()))
     for ax, (title, frame) in zip(axes[:, 0], gains.items(), strict=True):
         _gains_of_one(ax, frame)
         ax.set_title(title, loc="left")
@@ -28,32 +32,57 @@ def plot_gains(gains: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def _reach(frames: Iterable[pd.DataFrame]) -> tuple[float, float]:
+    """Limits with room around 0 and every gain, and around intervals no wider than these need."""
+    rows = pd.concat(frames)
+    seen = pd.concat([rows["paper"], rows["ours"]]).dropna()
+    low, high = min(0.0, 0.0, *seen), max(0.0, 0.0, *seen)
+    span = max(2.0, high - low)
+    narrow = rows[rows["half"] <= span]
+    ends = [*(narrow["ours"] - narrow["half"]), *(narrow["ours"] + narrow["half"])]
+    room = 0.05 * span
+    ends += [low - 5 * room, high + 5 * room]  # words stand beside some points
+    return min(ends) - room, max(ends) + room
+
+
 def _gains_of_one(ax: Axes, frame: pd.DataFrame) -> None:
     places = list(range(len(frame)))
     run = frame["ours"].notna()
     # Labels first: the legend shows both marks even where nothing has run.
-    ax.plot(frame["paper"], places, "D", color=style.STUDENT, ms=7, label="paper, COCO")
+    ax.plot(frame["paper"], places, "D", color=style.STUDENT, ms=7, zorder=3,
+            label="paper, COCO")  # fmt: skip
     ax.errorbar(frame["ours"], places, xerr=frame["half"].fillna(0), fmt="o", capsize=4,
-                color=style.TEACHER, label="ours, digits (95% interval)")  # fmt: skip
-    for place in frame.index[~run]:
-        ax.annotate(" not run", (1, place), xycoords=("axes fraction", "data"), va="center",
+                color=style.TEACHER, label="ours, digits (95% interval; ± where cut)")  # fmt: skip
+    low, high = ax.get_xlim()
+    cut = (frame["ours"] - frame["half"] < low) | (frame["ours"] + frame["half"] > high)
+    beside = {place: " not run" for place in frame.index[~run]}
+    beside |= {place: f" ± {frame['half'][place]:.1f}" for place in frame.index[cut]}
+    for place, text in beside.items():
+        ax.annotate(text, (1, place), xycoords=("axes fraction", "data"), va="center",
                     color=style.NEUTRAL, annotation_clip=False)  # fmt: skip
     for place in frame.index[frame["seeds"] == 1]:
-        ax.annotate("  one seed", (frame["ours"][place], place), va="center", color=style.NEUTRAL)
+        ax.annotate("one seed", (frame["ours"][place], place), (8, 0), va="center",
+                    textcoords="offset points", color=style.NEUTRAL,
+                    bbox=dict(fc="white", ec="none", pad=0.5))  # fmt: skip
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(places, frame["row"])
     ax.set_ylim(len(frame) - 0.4, -0.6)
 
 
 def plot_pairs(by_seed: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """AP by seed (rows) of several experiments (columns), the runs of one seed joined."""
+    """AP by seed (rows) of several experiments (columns), less the experiment's mean.
+
+    The runs of one seed are joined: level lines are luck that both share.
+    """
     ax = style.axes_or_new(ax)
-    places = range(len(by_seed.columns))
-    for seed, values in by_seed.iterrows():
-        ax.plot(places, values, "o-", lw=1.2, ms=6, label=f"seed {seed}")
-    ax.set_xticks(places, by_seed.columns)
-    ax.set_xlim(-0.4, len(places) - 0.6)
-    ax.set_ylabel("AP on digits [%]")
+    means = by_seed.mean()
+    places = range(len(means))
+    marks = zip((by_seed - means).iterrows(), itertools.cycle("os^Dv"), strict=False)
+    for (seed, values), mark in marks:
+        ax.plot(places, values, f"{mark}-", lw=1.2, ms=7, label=f"seed {seed}")
+    ax.set_xticks(places, [f"{name}\n(mean {mean:.1f})" for name, mean in means.items()])
+    ax.set_xlim(-0.4, len(means) - 0.6)
+    ax.set_ylabel("AP on digits less the mean [points]")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
