@@ -74,7 +74,7 @@ def _measured(
     cells |= {key: f"{100 * done[key].mean():.1f}" for key in ("AP50", "APs", "APm")}
     cells["s/step"] = f"{done['seconds_per_step'].median():.2f}"
     gain = paired_gain(frame, name, baseline)
-    if name == baseline or gain.empty:
+    if name in {baseline, *BASELINES.values()} or gain.empty:
         return cells
     cells["gain"] = shown(gain, signed=True)
     if teacher:
