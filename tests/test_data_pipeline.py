@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -83,3 +87,45 @@ def test_thirty_images_train_test_and_export(form, tmp_path):
     assert len(known.loadRes(detections).anns) == len(detections) > 0
     assert {d["image_id"] for d in detections} <= set(known.imgs)
     assert max(d["category_id"] for d in detections) > 80  # COCO's ids, not labels
+
+
+DISTILLED = """
+_base_ = ["plain.py", "{base}/gdetkd.py"]
+model = dict(
+    _delete_=True, type="DistilledDetector", student={{{{_base_.model}}}},
+    teacher=dict(config="{folder}/plain.py", checkpoint="{folder}/teacher/iter_2.pth"),
+    distill=dict(imitation=dict(weight=1.0), contrastive=dict(weight=0.5, queue_capacity=200)),
+    transfer_heads=True,
+)
+train_cfg = dict(max_iters=4, val_interval=2)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_script_of_the_headline_verifies_trains_tests_and_exports(tmp_path):
+    """As it stands, on two processes and thirty images in COCO's layout."""
+    root = tmp_path / "coco"
+    write_miniature("coco", root)
+    plain = CONFIG.format(base=BASE, data=DATA["coco"], classes=80)
+    (tmp_path / "plain.py").write_text(plain)
+    (tmp_path / "distilled.py").write_text(DISTILLED.format(base=BASE, folder=tmp_path))
+    gdetkd("train", tmp_path / "plain.py", "--work-dir", tmp_path / "teacher",
+           *overrides("coco", root, None))  # fmt: skip
+    script = ["sh", str(PACKAGE / "scripts" / "train_coco_8gpu.sh")]
+    environment = dict(
+        os.environ, COCO=str(root), CONFIG=str(tmp_path / "distilled.py"), GPUS="2",
+        WORK=str(tmp_path / "work"),
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    )  # fmt: skip
+    small = [f"{stage}_dataloader.dataset.pipeline.{place}.scale=(128,128)"
+             for stage, place in (("train", 2), ("val", 1), ("test", 1))]  # fmt: skip
+    done = subprocess.run(
+        [*script, "--cfg-options", *small], env=environment, cwd=tmp_path, capture_output=True,
+        text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "coco/bbox_mAP" in done.stdout
+    assert (tmp_path / "work" / "iter_4.pth").exists()
+    student = tmp_path / "work" / "student_fp16.pth"
+    assert init_detector(str(tmp_path / "plain.py"), str(student), device="cpu")
