@@ -287,3 +287,16 @@ def test_the_readme_says_what_is_on_record():
     readme = (RESULTS.parents[1] / "README.md").read_text()
     block = readme.split("<!-- headline", 1)[1].split("-->", 1)[1].split("<!-- end", 1)[0]
     assert " ".join(block.split()) == " ".join(tables.headline().split())
+
+
+def test_the_page_of_results_quotes_the_records():
+    page = " ".join((RESULTS.parent / "README.md").read_text().split())
+    frame, held_out = tables.runs(), json.loads(tables.TEST.read_text())
+    pairs = ("gdetkd", "baseline"), ("gdetkd_retinanet", "retinanet"), ("gdetkd_fcos", "fcos")
+    gains = [tables.shown(tables.paired_gain(frame, *pair), signed=True) for pair in pairs]
+    for gain in (*gains, held_out["gain"]):
+        assert gain.removeprefix("+") in page
+    alone = ("imitation", "imitation_48", "contrastive", "memory_fresh", "gdetkd_fresh",
+             "gdetkd_3000", "gdetkd_3000_fresh", "baseline_1400", "baseline_3000")  # fmt: skip
+    for name in alone:
+        assert f"{100 * frame.loc[frame['experiment'] == name, 'AP'].mean():.1f}" in page, name
