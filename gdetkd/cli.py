@@ -285,9 +285,9 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
     """Run what is missing of a table, record it and render the tables.
 
     NAME is main, the components of G-DetKD; table1 to table6, figure1, dense, conversion or
-    rivals; or all. Of digits also: teacher, the shipped one; students, the shipped ones, from
-    main's runs; pairs, which detectors can teach which; and test, the test split of baselines and
-    distilled students, used once.
+    rivals; or all. Of digits also: stages, of a Cascade R-CNN as teacher; teacher, the shipped
+    one; students, the shipped ones, from main's runs; pairs, which detectors can teach which; and
+    test, the test split of baselines and distilled students, used once.
     """
     from gdetkd.reproduce.claims import IMPORTANCE, TABLES
 
@@ -334,7 +334,7 @@ def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
     path = folder / RUNS
     experiments = runs.chosen(benchmark, tables, only)
     if plan:
-        say_plan(experiments, benchmark, path, seeds, jobs)
+        say_plan(experiments, path, seeds, jobs)
         return
     if benchmark != "coco":
         write_digits(DATA_ROOT, seed=0)
@@ -354,13 +354,13 @@ def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
         raise click.ClickException(f"{failed} runs failed")
 
 
-def say_plan(experiments, benchmark, path, seeds, jobs) -> None:
+def say_plan(experiments, path, seeds, jobs) -> None:
     """What is missing and how long it takes here, going by the records."""
     from gdetkd.reproduce import records, runs
 
     frame, total = records.load(path), 0.0
     for experiment, seed in runs.missing(experiments, path, seeds):
-        seconds = runs.expected_seconds(experiment, benchmark, frame)
+        seconds = runs.expected_seconds(experiment, frame)
         total += seconds or 0.0
         took = "not known" if seconds is None else f"{seconds / 60:.0f} min"
         click.echo(f"{experiment.name}, seed {seed}: {experiment.label} ({took})")

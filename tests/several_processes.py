@@ -24,9 +24,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from gdetkd.reproduce import records
-from gdetkd.reproduce.experiments import DIGITS, DISTILLED, steps
+from gdetkd.reproduce.experiments import DISTILLED, steps
 
 IMAGES = 8  # a step, all processes together
+SCHEDULE = 800  # steps, of its config
 
 
 def train(count: int, seed: int, length: int, folder: Path) -> dict[str, object]:
@@ -34,7 +35,7 @@ def train(count: int, seed: int, length: int, folder: Path) -> dict[str, object]
     command = [sys.executable, "-m", "gdetkd.cli", "train", DISTILLED, "--seed", str(seed)]
     command += ["--work-dir", str(folder), *(["--gpus", str(count)] if count > 1 else [])]
     options = {"train_dataloader.batch_size": IMAGES // count}
-    if length != DIGITS.steps:
+    if length != SCHEDULE:
         options |= steps(length) | {"default_hooks.logger.interval": 10}
     command += ["--cfg-options", *(f"{name}={value}" for name, value in options.items())]
     environment = records.environment()
@@ -66,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=DIGITS.steps)
+    parser.add_argument("--steps", type=int, default=SCHEDULE)
     parser.add_argument("--out", type=Path, required=True, help="One JSON object a line.")
     asked = parser.parse_args()
     done = []

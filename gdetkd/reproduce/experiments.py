@@ -32,7 +32,6 @@ class Benchmark:
     Attributes:
         folder: Of its configs; a student's are `NAME.py` and, distilled, `gdetkd_NAME.py`.
         proposals: Rows of one gathered batch, the unit of the memory's size K.
-        steps: Of its configs' schedule.
         students: Their names by pair of Table 6 and by dense student.
         imitation: Weight of SGFI in its configs, and of the rivals.
         options: What it changes in every config.
@@ -41,7 +40,6 @@ class Benchmark:
     name: str
     folder: str
     proposals: int
-    steps: int
     students: dict[str, str]
     imitation: float
     options: dict[str, Any] = field(default_factory=dict)
@@ -77,11 +75,11 @@ def steps(count: int) -> dict[str, Any]:
     }
 
 
-DIGITS = Benchmark("digits", "digits", 8 * 48, 800, STUDENTS, imitation=5.0)
-COCO = Benchmark("coco", "coco", 8 * 1024, 90_000, STUDENTS, imitation=1.0)
+DIGITS = Benchmark("digits", "digits", 8 * 48, STUDENTS, imitation=5.0)
+COCO = Benchmark("coco", "coco", 8 * 1024, STUDENTS, imitation=1.0)
 # Tries the machinery in a minute; its results mean nothing.
 MINIATURE = Benchmark(
-    "miniature", "digits", 8 * 48, 4, STUDENTS, imitation=5.0,
+    "miniature", "digits", 8 * 48, STUDENTS, imitation=5.0,
     options=steps(4)
     | {f"{split}_dataloader.dataset.indices": 32 for split in ("train", "val", "test")},
 )  # fmt: skip
@@ -163,6 +161,14 @@ def causes() -> list[Experiment]:
             "imitation_48", "SGFI alone, on all boxes", DISTILLED,
             only("imitation") | ALL_BOXES,
         ),
+        *(
+            Experiment(
+                f"{student}_lr_{rate:g}", f"{label}: baseline, learning rate {rate:g}",
+                DIGITS.plain(student), {"optim_wrapper.optimizer.lr": rate}, seeds=1,
+            )
+            for student, label in DENSE.items()
+            for rate in (1e-3, 4e-3)  # the configs' own is 2e-3
+        ),
         Experiment(
             "gdetkd_fresh", "G-DetKD (all), the queue projected anew", DISTILLED, FRESH, seeds=5
         ),
@@ -183,10 +189,11 @@ def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
     }  # fmt: skip
     negatives = [
         Experiment(
-            f"iou_{threshold:g}", f"CKD, negatives up to IoU {threshold:g}", config,
+            name, f"CKD, negatives up to IoU {threshold:g}", config,
             only("contrastive") | {f"{setting}.iou": threshold}, seeds=3,
         )
-        for threshold in THRESHOLDS
+        for threshold, name in THRESHOLDS.items()
+        if name != "contrastive"
     ]  # fmt: skip
     nonlinear = Experiment(
         "nonlinear", "CKD, nonlinear projection", config,
@@ -203,7 +210,12 @@ def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
 FRESH = {"model.distill.contrastive.queue_holds": "representations"}
 ALL_BOXES = {"model.distill.imitation.boxes_per_image": None}
 MEMORIES = (1, 5, 10, 15, 20)  # gathered batches: 8, 40, 80, 120 and 160 x 1024 in the paper
-THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+# Experiments by IoU; that of 0.5 is the configs' own.
+THRESHOLDS = {
+    value: "contrastive" if value == 0.5 else f"iou_{value:g}"
+    for value in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+}
+DENSE = dict(retinanet="RetinaNet", fcos="FCOS")
 BRANCHES = ("classification", "localization", "combined")
 CONVERSIONS = ("object_scores", "none", "sigmoid")
 
@@ -211,7 +223,7 @@ CONVERSIONS = ("object_scores", "none", "sigmoid")
 def dense_students(benchmark: Benchmark) -> list[Experiment]:
     """Dense students of the two-stage teacher: all of it, Table 4's branches, section D."""
     made = []
-    for student, label in (("retinanet", "RetinaNet"), ("fcos", "FCOS")):
+    for student, label in DENSE.items():
         plain, distilled = benchmark.plain(student), benchmark.distilled(student)
         made += [
             Experiment(student, f"{label}: baseline", plain, seeds=5),
@@ -242,18 +254,29 @@ def dense_students(benchmark: Benchmark) -> list[Experiment]:
     return made
 
 
+TEACHERS = dict(c4="faster_rcnn_c4_r34_teacher", cascade="cascade_rcnn_r34_teacher")
+
+
+def own_teacher(benchmark: Benchmark, name: str) -> tuple[str, dict[str, Any]]:
+    """The experiment that trains a teacher which is not shipped, and options to learn from it."""
+    needs = f"teacher_{name}"
+    last = benchmark.options.get("train_cfg.max_iters", 3000)  # the teachers' own schedule
+    return needs, {
+        "model.teacher.config": f"gdetkd::digits/{TEACHERS[name]}.py",
+        "model.teacher.checkpoint": f"{benchmark.work_dir}/{needs}_0/iter_{last}.pth",
+    }
+
+
 def structures(benchmark: Benchmark) -> list[Experiment]:
     """Table 6: C4 and Cascade R-CNN pairs."""
     made = []
     for student, label in (("c4", "Faster R-CNN C4"), ("cascade", "Cascade R-CNN")):
         needs, options = None, {}
         if benchmark is not COCO:  # the zoo has those of COCO
-            needs = f"teacher_{student}"
-            teacher = f"gdetkd::digits/{TEACHERS[student]}.py"
-            made.append(Experiment(needs, f"{label}: the teacher", teacher, seeds=1))
-            last = benchmark.options.get("train_cfg.max_iters", 3000)  # the teachers' own schedule
-            trained = f"{benchmark.work_dir}/{needs}_0/iter_{last}.pth"
-            options = {"model.teacher.checkpoint": trained}
+            needs, options = own_teacher(benchmark, student)
+            made.append(
+                Experiment(needs, f"{label}: the teacher", options["model.teacher.config"], seeds=1)
+            )
         distilled = benchmark.distilled(student)
         made += [
             Experiment(student, f"{label}: baseline", benchmark.plain(student), seeds=3),
@@ -262,7 +285,18 @@ def structures(benchmark: Benchmark) -> list[Experiment]:
     return made
 
 
-TEACHERS = dict(c4="faster_rcnn_c4_r34_teacher", cascade="cascade_rcnn_r34_teacher")
+def stages(benchmark: Benchmark) -> list[Experiment]:
+    """On digits: which stage of a Cascade R-CNN teaches a Faster R-CNN best."""
+    needs, options = own_teacher(benchmark, "cascade")
+    # A Cascade R-CNN regresses one box for all classes, and its heads are others.
+    options |= {"model.distill.regression.weight": 0.0, "model.transfer_heads": False}
+    return [
+        Experiment(
+            f"stage_{stage}", f"Taught by stage {stage + 1} of a Cascade R-CNN",
+            benchmark.distilled("faster_rcnn"), options | {"model.teacher.stage": stage}, 3, needs,
+        )
+        for stage in range(3)
+    ]  # fmt: skip
 
 
 def rivals(benchmark: Benchmark) -> list[Experiment]:
@@ -287,6 +321,7 @@ def experiments_of(benchmark: Benchmark) -> dict[str, Experiment]:
         *(schedules() + causes() if benchmark is not COCO else []),
         *dense_students(benchmark),
         *structures(benchmark),
+        *(stages(benchmark) if benchmark is not COCO else []),
         *contrastive_ablations(benchmark),
         *rivals(benchmark),
     ]

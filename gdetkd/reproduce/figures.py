@@ -23,7 +23,9 @@ def figure1(frame: pd.DataFrame, out: Path) -> Path:
         figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
         left, right = figure.subplots(1, 2)
         _curve(left, frame, "table1", MEMORIES, "memory K, gathered batches")
-        _curve(right, frame, "table2", THRESHOLDS, "IoU above which proposals are no negatives")
+        _curve(
+            right, frame, "table2", tuple(THRESHOLDS), "IoU above which proposals are no negatives"
+        )
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, metadata={"Software": None})
     return out

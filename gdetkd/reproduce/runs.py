@@ -55,9 +55,11 @@ def chosen(benchmark: str, tables: Sequence[str], only: Sequence[str] = ()) -> l
     return wanted
 
 
-def expected_seconds(experiment: Experiment, benchmark: str, frame: pd.DataFrame) -> float | None:
+def expected_seconds(experiment: Experiment, frame: pd.DataFrame) -> float | None:
     """How long a run takes here, from the records of its like; None without any."""
-    count = experiment.options.get("train_cfg.max_iters", BENCHMARKS[benchmark].steps)
+    from gdetkd.engine.training import load_config
+
+    count = load_config(experiment.config, experiment.options).train_cfg.max_iters
     alike = frame[frame["experiment"] == experiment.name]
     if alike.empty:
         alike = frame[frame["config"] == experiment.config]
