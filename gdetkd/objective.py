@@ -29,7 +29,7 @@ from gdetkd.losses import (
 )
 from gdetkd.memory import FeatureQueue, gather_rows
 from gdetkd.pooling import roi_align
-from gdetkd.rivals import Masked, Normalized, Rigid
+from gdetkd.rivals import Localization, Masked, Normalized, Rigid
 from gdetkd.views import DetectorSpec, DetectorView
 
 
@@ -294,7 +294,12 @@ COMPONENTS: dict[str, type[nn.Module]] = {
     "classification": Classification,
     "regression": Regression,
 }
-RIVALS: dict[str, type[nn.Module]] = {"rigid": Rigid, "masked": Masked, "normalized": Normalized}
+RIVALS: dict[str, type[nn.Module]] = {
+    "rigid": Rigid,
+    "masked": Masked,
+    "normalized": Normalized,
+    "localization": Localization,
+}
 
 
 class Objective(nn.Module):

@@ -1,11 +1,15 @@
-"""Other ways to imitate a teacher's pyramid, as baselines: what SGFI is compared with.
+"""Other ways to distil a detector, as baselines: what G-DetKD is compared with.
 
-Each compares level with level at the same stride, cell with cell, on the whole pyramid:
+Each compares level with level at the same stride, cell with cell. On the whole pyramid:
 
 - `Rigid`: every cell (FitNets, Romero et al. 2015).
 - `Masked`: cells inside ground-truth boxes alone (in the spirit of Wang et al., "Distilling Object
   Detectors with Fine-grained Feature Imitation", CVPR 2019, whose mask is that of near anchors).
 - `Normalized`: channels made zero mean and unit variance first (PKD, Cao et al., NeurIPS 2022).
+
+On the outputs of dense heads:
+
+- `Localization`: the distributions of box edges (LD, Zheng et al., CVPR 2022).
 
 Plain logit distillation needs none of them: it is `gdetkd.objective.Classification` alone.
 """
@@ -30,16 +34,7 @@ class Rigid(nn.Module):
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec) -> None:
         super().__init__()
-        common = [stride for stride in student.strides if stride in teacher.strides]
-        if not common:
-            raise ValueError(
-                "same-level imitation: expected pyramids with a stride in common, got "
-                f"{student.strides} from {student.name} and {teacher.strides} from {teacher.name}"
-            )
-        self.strides = common
-        self.levels = [
-            (student.strides.index(stride), teacher.strides.index(stride)) for stride in common
-        ]
+        self.strides, self.levels = common_levels(student, teacher, "same-level imitation")
         self.adapt = nn.ModuleList(
             nn.Conv2d(student.channels, teacher.channels, 1) for _ in self.levels
         )
@@ -47,13 +42,8 @@ class Rigid(nn.Module):
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
         losses = []
         for (own, given), adapt, stride in zip(self.levels, self.adapt, self.strides, strict=True):
-            mine, target = adapt(student.pyramid[own]), teacher.pyramid[given].detach()
-            # The teacher's batch may be padded further: what both cover is the images.
-            height, width = (
-                min(a, b) for a, b in zip(mine.shape[2:], target.shape[2:], strict=True)
-            )
-            pair = mine[..., :height, :width].float(), target[..., :height, :width].float()
-            losses.append(self.compare(*pair, student, stride))
+            pair = adapt(student.pyramid[own]), teacher.pyramid[given].detach()
+            losses.append(self.compare(*where_both_are(*pair), student, stride))
         loss = torch.stack(losses).mean()
         return loss, loss.new_full((), len(student.pyramid[0])), {}
 
@@ -92,6 +82,77 @@ class Normalized(Rigid):
         self, student: Tensor, teacher: Tensor, view: DetectorView, stride: float
     ) -> Tensor:
         return (_standard(student) - _standard(teacher)).square().mean() / 2
+
+
+class Localization(nn.Module):
+    """Distributions of box edges, distilled cell by cell (LD, Zheng et al., CVPR 2022).
+
+    For two dense heads that predict, at every cell, how likely each distance of a box's edges is.
+    The loss is the Kullback-Leibler divergence of the student's distribution from the teacher's,
+    both softened by a temperature, times its square; the mean over four edges and over the cells
+    of all common levels. A cell counts by the teacher's highest class score there: the teacher
+    says where objects are (ours; LD takes the cells to which training assigns objects, and a
+    region around them).
+
+    Args:
+        student, teacher: The pair.
+        temperature: LD's 10 by default.
+
+    Raises:
+        ValueError: One of the pair predicts no such distributions, or they have not the same bins
+            or no level of the same stride.
+    """
+
+    def __init__(
+        self, student: DetectorSpec, teacher: DetectorSpec, temperature: float = 10.0
+    ) -> None:
+        super().__init__()
+        if student.edge_bins is None or student.edge_bins != teacher.edge_bins:
+            raise ValueError(
+                "localization: expected two dense heads that predict distributions of box edges "
+                f"over as many bins (GFLHead's reg_max + 1), got {student.edge_bins} bins from "
+                f"{student.name} and {teacher.edge_bins} from {teacher.name}"
+            )
+        self.bins, self.temperature = student.edge_bins, temperature
+        _, self.levels = common_levels(student, teacher, "localization")
+
+    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        total = cells = 0.0
+        for own, given in self.levels:
+            mine, target = where_both_are(student.edge_maps[own], teacher.edge_maps[given].detach())
+            scores = teacher.class_maps[given].detach()[..., : mine.shape[2], : mine.shape[3]]
+            weight = scores.float().sigmoid().amax(1)
+            mine, target = (
+                (maps.unflatten(1, (4, self.bins)) / self.temperature).log_softmax(2)
+                for maps in (mine, target)
+            )
+            divergence = (target.exp() * (target - mine)).sum(2).mean(1)
+            total, cells = total + (weight * divergence).sum(), cells + weight.sum()
+        return self.temperature**2 * total / cells, cells, {}
+
+
+def common_levels(
+    student: DetectorSpec, teacher: DetectorSpec, title: str
+) -> tuple[list[float], list[tuple[int, int]]]:
+    """The strides that both pyramids have, and for each its level in the student and teacher.
+
+    Raises:
+        ValueError: There is none.
+    """
+    common = [stride for stride in student.strides if stride in teacher.strides]
+    if not common:
+        raise ValueError(
+            f"{title}: expected pyramids with a stride in common, got "
+            f"{student.strides} from {student.name} and {teacher.strides} from {teacher.name}"
+        )
+    levels = [(student.strides.index(stride), teacher.strides.index(stride)) for stride in common]
+    return common, levels
+
+
+def where_both_are(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps (B, C, H, W) cut to the cells of both, in float32: a batch may be padded further."""
+    height, width = (min(a, b) for a, b in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    return student[..., :height, :width].float(), teacher[..., :height, :width].float()
 
 
 def inside_boxes(rois: Tensor, images: int, size: tuple[int, int], stride: float) -> Tensor:

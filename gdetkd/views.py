@@ -32,6 +32,8 @@ class DetectorSpec:
             `reg_class_agnostic`) instead of one a class.
         delta_stds: The standard deviations (4,) by which the head divides its regression targets;
             None if its regression is not relative to the given boxes.
+        edge_bins: Bins of the distribution that a dense head predicts for the distance of every
+            edge of a box (GFL); None of other heads.
         loss_weight: What the detector's own losses of this stage are weighed by.
     """
 
@@ -44,6 +46,7 @@ class DetectorSpec:
     scores: Literal["softmax", "sigmoid"] | None = "softmax"
     class_shared_regression: bool = False
     delta_stds: tuple[float, float, float, float] | None = None
+    edge_bins: int | None = None
     loss_weight: float = 1.0
 
 
@@ -66,6 +69,10 @@ class DetectorView:
         known: (N,) bool, the boxes that the representation speaks of (a DETR has no query for
             every box); None for all.
         truth: (M, 5) [image, x1, y1, x2, y2], the ground-truth boxes; None when not known.
+        class_maps: One (B, C, H, W) a level, the class logits of every cell of a head that
+            predicts distributions of edges; None of others.
+        edge_maps: One (B, 4 bins, H, W) a level, the logits of those distributions: left, top,
+            right and bottom, the distance from the cell's centre in strides; None of others.
     """
 
     rois: Tensor
@@ -77,3 +84,5 @@ class DetectorView:
     labels: Tensor | None = None
     known: Tensor | None = None
     truth: Tensor | None = None
+    class_maps: tuple[Tensor, ...] | None = None
+    edge_maps: tuple[Tensor, ...] | None = None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from helpers import backward, batch, build, distilled, faster_rcnn, losses_of
+from dense import dense
+from helpers import backward, batch, build, distilled, faster_rcnn, losses_of, save_detector
 
 from gdetkd.objective import RIVALS
-from gdetkd.rivals import Masked, Normalized, Rigid, inside_boxes
+from gdetkd.rivals import Localization, Masked, Normalized, Rigid, inside_boxes
 from gdetkd.views import DetectorSpec, DetectorView
 
 
@@ -93,9 +96,73 @@ def test_normalized_is_one_less_the_correlation():
     assert normalized(view(student), view(student))[0].item() == pytest.approx(0, abs=1e-6)
 
 
+def edges(bins=5, strides=(4, 8)) -> DetectorSpec:
+    return DetectorSpec("d", 3, 2, strides, (7, 7), 8, "sigmoid", edge_bins=bins)
+
+
+def maps(images=2, bins=5, sizes=((3, 4), (2, 2)), seed=0) -> DetectorView:
+    random = torch.Generator().manual_seed(seed)
+    made = view()
+    made.class_maps, made.edge_maps = (
+        tuple(torch.randn(images, width, *size, generator=random) * 3 for size in sizes)
+        for width in (3, 4 * bins)
+    )
+    return made
+
+
+def test_localization_against_a_loop():
+    student, teacher = maps(), maps(seed=1)
+    loss, count, _ = Localization(edges(), edges(), temperature=2.0)(student, teacher)
+    total = weights = 0.0
+    for mine, given, scores in zip(
+        student.edge_maps, teacher.edge_maps, teacher.class_maps, strict=True
+    ):
+        for image in range(2):
+            for row in range(mine.shape[2]):
+                for column in range(mine.shape[3]):
+                    weight = max(1 / (1 + math.exp(-x)) for x in scores[image, :, row, column])
+                    for edge in range(4):
+                        here = image, slice(5 * edge, 5 * edge + 5), row, column
+                        p, q = ((x[here].double() / 2).softmax(0) for x in (given, mine))
+                        total += weight / 4 * 4 * (p * (p / q).log()).sum().item()  # / 4 edges, T²
+                    weights += weight
+    assert loss.item() == pytest.approx(total / weights, rel=1e-5)
+    assert count.item() == pytest.approx(weights, rel=1e-5)
+    assert Localization(edges(), edges())(student, student)[0].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_localization_of_parts_of_a_batch_weighed_by_their_counts_is_that_of_the_batch():
+    localization = Localization(edges(), edges())
+    student, teacher = maps(), maps(seed=1)
+    whole, count, _ = localization(student, teacher)
+    parts = []
+    for image in range(2):
+        pair = view(), view()
+        for part, of in zip(pair, (student, teacher), strict=True):
+            part.class_maps = tuple(x[image : image + 1] for x in of.class_maps)
+            part.edge_maps = tuple(x[image : image + 1] for x in of.edge_maps)
+        parts.append(localization(*pair)[:2])
+    mean = sum(loss * own for loss, own in parts) / count
+    assert mean.item() == pytest.approx(whole.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("student, teacher", [(None, 5), (5, None), (5, 9), (None, None)])
+def test_localization_needs_the_same_distributions(student, teacher):
+    with pytest.raises(
+        ValueError, match=f"GFLHead.*got {student} bins from d and {teacher} from d"
+    ):
+        Localization(edges(student), edges(teacher))
+    with pytest.raises(ValueError, match="localization: .*a stride in common"):
+        Localization(edges(strides=(4,)), edges(strides=(8,)))
+
+
 @pytest.mark.parametrize("name", RIVALS)
-def test_a_rival_trains_a_real_student_beside_its_own_losses(teacher, name):
-    model = build(distilled(faster_rcnn(), teacher, {name: dict(weight=1.0)}))
+def test_a_rival_trains_a_real_student_beside_its_own_losses(teacher, name, tmp_path):
+    student, untouched = faster_rcnn(), "student.rpn_head.rpn_cls.weight"
+    if name == "localization":
+        student, untouched = dense("GFL"), "student.bbox_head.gfl_cls.weight"
+        teacher = save_detector(dense("GFL", base=6, feat=12), tmp_path / "gfl.pth")
+    model = build(distilled(student, teacher, {name: dict(weight=1.0)}))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     found = []
     for _ in range(8):
@@ -104,5 +171,5 @@ def test_a_rival_trains_a_real_student_beside_its_own_losses(teacher, name):
         gradients = backward(model, {f"kd_{name}_loss": losses[f"kd_{name}_loss"]})
         optimizer.step()
     assert gradients["student.backbone.conv1.weight"].abs().sum() > 0
-    assert gradients["student.rpn_head.rpn_cls.weight"] is None
+    assert gradients[untouched] is None
     assert found[-1] < 0.9 * found[0]

@@ -99,6 +99,7 @@ class DenseAdapter(Adapter):
                 strides=tuple(float(stride) for stride, _ in strides),
                 pooled_size=self.pooled_size,
                 representation_dim=next(iter(widths.values())),
+                edge_bins=head.reg_max + 1 if isinstance(head, GFLHead) else None,
                 scores="sigmoid" if head.cls_out_channels == head.num_classes else "softmax",
             )
         ]
@@ -131,7 +132,11 @@ class DenseAdapter(Adapter):
             pool_from(maps, rois, level, strides, self.pooled_size) for maps in (pyramid, features)
         )
         return DetectorView(
-            rois=rois, pyramid=pyramid, pooled=pooled, representation=averaged.mean((2, 3))
+            rois=rois,
+            pyramid=pyramid,
+            pooled=pooled,
+            representation=averaged.mean((2, 3)),
+            **edge_distributions(self.head, heard.outputs),
         )
 
     def heads(self) -> dict[str, nn.Module]:
@@ -207,6 +212,7 @@ class _DenseRecording(Recording):
                 representation=reduce(torch.add, rows),
                 logits=rows_at(scores, image, index, anchors),
                 labels=labels[image, index],
+                **edge_distributions(head, heard.outputs),
             )
         ]
 
@@ -273,6 +279,15 @@ def decoded_boxes(
         image[:, 0::2].clamp_(0, width)
         image[:, 1::2].clamp_(0, height)
     return boxes
+
+
+def edge_distributions(
+    head: BaseDenseHead, outputs: Sequence[Sequence[Tensor]]
+) -> dict[str, tuple[Tensor, ...]]:
+    """The maps of a head that predicts distributions of edges, by their names in a view."""
+    if not isinstance(head, GFLHead):
+        return {}
+    return dict(class_maps=tuple(outputs[0]), edge_maps=tuple(outputs[1]))
 
 
 def leaves_out_strides(head: BaseDenseHead) -> bool:

@@ -114,6 +114,12 @@ TABLES = {
         _rows(baseline=None, no_transfer=None, stage_0=None, stage_1=None, stage_2=None),
         teacher=None,
     ),
+    "gfl": Table(
+        "GFL teaches GFL",
+        _rows(gfl=None, gdetkd_gfl=None, rival_localization=None),
+        baseline="gfl",
+        teacher=None,
+    ),
     "conversion": Table(
         "Section D: class scores for a dense student",
         _rows(
@@ -133,7 +139,7 @@ TABLES = {
 # In order of importance: a sweep that is interrupted has run what matters most.
 IMPORTANCE = (
     "main", "table5", "table4", "dense", "table3", "table6", "table2", "table1", "conversion",
-    "stages", "rivals",
+    "stages", "rivals", "gfl",
 )  # fmt: skip
 BASELINES = {
     "gdetkd_retinanet": "retinanet",
@@ -174,6 +180,8 @@ CLAIMS = (
     Claim("rivals", "semantic-guided beats masked imitation", "imitation", "rival_masked"),
     Claim("rivals", "semantic-guided beats normalized imitation", "imitation",
           "rival_normalized"),
+    Claim("gfl", "features and contrast beat distributions of edges", "gdetkd_gfl",
+          "rival_localization"),
 )  # fmt: skip
 
 

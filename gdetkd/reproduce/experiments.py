@@ -59,7 +59,7 @@ class Benchmark:
 # The same names everywhere: the configs differ by folder.
 STUDENTS = dict(
     faster_rcnn="faster_rcnn_r18", retinanet="retinanet_r18", fcos="fcos_r18",
-    c4="faster_rcnn_c4_r18", cascade="cascade_rcnn_r18",
+    c4="faster_rcnn_c4_r18", cascade="cascade_rcnn_r18", gfl="gfl_r18",
 )  # fmt: skip
 
 
@@ -254,7 +254,9 @@ def dense_students(benchmark: Benchmark) -> list[Experiment]:
     return made
 
 
-TEACHERS = dict(c4="faster_rcnn_c4_r34_teacher", cascade="cascade_rcnn_r34_teacher")
+TEACHERS = dict(
+    c4="faster_rcnn_c4_r34_teacher", cascade="cascade_rcnn_r34_teacher", gfl="gfl_r34_teacher"
+)
 
 
 def own_teacher(benchmark: Benchmark, name: str) -> tuple[str, dict[str, Any]]:
@@ -267,6 +269,12 @@ def own_teacher(benchmark: Benchmark, name: str) -> tuple[str, dict[str, Any]]:
     }
 
 
+def teacher_of(benchmark: Benchmark, name: str, label: str) -> Experiment:
+    """The training of such a teacher."""
+    needs, options = own_teacher(benchmark, name)
+    return Experiment(needs, f"{label}: the teacher", options["model.teacher.config"], seeds=1)
+
+
 def structures(benchmark: Benchmark) -> list[Experiment]:
     """Table 6: C4 and Cascade R-CNN pairs."""
     made = []
@@ -274,15 +282,30 @@ def structures(benchmark: Benchmark) -> list[Experiment]:
         needs, options = None, {}
         if benchmark is not COCO:  # the zoo has those of COCO
             needs, options = own_teacher(benchmark, student)
-            made.append(
-                Experiment(needs, f"{label}: the teacher", options["model.teacher.config"], seeds=1)
-            )
+            made.append(teacher_of(benchmark, student, label))
         distilled = benchmark.distilled(student)
         made += [
             Experiment(student, f"{label}: baseline", benchmark.plain(student), seeds=3),
             Experiment(f"gdetkd_{student}", f"{label}: G-DetKD", distilled, options, 3, needs),
         ]
     return made
+
+
+def dense_pair(benchmark: Benchmark) -> list[Experiment]:
+    """On digits: GFL teaches GFL, by features and contrast or by its distributions of edges."""
+    needs, options = own_teacher(benchmark, "gfl")
+    distilled = benchmark.distilled("gfl")
+    # LD's own weight and temperature.
+    localization = only() | {"model.distill.localization.weight": 0.25}
+    return [
+        teacher_of(benchmark, "gfl", "GFL"),
+        Experiment("gfl", "GFL: baseline", benchmark.plain("gfl"), seeds=3),
+        Experiment("gdetkd_gfl", "GFL: SGFI and CKD", distilled, options, 3, needs),
+        Experiment(
+            "rival_localization", "GFL: localization distillation (LD)", distilled,
+            options | localization, 3, needs,
+        ),
+    ]  # fmt: skip
 
 
 def stages(benchmark: Benchmark) -> list[Experiment]:
@@ -321,7 +344,7 @@ def experiments_of(benchmark: Benchmark) -> dict[str, Experiment]:
         *(schedules() + causes() if benchmark is not COCO else []),
         *dense_students(benchmark),
         *structures(benchmark),
-        *(stages(benchmark) if benchmark is not COCO else []),
+        *(stages(benchmark) + dense_pair(benchmark) if benchmark is not COCO else []),
         *contrastive_ablations(benchmark),
         *rivals(benchmark),
     ]
