@@ -16,6 +16,8 @@ Plain logit distillation needs none of them: it is `gdetkd.objective.Classificat
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -40,35 +42,40 @@ class Rigid(nn.Module):
         )
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
-        losses = []
-        for (own, given), adapt, stride in zip(self.levels, self.adapt, self.strides, strict=True):
-            pair = adapt(student.pyramid[own]), teacher.pyramid[given].detach()
-            losses.append(self.compare(*where_both_are(*pair), student, stride))
+        losses = [self.compare(mine, target) for mine, target, _ in self.maps(student, teacher)]
         loss = torch.stack(losses).mean()
         return loss, loss.new_full((), len(student.pyramid[0])), {}
 
-    def compare(
-        self, student: Tensor, teacher: Tensor, view: DetectorView, stride: float
-    ) -> Tensor:
+    def maps(
+        self, student: DetectorView, teacher: DetectorView
+    ) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """What the student made of each common level, adapted, the teacher's, the stride."""
+        for (own, given), adapt, stride in zip(self.levels, self.adapt, self.strides, strict=True):
+            pair = adapt(student.pyramid[own]), teacher.pyramid[given].detach()
+            yield *where_both_are(*pair), stride
+
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The error of one level, (B, C, H, W) each."""
         return (student - teacher).square().mean()
 
 
 class Masked(Rigid):
-    """`Rigid` inside the ground-truth boxes: mean over the cells whose centre lies in one.
+    """`Rigid` inside the ground-truth boxes: mean over the cells, of all levels, whose centre lies
+    in one.
 
     Raises:
         ValueError: At a step, if the student's view does not know the ground truth.
     """
 
-    def compare(
-        self, student: Tensor, teacher: Tensor, view: DetectorView, stride: float
-    ) -> Tensor:
-        if view.truth is None:
+    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        if student.truth is None:
             raise ValueError("masked imitation needs the ground-truth boxes (DetectorView.truth)")
-        inside = inside_boxes(view.truth, student.shape[0], student.shape[2:], stride)
-        error = (student - teacher).square().mean(1)
-        return (error * inside).sum() / inside.sum().clamp(min=1)
+        total, cells = student.pyramid[0].new_zeros((), dtype=torch.float32), 0
+        for mine, target, stride in self.maps(student, teacher):
+            inside = inside_boxes(student.truth, len(mine), mine.shape[2:], stride)
+            total = total + ((mine - target).square().mean(1) * inside).sum()
+            cells = cells + inside.sum()
+        return total / cells.clamp(min=1), cells.to(total.dtype), {}
 
 
 class Normalized(Rigid):
@@ -78,9 +85,7 @@ class Normalized(Rigid):
     loud channels no longer rule the loss.
     """
 
-    def compare(
-        self, student: Tensor, teacher: Tensor, view: DetectorView, stride: float
-    ) -> Tensor:
+    def compare(self, student: Tensor, teacher: Tensor) -> Tensor:
         return (_standard(student) - _standard(teacher)).square().mean() / 2
 
 

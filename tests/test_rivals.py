@@ -70,6 +70,15 @@ def test_masked_is_rigid_on_the_cells_of_the_boxes():
         masked(view(torch.zeros(1, 2, 2, 2)), view(teacher))
 
 
+def test_masked_counts_every_cell_once_whatever_its_level():
+    masked = identity(Masked(spec(), spec()))
+    # Four cells of the finer level lie inside, of error 1, and the one of the coarser, of error 9.
+    truth = torch.tensor([[0, 0, 0, 8, 8.0]])
+    student = view(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 1, 1), truth=truth)
+    loss, count, _ = masked(student, view(torch.ones(1, 2, 2, 2), torch.full((1, 2, 1, 1), 3.0)))
+    assert loss.item() == pytest.approx(13 / 5) and count.item() == 5
+
+
 def test_inside_boxes_against_a_loop():
     torch.manual_seed(0)
     corners = torch.rand(9, 2, 2).mul(40).sort(1).values.flatten(1)

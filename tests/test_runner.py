@@ -390,7 +390,7 @@ def endless_weight(model):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_checkpoint(digits, teacher, tmp_path):
     model = distilled(faster_rcnn(), teacher)
-    reached = []
+    reached, ours = [], dict(train_cfg__type="ResumableIterLoop")
 
     class Last(Hook):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -398,17 +398,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_checkpoint(digits,
             reached.append({name: value.clone() for name, value in state.items()})
 
     with pytest.raises(NonFiniteLossError, match="kd_classification_loss = inf") as error:
-        run(run_config(model, digits, tmp_path, steps=4), Poison(2, endless_weight), Last())
+        config = run_config(model, digits, tmp_path, steps=4, **ours)
+        run(config, Poison(2, endless_weight), Last())
     (kept,) = tmp_path.glob("before_non_finite*.pth")
     assert kept.name == "before_non_finite_iter_2.pth" and str(kept) in str(error.value)
     assert len(reached) == 2
     saved = read_checkpoint(kept)
     assert saved["meta"]["iter"] == 2 and "optimizer" in saved
+    progress = saved["meta"]["progress"]  # what another number of processes goes by
+    assert progress["processes"] == 1 and progress["batch_size"] == 2
     trained = {name for name, _ in build(faster_rcnn()).named_parameters()}
     for name in trained:  # BatchNorm's statistics have seen the third batch
         assert torch.equal(saved["state_dict"][f"student.{name}"], reached[1][name]), name
     config = run_config(
-        model, digits, tmp_path / "again", steps=4, resume=True, load_from=str(kept)
+        model, digits, tmp_path / "again", steps=4, resume=True, load_from=str(kept), **ours
     )
     runner, resumed = run(config)
     assert runner.iter == 4 and len(resumed.logs) == 2

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gdetkd.detectors.distilled import DistilledDetector
 from gdetkd.engine.checkpoints import export_student
-from gdetkd.engine.saving import WholeFiles  # noqa: F401  (registers it and what it comes with)
+from gdetkd.engine.saving import progress_of
 
 WEAK_TEACHER_AP = 0.05
 
@@ -161,12 +161,12 @@ def _check_transfer(model: DistilledDetector) -> None:
 
 
 def _before_stopping(runner: Any) -> str:
-    said = _keep(runner)
+    said = _keep(runner, progress_of(runner))  # every rank has a part in the progress
     barrier()  # rank 0 writes; a launcher ends it as soon as another rank fails
     return said
 
 
-def _keep(runner: Any) -> str:
+def _keep(runner: Any, progress: dict[str, Any]) -> str:
     """Save the state before the step that is being stopped; say what is there to resume from."""
     state = _unwrapped(runner.model).state_dict()
     broken = [
@@ -182,7 +182,7 @@ def _keep(runner: Any) -> str:
         )
     name = f"before_non_finite_iter_{runner.iter}.pth"
     # save_checkpoint counts the running step as done, which it is not.
-    meta = dict(epoch=runner.epoch, iter=runner.iter)
+    meta = dict(epoch=runner.epoch, iter=runner.iter, **progress)
     runner.save_checkpoint(
         runner.work_dir, name, meta=meta, by_epoch=False, backend_args=dict(backend="whole")
     )
