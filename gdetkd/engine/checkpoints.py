@@ -30,6 +30,7 @@ from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.registry import HOOKS
 
 import gdetkd
+from gdetkd.engine.files import replacing
 
 __all__ = [
     "CheckpointError",
@@ -391,17 +392,8 @@ def export_student(
 
 def write_checkpoint(obj: Any, path: str | os.PathLike) -> None:
     """Save ``obj``; at every moment, through a crash too, ``path`` is the old or the new file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            torch.save(obj, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with replacing(path) as file:
+        torch.save(obj, file)
 
 
 @HOOKS.register_module()

@@ -19,6 +19,7 @@ from mmengine.registry import HOOKS
 
 from gdetkd.engine import randomness
 from gdetkd.engine.checkpoints import CheckpointError, read_checkpoint
+from gdetkd.engine.files import replacing
 from gdetkd.engine.loops import _Resumable, average_batch_statistics
 
 _CHECKPOINT = re.compile(r"(iter|epoch|before_non_finite_iter)_(\d+)\.pth")
@@ -31,33 +32,15 @@ def write_whole(content: bytes, path: str | os.PathLike) -> None:
     Raises:
         OSError: It cannot be written; the old one is as it was, and nothing else is left.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(beside, "wb") as file:
+        with replacing(path) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _sync_folder(path.parent)
     except OSError as error:
         raise OSError(
             error.errno,
             f"cannot write {path}: {error.strerror}. The checkpoints before it are intact; make "
             "room or choose another --work-dir, then go on with --resume",
         ) from error
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk, too."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @register_backend("whole")
