@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from gdetkd.engine.checkpoints import read_checkpoint, student_state
+from gdetkd.engine.compose import use_data
 from gdetkd.engine.training import final_metrics, load_config, train
 from gdetkd.reproduce.experiments import DISTILLED, PLAIN, steps
 from gdetkd.viz import compare_detectors
@@ -63,20 +64,11 @@ def run_demo(
 def demo_config(name: str, work_dir: Path, count: int, data_root: str, seed: int) -> Config:
     """A digits config with a schedule of `count` steps, quiet but for a progress line."""
     config = load_config(name, steps(count), work_dir=work_dir, seed=seed)
-    use_data(config, data_root)
+    use_data(config, Path(data_root))
     config.log_level = "WARNING"
     config.default_hooks.checkpoint.interval = count
     config.custom_hooks = [*config.custom_hooks, dict(type="ProgressHook")]
     return config
-
-
-def use_data(config: Config, root: str) -> None:
-    """Point a digits config at the benchmark in another folder."""
-    root = str(Path(root)) + "/"
-    for key in ("train_dataloader", "val_dataloader", "test_dataloader"):
-        config[key].dataset.data_root = root
-    for key in ("val_evaluator", "test_evaluator"):
-        config[key].ann_file = root + "annotations/" + Path(config[key].ann_file).name
 
 
 def draw_runs(runs: Path, path: Path) -> None:
