@@ -23,7 +23,7 @@ from helpers import (
 from torchvision.ops import box_iou, roi_align
 
 from gdetkd.detectors import adapter_for
-from gdetkd.detectors.dense import box_sides, decoded_boxes, level_of, rows_at
+from gdetkd.detectors.dense import box_sides, decoded_boxes, level_of, logits_at, rows_at
 from gdetkd.engine.checkpoints import student_state
 
 MAIN = ("RetinaNet", "FCOS in strides", "GFL", "ATSS")
@@ -315,7 +315,17 @@ def test_what_a_dense_teacher_gives(kind, tmp_path):
         )
         expected = expected if result.ndim == 4 else expected.mean((2, 3))
         torch.testing.assert_close(result, expected)
-    assert view.logits is None and view.deltas is None
+    scores = model.teacher.bbox_head(levels)[0]
+    for roi, k, found in zip(student.rois, chosen, view.logits, strict=True):
+        image, x1, y1, x2, y2 = roi.tolist()
+        height, width = scores[k].shape[2:]
+        stride = [4, 8, 16, 32, 64][k]
+        row = min(int((y1 + y2) / 2 // stride), height - 1)
+        column = min(int((x1 + x2) / 2 // stride), width - 1)
+        cell = scores[k][int(image), :, row, column].view(-1, 10)  # an anchor each
+        surest = max(range(len(cell)), key=lambda anchor: cell[anchor].max().item())
+        assert torch.equal(found, cell[surest])
+    assert view.deltas is None
     for name, grad in backward(model, losses).items():
         assert grad is not None and grad.isfinite().all(), name
 
@@ -341,13 +351,26 @@ def test_a_dense_teacher_of_a_two_stage_student(retina_teacher):
         assert grad is not None and grad.isfinite().all(), name
 
 
-@pytest.mark.parametrize(
-    "student, component",
-    [(dense(), "classification"), (faster_rcnn(), "classification"), (faster_rcnn(), "regression")],
-)
-def test_what_a_dense_teacher_cannot_give_is_refused(retina_teacher, student, component):
+def test_a_softmax_head_of_several_anchors_scores_by_its_surest_object():
+    """The background, last, is no object: it does not make an anchor the surest."""
+    config = dense("RetinaNet")
+    config.bbox_head.loss_cls = dict(type="CrossEntropyLoss")
+    head = build(config).bbox_head
+    anchors = head.num_base_priors
+    assert head.cls_out_channels == 11 and anchors == 9
+    scores = [torch.zeros(1, anchors * 11, 2, 2), torch.zeros(1, anchors * 11, 1, 1)]
+    scores[0].view(anchors, 11, 2, 2)[5, 3, 1, 0] = 4.0
+    scores[0].view(anchors, 11, 2, 2)[7, 10, 1, 0] = 9.0
+    rois = torch.tensor([[0, 0, 4, 4, 8], [0, 0, 0, 4, 4], [0, 7, 7, 900, 900.0]])
+    found = logits_at(head, scores, rois, torch.tensor([0, 0, 1]))
+    assert found.shape == (3, 11)
+    assert found[0, 3] == 4 and found.sum() == 4
+    assert logits_at(head, scores, rois[:0], torch.zeros(0, dtype=torch.long)).shape == (0, 11)
+
+
+def test_regression_of_a_dense_teacher_is_refused(retina_teacher):
     with pytest.raises(ValueError, match=r"teacher \(RetinaNet\)"):
-        build(distilled(student, retina_teacher, {component: dict(weight=1.0)}))
+        build(distilled(faster_rcnn(), retina_teacher, dict(regression=dict(weight=1.0))))
 
 
 def test_regression_of_a_dense_student_is_refused(teacher):
@@ -431,9 +454,14 @@ def test_each_component_falls(teacher, kind):
     assert falls(model, distill)
 
 
-def test_each_component_of_a_dense_teacher_falls(retina_teacher):
-    distill = {name: dict(DISTILL[name], weight=1.0) for name in ("contrastive", "imitation")}
-    assert falls(build(distilled(faster_rcnn(), retina_teacher, distill)), distill)
+@pytest.mark.parametrize("student", [faster_rcnn(), dense("FCOS")], ids=["two-stage", "dense"])
+def test_each_component_of_a_dense_teacher_falls(retina_teacher, student):
+    names = ("contrastive", "imitation", "classification")
+    distill = {name: dict(DISTILL.get(name, {}), weight=1.0) for name in names}
+    model = build(distilled(student, retina_teacher, distill))
+    if "bbox_head" in student:
+        alive(model.student.bbox_head)
+    assert falls(model, distill)
 
 
 @pytest.mark.parametrize("conversion", ["none", "object_scores", "sigmoid"])

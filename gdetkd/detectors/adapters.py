@@ -38,10 +38,6 @@ class Adapter(ABC):
     def specs(self) -> list[DetectorSpec]:
         """The detector's shapes, by stage. Raises ValueError where distillation cannot use it."""
 
-    def teacher_specs(self) -> list[DetectorSpec]:
-        """What it gives of boxes that are not its own, where that is less."""
-        return self.specs()
-
     @abstractmethod
     def record(self) -> AbstractContextManager[Recording]:
         """Listen to one `loss()` of the detector; nothing stays attached afterwards.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import reduce
 
 import torch
@@ -34,7 +33,8 @@ class DenseAdapter(Adapter):
     of a box is the input of the prediction layer at the location that predicted it, and so are its
     logits. As a teacher, which is given boxes that no location of it predicted (ours): the box is
     pooled from the level made for its size, and its representation is the branch's last feature
-    map, pooled there likewise and averaged over the bins. It has no logits for given boxes.
+    map, pooled there likewise and averaged over the bins. Its logits of a box are those of the cell
+    of that level in which the box's centre lies, of the anchor there that is surest of an object.
 
     Args:
         branch: 'classification', 'localization' or 'combined', their sum (Table 4).
@@ -104,9 +104,6 @@ class DenseAdapter(Adapter):
             )
         ]
 
-    def teacher_specs(self) -> list[DetectorSpec]:
-        return [replace(spec, scores=None) for spec in self.specs()]
-
     @contextmanager
     def record(self) -> Iterator[_DenseRecording]:
         with self._taps() as heard:
@@ -136,6 +133,7 @@ class DenseAdapter(Adapter):
             pyramid=pyramid,
             pooled=pooled,
             representation=averaged.mean((2, 3)),
+            logits=logits_at(self.head, heard.outputs[0], rois, level),
             **edge_distributions(self.head, heard.outputs),
         )
 
@@ -327,6 +325,28 @@ def rows_at(levels: Sequence[Tensor], image: Tensor, index: Tensor, anchors: int
         rows = found if rows is None else torch.where(here, found, rows)
         start += count
     return rows
+
+
+def logits_at(head: BaseDenseHead, scores: Sequence[Tensor], rois: Tensor, level: Tensor) -> Tensor:
+    """What a head says of given boxes: (N, C), or (N, C + 1) with the background last.
+
+    scores: its class logits; rois: (N, 5); level: (N,), where each is looked for. The cell is that
+    of the box's centre; of several anchors the one with the highest logit of an object counts.
+    """
+    anchors = scores[0].shape[1] // head.cls_out_channels
+    strides = rois.new_tensor([stride[0] for stride in head.prior_generator.strides])
+    sizes = torch.tensor([maps.shape[2:] for maps in scores], device=rois.device)  # h, w
+    centres = (rois[:, 1:3] + rois[:, 3:]) / 2 / strides[level, None]
+    last = sizes[level].flip(1) - 1
+    column, row = torch.minimum(centres.long().clamp(min=0), last).unbind(1)
+    before = sizes.prod(1).cumsum(0) - sizes.prod(1)
+    place = (before[level] + row * sizes[level, 1] + column) * anchors
+    image = rois[:, 0].long()
+    found = torch.stack(
+        [rows_at(scores, image, place + anchor, anchors) for anchor in range(anchors)], 1
+    )
+    surest = found[..., : head.num_classes].amax(2).argmax(1)
+    return found[torch.arange(len(rois), device=rois.device), surest]
 
 
 def box_sides(head: BaseDenseHead) -> list[float]:

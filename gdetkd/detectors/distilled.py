@@ -108,7 +108,7 @@ class DistilledDetector(BaseDetector):
             freeze_heads(self._student_adapter, self.teacher_adapter)
 
     def _build_objective(self, distill: Mapping[str, Mapping[str, Any]]) -> None:
-        student, teacher = self._student_adapter.specs(), self.teacher_adapter.teacher_specs()
+        student, teacher = self._student_adapter.specs(), self.teacher_adapter.specs()
         with self._student_adapter.record():  # a family that only teaches says so
             pass
         self._stages = stage_pairs(len(student), len(teacher), self._look["stage"])
