@@ -116,7 +116,7 @@ TABLES = {
     ),
     "gfl": Table(
         "GFL teaches GFL",
-        _rows(gfl=None, gdetkd_gfl=None, rival_localization=None),
+        _rows(gfl=None, gdetkd_gfl=None, classification_gfl=None, rival_localization=None),
         baseline="gfl",
         teacher=None,
     ),

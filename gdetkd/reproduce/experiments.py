@@ -302,6 +302,11 @@ def dense_pair(benchmark: Benchmark) -> list[Experiment]:
         Experiment("gfl", "GFL: baseline", benchmark.plain("gfl"), seeds=3),
         Experiment("gdetkd_gfl", "GFL: SGFI and CKD", distilled, options, 3, needs),
         Experiment(
+            "classification_gfl", "GFL: class KD alone", distilled,
+            options | only("classification") | {"model.distill.classification.weight": 1.0}, 3,
+            needs,
+        ),
+        Experiment(
             "rival_localization", "GFL: localization distillation (LD)", distilled,
             options | localization, 3, needs,
         ),
