@@ -143,6 +143,12 @@ def test_the_machinery_on_a_miniature(tmp_path, digits, monkeypatch):
     assert list(frame["experiment"]) == [e.name for e in wanted]
     assert set(frame["steps"]) == {4}
     assert "kd_contrastive_loss" in frame.set_index("experiment").loc["nonlinear", "losses"]
+    peaks = frame.set_index("experiment")["peaks"]
+    assert set(peaks["baseline"]) == {"loss", "grad_norm"}
+    assert set(peaks["nonlinear"]) == {"loss", "grad_norm", "kd_contrastive_loss"}
+    for name, highest in peaks.items():
+        last = frame.set_index("experiment").loc[name, "losses"]
+        assert all(highest[key] >= last[key] > 0 for key in highest if key in last)
     assert missing(wanted, path, seeds=1) == []
     tables.write_tables(path.parent)
     assert "not run" not in (path.parent / "table3.md").read_text().split("| claim")[0]

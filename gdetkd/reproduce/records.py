@@ -20,7 +20,10 @@ REQUIRED = {
     "seconds": float, "seconds_per_step": float, "threads": int, "device": str, "commit": str,
     "versions": dict, "date": str,
 }  # fmt: skip
-OPTIONAL = {"APl": float}  # digits has no large objects
+# Digits has no large objects. Peaks are the highest values of a run: of its distillation losses, of
+# their sum with the detector's, and of the gradient's norm before it is clipped; early records lack
+# them.
+OPTIONAL = {"APl": float, "peaks": dict}
 PACKAGES = ("gdetkd", "torch", "torchvision", "mmdet", "mmengine", "mmcv-lite", "numpy")
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -161,12 +162,23 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         APm=metrics["coco/bbox_mAP_m"],
         APl=metrics["coco/bbox_mAP_l"],
         losses={k: round(v, 5) for k, v in metrics.items() if not k.startswith("coco")},
+        peaks=peaks(runner),
         seconds=round(seconds, 1),
         seconds_per_step=round(float(step), 4),
         threads=torch.get_num_threads(),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         **environment,
     )
+
+
+def peaks(runner: Any) -> dict[str, float]:
+    """The highest value, in the whole run, of the distillation losses, the sum, the gradient."""
+    found = {}
+    for name, history in runner.message_hub.log_scalars.items():
+        name = name.removeprefix("train/")
+        if name == "grad_norm" or name.split(".")[-1].endswith("loss"):
+            found[name] = round(float(history.data[0].max()), 5)
+    return found
 
 
 if __name__ == "__main__":
