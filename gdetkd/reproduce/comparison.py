@@ -7,7 +7,7 @@ import math
 import pandas as pd
 from scipy import stats
 
-from gdetkd.reproduce.claims import BASELINES, TABLES
+from gdetkd.reproduce.claims import BASELINES, REFERENCES, TABLES
 from gdetkd.reproduce.experiments import BENCHMARKS, experiments_of
 from gdetkd.reproduce.tables import interval, paired_gain
 
@@ -24,7 +24,7 @@ def gains(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in table.rows:
         baseline = BASELINES.get(row.experiment, table.baseline)
-        if row.experiment in {baseline, *BASELINES.values()}:
+        if row.experiment in {baseline, *REFERENCES}:
             continue
         measured = 100 * paired_gain(frame, row.experiment, baseline)
         mean, half = interval(measured) if len(measured) else (math.nan, math.nan)

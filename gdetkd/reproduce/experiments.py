@@ -76,7 +76,12 @@ def steps(count: int) -> dict[str, Any]:
 
 
 DIGITS = Benchmark("digits", "digits", 8 * 48, STUDENTS, imitation=5.0)
-COCO = Benchmark("coco", "coco", 8 * 1024, STUDENTS, imitation=1.0)
+LARGER = {
+    f"{name}_{size}": STUDENTS[name].replace("r18", size)
+    for name in ("c4", "cascade")
+    for size in ("r50", "r101")
+}
+COCO = Benchmark("coco", "coco", 8 * 1024, STUDENTS | LARGER, imitation=1.0)
 # Tries the machinery in a minute; its results mean nothing.
 MINIATURE = Benchmark(
     "miniature", "digits", 8 * 48, STUDENTS, imitation=5.0,
@@ -275,19 +280,27 @@ def teacher_of(benchmark: Benchmark, name: str, label: str) -> Experiment:
     return Experiment(needs, f"{label}: the teacher", options["model.teacher.config"], seeds=1)
 
 
+STRUCTURES = dict(c4="Faster R-CNN C4", cascade="Cascade R-CNN")
+
+
 def structures(benchmark: Benchmark) -> list[Experiment]:
-    """Table 6: C4 and Cascade R-CNN pairs."""
+    """Table 6: C4 and Cascade R-CNN pairs; students of R50 and R101 on COCO alone."""
     made = []
-    for student, label in (("c4", "Faster R-CNN C4"), ("cascade", "Cascade R-CNN")):
+    for student, label in STRUCTURES.items():
         needs, options = None, {}
         if benchmark is not COCO:  # the zoo has those of COCO
             needs, options = own_teacher(benchmark, student)
             made.append(teacher_of(benchmark, student, label))
-        distilled = benchmark.distilled(student)
-        made += [
-            Experiment(student, f"{label}: baseline", benchmark.plain(student), seeds=3),
-            Experiment(f"gdetkd_{student}", f"{label}: G-DetKD", distilled, options, 3, needs),
-        ]
+        for name in benchmark.students:
+            kind, _, size = name.partition("_")
+            if kind != student:
+                continue
+            title = f"{label} {size.upper()}".rstrip()
+            plain, distilled = benchmark.plain(name), benchmark.distilled(name)
+            made += [
+                Experiment(name, f"{title}: baseline", plain, seeds=3),
+                Experiment(f"gdetkd_{name}", f"{title}: G-DetKD", distilled, options, 3, needs),
+            ]
     return made
 
 

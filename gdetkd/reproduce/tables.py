@@ -9,7 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from gdetkd.reproduce import records
-from gdetkd.reproduce.claims import BASELINES, CLAIMS, TABLES, verdict
+from gdetkd.reproduce.claims import BASELINES, CLAIMS, REFERENCES, TABLES, verdict
 from gdetkd.reproduce.experiments import BENCHMARKS, experiments_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def _measured(
     cells |= {key: f"{100 * done[key].mean():.1f}" for key in ("AP50", "APs", "APm")}
     cells["s/step"] = f"{done['seconds_per_step'].median():.2f}"
     gain = paired_gain(frame, name, baseline)
-    if name in {baseline, *BASELINES.values()} or gain.empty:
+    if name in {baseline, *REFERENCES} or gain.empty:
         return cells
     cells["gain"] = shown(gain, signed=True)
     if teacher:
