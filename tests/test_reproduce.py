@@ -303,14 +303,19 @@ def test_the_readme_says_what_is_on_record():
     assert " ".join(block.split()) == " ".join(tables.headline().split())
 
 
+PAIRS = ("gdetkd_retinanet", "gdetkd_fcos", "gdetkd_cascade", "gdetkd_c4")
+
+
 def test_the_page_of_results_quotes_the_records():
     page = " ".join((RESULTS.parent / "README.md").read_text().split())
     frame, held_out = tables.runs(), json.loads(tables.TEST.read_text())
-    pairs = ("gdetkd", "baseline"), ("gdetkd_retinanet", "retinanet"), ("gdetkd_fcos", "fcos")
-    gains = [tables.shown(tables.paired_gain(frame, *pair), signed=True) for pair in pairs]
+    students = dict(gdetkd="baseline", **{name: BASELINES[name] for name in PAIRS})
+    gains = [
+        tables.shown(tables.paired_gain(frame, *pair), signed=True) for pair in students.items()
+    ]
     for gain in (*gains, held_out["gain"]):
         assert gain.removeprefix("+") in page
     alone = ("imitation", "imitation_48", "contrastive", "memory_fresh", "gdetkd_fresh",
              "gdetkd_3000", "gdetkd_3000_fresh", "baseline_1400", "baseline_3000")  # fmt: skip
-    for name in alone:
+    for name in (*alone, *PAIRS, *(BASELINES[name] for name in PAIRS)):
         assert f"{100 * frame.loc[frame['experiment'] == name, 'AP'].mean():.1f}" in page, name
