@@ -97,7 +97,7 @@ TABLES = {
         ),
     ),
     "table6": Table(
-        "Table 6: other two-stage detectors (in the paper of R50, students of R18 or as named)",
+        "Table 6: other two-stage detectors",
         _rows(
             teacher_c4=34.8, c4=22.0, gdetkd_c4=29.1,
             c4_r50=31.9, gdetkd_c4_r50=34.7, c4_r101=36.0, gdetkd_c4_r101=36.8,
