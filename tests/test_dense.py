@@ -457,7 +457,7 @@ def test_each_component_falls(teacher, kind):
 @pytest.mark.parametrize("student", [faster_rcnn(), dense("FCOS")], ids=["two-stage", "dense"])
 def test_each_component_of_a_dense_teacher_falls(retina_teacher, student):
     names = ("contrastive", "imitation", "classification")
-    distill = {name: dict(DISTILL.get(name, {}), weight=1.0) for name in names}
+    distill = {name: dict(DISTILL[name], weight=1.0) for name in names}
     model = build(distilled(student, retina_teacher, distill))
     if "bbox_head" in student:
         alive(model.student.bbox_head)
