@@ -285,9 +285,10 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
     """Run what is missing of a table, record it and render the tables.
 
     NAME is main, the components of G-DetKD; table1 to table6, figure1, dense, conversion or
-    rivals; or all. Of digits also: stages, of a Cascade R-CNN as teacher; gfl, a dense pair;
-    teacher, the shipped one; students, the shipped ones, from main's runs; pairs, which detectors
-    can teach which; and test, the test split of baselines and distilled students, used once.
+    rivals; or all. Of digits also: reach, what was tried to reach the teacher; stages, of a
+    Cascade R-CNN as teacher; gfl, a dense pair; teacher, the shipped one; students, the shipped
+    ones, from main's runs; pairs, which detectors can teach which; and test, the test split of
+    baselines and distilled students, used once.
     """
     from gdetkd.reproduce.claims import IMPORTANCE, TABLES
 

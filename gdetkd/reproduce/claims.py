@@ -114,6 +114,16 @@ TABLES = {
         ),
         teacher=None,
     ),
+    "reach": Table(
+        "What could bring the student to its teacher",
+        _rows(
+            gdetkd=None, gdetkd_3000=None, gdetkd_3000_fresh=None, gdetkd_6000=None,
+            baseline_3000=None, baseline_6000=None, gdetkd_imitation_10=None,
+            gdetkd_contrastive_2=None, gdetkd_classification_4=None,
+            **{"gdetkd_regression_0.25": None}, gdetkd_nonlinear=None, gdetkd_dim_256=None,
+            gdetkd_boxes_96=None, **{"gdetkd_level_0.1": None}, gdetkd_level_10=None,
+        ),
+    ),
     "stages": Table(
         "Cascade R-CNN teaches Faster R-CNN: which of its stages",
         _rows(
@@ -150,7 +160,7 @@ TABLES = {
 # In order of importance: a sweep that is interrupted has run what matters most.
 IMPORTANCE = (
     "main", "table5", "table4", "dense", "table3", "table6", "table2", "table1", "conversion",
-    "stages", "rivals", "gfl",
+    "stages", "rivals", "reach", "gfl",
 )  # fmt: skip
 BASELINES = {
     "gdetkd_retinanet": "retinanet",
