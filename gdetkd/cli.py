@@ -287,8 +287,8 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
     NAME is main, the components of G-DetKD; table1 to table6, figure1, dense, conversion or
     rivals; or all. Of digits also: reach, what was tried to reach the teacher; stages, of a
     Cascade R-CNN as teacher; gfl, a dense pair; teacher, the shipped one; students, the shipped
-    ones, from main's runs; pairs, which detectors can teach which; and test, the test split of
-    baselines and distilled students, used once.
+    ones, from main's runs; pairs, which detectors can teach which; explosion, what a large memory
+    does to the contrast; and test, the test split of baselines and distilled students, used once.
     """
     from gdetkd.reproduce.claims import IMPORTANCE, TABLES
 
@@ -296,8 +296,15 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
     special = dict(
         test=lambda: reproduce_test(folder), teacher=reproduce_teacher, students=reproduce_students,
         pairs=lambda: reproduce_pairs(folder, only, steps or 20),
+        explosion=lambda: reproduce_explosion(folder),
     )  # fmt: skip
-    taken = dict(test=["results"], teacher=[], students=[], pairs=["results", "only", "steps"])
+    taken = dict(
+        test=["results"],
+        explosion=["results"],
+        teacher=[],
+        students=[],
+        pairs=["results", "only", "steps"],
+    )
     of_tables = ["benchmark", "seeds", "jobs", "device", "only", "plan", "results"]
     refuse_options(name, taken.get(name, of_tables))
     if name in special:
@@ -372,6 +379,16 @@ def reproduce_test(folder: Path) -> None:
     from gdetkd.reproduce.held_out import measure_test
 
     measure_test(folder / "test.json", Path("work_dirs/reproduce"), click.echo)
+
+
+def reproduce_explosion(folder: Path) -> None:
+    from gdetkd.reproduce import explosion
+
+    path = folder / "explosion.jsonl"
+    found = explosion.run_missing(path, click.echo)
+    path.with_suffix(".md").write_text(explosion.page(found))
+    explosion.draw(found, path.with_suffix(".png"))
+    click.echo(f"Records, table and figure: {path}, .md and .png beside it")
 
 
 def reproduce_teacher() -> None:
