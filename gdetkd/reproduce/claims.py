@@ -66,6 +66,8 @@ TABLES = {
             ),
             Row("contrastive"),
             Row("memory_fresh"),
+            Row("memory_60"),
+            Row("memory_60_fresh"),
         ),
     ),
     "table2": Table(

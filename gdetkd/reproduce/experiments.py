@@ -177,6 +177,19 @@ def causes() -> list[Experiment]:
         Experiment(
             "gdetkd_fresh", "G-DetKD (all), the queue projected anew", DISTILLED, FRESH, seeds=5
         ),
+        # Larger than anything in Table 1; see `explosion` for what to expect.
+        *(
+            Experiment(
+                f"memory_60{suffix}", f"CKD, K of 60 batches{label}", DISTILLED,
+                only("contrastive")
+                | {"model.distill.contrastive.queue_capacity": 59 * DIGITS.proposals}
+                | options,
+                seeds=1,
+            )
+            for suffix, label, options in (
+                ("", "", {}), ("_fresh", ", the queue projected anew", FRESH)
+            )
+        ),
     ]  # fmt: skip
 
 

@@ -250,35 +250,40 @@ def _mean(values: pd.Series) -> str:
 
 
 def draw(found: Iterable[dict], out: Path) -> Path:
-    """Losses of seed 0 over the steps by critic, and what the memory's size leaves; PNG."""
+    """Write the figure as PNG, the same bytes every time."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with style.context("default"):  # whatever the process has set
+        figure(found).savefig(out, metadata={"Software": None})
+    return out
+
+
+def figure(found: Iterable[dict]) -> Figure:
+    """Losses of seed 0 over the steps by critic, and what the memory's size leaves."""
     frame = pd.DataFrame(found)
     colours = dict(zip(SIZES, ("#000000", "#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True))
-    with style.context("default"):  # whatever the process has set
-        figure = Figure(figsize=(11, 3.6), dpi=100, layout="constrained")
-        product, cosine, apart = figure.subplots(1, 3)
-        for axes, name in ((product, "product"), (cosine, "cosine")):
-            for size, colour in colours.items():
-                chosen = frame.query("setting == @name and batches == @size and seed == 0")
-                for losses in chosen["losses"]:
-                    axes.plot(losses, color=colour, lw=1.2, label=f"{size}")
-            axes.set(title=SETTINGS[name].label, xlabel="step", ylabel="contrastive loss [nats]")
-        product.set_yscale("log")
-        cosine.set_ylim(0, None)
-        product.legend(title="K, batches", loc="upper left", fontsize="small")
-        for name, marker in (("cosine", "o-"), ("cosine_fresh", "s--")):
-            some = frame[(frame["setting"] == name) & frame["exploded"].isna()]
-            by_size = some.groupby("batches")["told_apart"]
-            means, halves = zip(*(interval(values) for _, values in by_size), strict=True)
-            label = "stale keys" if name == "cosine" else "projected anew"
-            apart.errorbar(list(by_size.groups), means, halves, fmt=marker, capsize=3, label=label)
-        apart.set_xscale("log")
-        apart.set_xticks(SIZES, [str(size) for size in SIZES])
-        apart.minorticks_off()
-        apart.set(
-            title="cosine: what the student learns", xlabel="memory K, batches",
-            ylabel="batch's own proposals told apart [nats]", ylim=(0, None),
-        )  # fmt: skip
-        apart.legend(loc="lower left")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, metadata={"Software": None})
-    return out
+    made = Figure(figsize=(11, 3.6), dpi=100, layout="constrained")
+    product, cosine, apart = made.subplots(1, 3)
+    for axes, name in ((product, "product"), (cosine, "cosine")):
+        for size, colour in colours.items():
+            chosen = frame.query("setting == @name and batches == @size and seed == 0")
+            for losses in chosen["losses"]:
+                axes.plot(losses, color=colour, lw=1.2, label=f"{size}")
+        axes.set(title=SETTINGS[name].label, xlabel="step", ylabel="contrastive loss [nats]")
+    product.set_yscale("log")
+    cosine.set_ylim(0, None)
+    product.legend(title="K, batches", loc="upper left", fontsize="small")
+    for name, marker in (("cosine", "o-"), ("cosine_fresh", "s--")):
+        some = frame[(frame["setting"] == name) & frame["exploded"].isna()]
+        by_size = some.groupby("batches")["told_apart"]
+        means, halves = zip(*(interval(values) for _, values in by_size), strict=True)
+        label = "stale keys" if name == "cosine" else "projected anew"
+        apart.errorbar(list(by_size.groups), means, halves, fmt=marker, capsize=3, label=label)
+    apart.set_xscale("log")
+    apart.set_xticks(SIZES, [str(size) for size in SIZES])
+    apart.minorticks_off()
+    apart.set(
+        title="cosine: what the student learns", xlabel="memory K, batches",
+        ylabel="batch's own proposals told apart [nats]", ylim=(0, None),
+    )  # fmt: skip
+    apart.legend(loc="lower left")
+    return made
