@@ -271,7 +271,7 @@ def figure(found: Iterable[dict]) -> Figure:
         axes.set(title=SETTINGS[name].label, xlabel="step", ylabel="contrastive loss [nats]")
     product.set_yscale("log")
     cosine.set_ylim(0, None)
-    product.legend(title="K, batches", loc="upper left", fontsize="small")
+    product.legend(title="K, batches", loc="upper right", fontsize="small")
     for name, marker in (("cosine", "o-"), ("cosine_fresh", "s--")):
         some = frame[(frame["setting"] == name) & frame["exploded"].isna()]
         by_size = some.groupby("batches")["told_apart"]
