@@ -23,11 +23,12 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from gdetkd.engine.training import load_config
 from gdetkd.reproduce import records
 from gdetkd.reproduce.experiments import DISTILLED, steps
 
 IMAGES = 8  # a step, all processes together
-SCHEDULE = 800  # steps, of its config
+SCHEDULE = load_config(DISTILLED).train_cfg.max_iters
 
 
 def train(count: int, seed: int, length: int, folder: Path) -> dict[str, object]:

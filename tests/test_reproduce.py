@@ -17,6 +17,7 @@ from gdetkd.reproduce.claims import BASELINES, CLAIMS, IMPORTANCE, TABLES, verdi
 from gdetkd.reproduce.experiments import (
     BENCHMARKS,
     COCO,
+    CONVERSIONS,
     DIGITS,
     EXPERIMENTS,
     LARGER,
@@ -309,9 +310,14 @@ def test_the_page_of_results_quotes_the_records():
     gains = [
         tables.shown(tables.paired_gain(frame, *pair), signed=True) for pair in students.items()
     ]
+    gains += [
+        tables.shown(tables.paired_gain(frame, f"conversion_{name}", "retinanet"), signed=True)
+        for name in CONVERSIONS
+    ]
     for gain in (*gains, held_out["gain"]):
-        assert gain.removeprefix("+") in page
+        assert gain.lstrip("+-") in page
     alone = ("imitation", "imitation_48", "contrastive", "memory_fresh", "gdetkd_fresh",
-             "gdetkd_3000", "gdetkd_3000_fresh", "baseline_1400", "baseline_3000")  # fmt: skip
+             "gdetkd_3000", "gdetkd_3000_fresh", "gdetkd_6000", "baseline_1400", "baseline_3000",
+             "stage_0", "stage_1", "stage_2")  # fmt: skip
     for name in (*alone, *PAIRS, *(BASELINES[name] for name in PAIRS)):
         assert f"{100 * frame.loc[frame['experiment'] == name, 'AP'].mean():.1f}" in page, name
