@@ -52,9 +52,13 @@ class Contrastive(nn.Module):
             teacher's own, which f maps anew at every step: never stale, as the teacher does not
             change, for a queue as wide as they are. B speaks of "representations from previous
             batches", which can be read either way.
+        queue_gradient: Of representations: f learns from the queue's rows as from the batch's
+            own (ours). Without, f can lower the loss by moving away from rows that stay behind
+            (`gdetkd reproduce explosion`). It holds a copy of the rows until the backward pass.
 
     Raises:
-        ValueError: An unknown projection or content of the queue.
+        ValueError: An unknown projection or content of the queue, or a gradient for keys, which
+            f does not see again.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Contrastive(nn.Module):
         iou: float = 0.5,
         projection: str = "linear",
         queue_holds: str = "keys",
+        queue_gradient: bool = False,
     ) -> None:
         super().__init__()
         if queue_holds not in ("keys", "representations"):
@@ -74,7 +79,12 @@ class Contrastive(nn.Module):
                 "contrastive: expected queue_holds 'keys' or 'representations', "
                 f"got {queue_holds!r}"
             )
-        self.temperature, self.iou = temperature, iou
+        if queue_gradient and queue_holds == "keys":
+            raise ValueError(
+                "contrastive: expected queue_holds='representations' beside queue_gradient=True; "
+                "'keys' are constants"
+            )
+        self.temperature, self.iou, self.queue_gradient = temperature, iou, queue_gradient
         self.student_projection = _projection(projection, student.representation_dim, dim)
         # B.1 shares f; it can where the representations are equally wide.
         self.teacher_projection = self.student_projection
@@ -92,10 +102,15 @@ class Contrastive(nn.Module):
         gathered, own = gather_rows(teacher.representation.detach()[known])
         keys = self.teacher_projection(gathered)
         first = torch.cat([keys[own], keys[: own.start], keys[own.stop :]])
+        queue = None
+        if self.queue_gradient:  # further keys; a copy, as the rows change before backward
+            first = torch.cat([first, self.teacher_projection(self.queue.rows.clone())])
+        else:
+            queue = self._negatives()
         loss = contrastive_loss(
             queries,
             first,
-            queue=self._negatives(),
+            queue=queue,
             ignore=overlapping(student.rois[known], self.iou) if self.iou < 1 else None,
             temperature=self.temperature,
         )

@@ -329,6 +329,36 @@ def test_a_queue_of_representations_is_mapped_by_todays_projection():
         objective(dict(contrastive=dict(settings, queue_holds="all")))
 
 
+def test_a_queue_with_a_gradient_has_the_same_loss_and_teaches_the_projection():
+    settings = dict(weight=1.0, dim=4, queue_capacity=7, queue_holds="representations")
+    values, slopes = [], []
+    for learns in (False, True):
+        built = objective(dict(contrastive=dict(settings, queue_gradient=learns)))
+        for seed in (0, 1):
+            built(view(STUDENT, seed=seed), view(TEACHER, seed=seed))  # fills it
+        held = built.components["contrastive"].queue.features.clone()
+        loss = total(built(view(STUDENT, seed=2), view(TEACHER, seed=2)))
+        loss.backward()  # after the queue has moved on
+        values.append(loss.item())
+        slopes.append(built.components["contrastive"].teacher_projection.weight.grad)
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
+    ckd, student, teacher = (
+        built.components["contrastive"],
+        *(view(spec, seed=2).representation for spec in (STUDENT, TEACHER)),
+    )
+    queries = F.normalize(ckd.student_projection(student), dim=1)
+    keys = F.normalize(ckd.teacher_projection(torch.cat([teacher, held])), dim=1)
+    ignore = overlapping(view(STUDENT, seed=2).rois, 0.5) & ~torch.eye(len(student), dtype=bool)
+    logits = queries @ keys.t() / 0.07
+    logits = logits.masked_fill(F.pad(ignore, (0, len(held))), -torch.inf)
+    naive = F.cross_entropy(logits, torch.arange(len(student)))
+    (expected,) = torch.autograd.grad(naive, ckd.teacher_projection.weight)
+    torch.testing.assert_close(slopes[1], expected)
+    assert not torch.allclose(slopes[0], expected)
+    with pytest.raises(ValueError, match="queue_holds='representations' beside queue_gradient"):
+        objective(dict(contrastive=dict(settings, queue_holds="keys", queue_gradient=True)))
+
+
 def test_the_queue_may_change_between_forward_and_backward():
     """It does so inside of every forward: the gradients are those of the queue as it was read."""
     gradients = []

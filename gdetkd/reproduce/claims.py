@@ -66,8 +66,9 @@ TABLES = {
             ),
             Row("contrastive"),
             Row("memory_fresh"),
+            Row("memory_learned"),
             Row("memory_60"),
-            Row("memory_60_fresh"),
+            Row("memory_60_learned"),
         ),
     ),
     "table2": Table(

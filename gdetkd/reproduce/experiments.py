@@ -187,7 +187,7 @@ def causes() -> list[Experiment]:
                 seeds=1,
             )
             for suffix, label, options in (
-                ("", "", {}), ("_fresh", ", the queue projected anew", FRESH)
+                ("", "", {}), ("_learned", ", projected anew, with a gradient", LEARNED)
             )
         ),
     ]  # fmt: skip
@@ -255,15 +255,20 @@ def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
         "nonlinear", "CKD, nonlinear projection", config,
         only("contrastive") | {f"{setting}.projection": "nonlinear"}, seeds=5,
     )  # fmt: skip
-    fresh = Experiment(
-        "memory_fresh", "CKD, the queue projected anew", config,
-        only("contrastive") | FRESH, seeds=3,
-    )  # fmt: skip
-    return [nonlinear, *negatives, *memory.values(), fresh]
+    ours = [
+        Experiment(f"memory_{name}", f"CKD, {label}", config, only("contrastive") | options, 3)
+        for name, label, options in (
+            ("fresh", "the queue projected anew", FRESH),
+            ("learned", "the queue projected anew, with a gradient", LEARNED),
+        )
+    ]
+    return [nonlinear, *negatives, *memory.values(), *ours]
 
 
-# The queue keeps what the teacher saw, not what the projection of that step made of it.
+# The queue keeps what the teacher saw, not what the projection of that step made of it ...
 FRESH = {"model.distill.contrastive.queue_holds": "representations"}
+# ... and the projection learns from it as from the batch's own.
+LEARNED = FRESH | {"model.distill.contrastive.queue_gradient": True}
 ALL_BOXES = {"model.distill.imitation.boxes_per_image": None}
 MEMORIES = (1, 5, 10, 15, 20)  # gathered batches: 8, 40, 80, 120 and 160 x 1024 in the paper
 # Experiments by IoU; that of 0.5 is the configs' own.
