@@ -47,6 +47,14 @@ def test_lengths_explode_at_a_high_rate_and_directions_do_not(given):
     assert cool["highest_loss"] <= 2 / TEMPERATURE + math.log(3 * 384)
 
 
+def test_what_the_projection_learns_from(given):
+    """The same first loss; then every way goes its own."""
+    names = ("cosine", "cosine_fresh", "cosine_constant", "cosine_learned")
+    found = [explosion.course(SETTINGS[name], 3, 0, given)["losses"] for name in names]
+    assert len({losses[0] for losses in found}) == 1
+    assert len({losses[-1] for losses in found}) == len(names)
+
+
 def test_clipping_bounds_what_a_step_moves(given):
     """Its recorded gradient is that before clipping, as in a training's log."""
     free, clipped = (
@@ -92,7 +100,7 @@ def test_the_page_and_the_figure_are_made_of_the_records(tmp_path):
 
 
 def test_what_the_page_of_results_says_of_it():
-    """The batch alone learns, a memory explodes with lengths; stale keys cost the cosine most."""
+    """Constants beside learned keys are the trouble, by explosion or by forgetting; no others."""
     frame = pd.DataFrame(explosion.load(RECORDS))
     product = frame[frame["setting"] == "product"]
     assert product.loc[product["batches"] == 1, "exploded"].isna().all()
@@ -102,3 +110,6 @@ def test_what_the_page_of_results_says_of_it():
     assert (apart["cosine"].diff().dropna() < 0).all()
     assert (apart["cosine_fresh"] >= apart["cosine"]).all()
     assert apart.loc[60, "cosine_fresh"] - apart.loc[60, "cosine"] > 0.5
+    for kind in ("product", "cosine"):
+        assert (apart[f"{kind}_learned"].loc[3:] > apart[kind].loc[1] - 0.1).all()
+        assert (apart[f"{kind}_constant"].loc[3:] > apart[f"{kind}_constant"].loc[1] - 0.3).all()

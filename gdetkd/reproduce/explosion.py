@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -50,6 +50,9 @@ class Setting:
             what f makes, exp(q . k), lengths and all.
         rate: Learning rate of SGD with momentum 0.9. That of the inner product is the highest of
             a few at which it learns from the batch alone.
+        keys: Which of the teacher's rows f learns from: 'batch', those of the batch, while the
+            queue holds constants as in the paper; 'none', all are constants; 'all', the queue
+            keeps representations that f maps anew.
         fresh: The queue keeps representations, and f maps them anew at every step.
         clip: Longest gradient, or None.
     """
@@ -57,6 +60,7 @@ class Setting:
     label: str
     cosine: bool
     rate: float
+    keys: Literal["batch", "none", "all"] = "batch"
     fresh: bool = False
     clip: float | None = None
 
@@ -64,8 +68,16 @@ class Setting:
 SETTINGS = {
     "product": Setting("inner product", False, 8e-4),
     "product_clipped": Setting("inner product, gradient clipped at 10", False, 8e-4, clip=10.0),
+    "product_constant": Setting("inner product, all keys constants", False, 8e-4, keys="none"),
+    "product_learned": Setting(
+        "inner product, a gradient through the queue", False, 8e-4, keys="all", fresh=True
+    ),
     "cosine": Setting("cosine (the paper's)", True, 0.02),
     "cosine_fresh": Setting("cosine, queue projected anew", True, 0.02, fresh=True),
+    "cosine_constant": Setting("cosine, all keys constants", True, 0.02, keys="none"),
+    "cosine_learned": Setting(
+        "cosine, a gradient through the queue", True, 0.02, keys="all", fresh=True
+    ),
 }
 
 
@@ -117,11 +129,13 @@ def course(
     for step, index in enumerate(order):
         student, teacher, rois = given[index]
         student, teacher, ignore = student.float(), teacher.float(), overlapping(rois, IOU)
-        queries, keys = f(adapter(student)), f(teacher)
+        queries = f(adapter(student))
+        with torch.set_grad_enabled(setting.keys != "none"):
+            keys = f(teacher)
         negatives = queue.rows
         if setting.fresh:
-            with torch.no_grad():
-                negatives = shaped(f(negatives))
+            with torch.set_grad_enabled(setting.keys == "all"):
+                negatives = shaped(f(negatives.clone()))
         loss = _loss(setting, queries, keys, negatives, ignore)
         optimizer.zero_grad()
         loss.backward()
@@ -151,6 +165,8 @@ def course(
 
 def _loss(setting: Setting, queries: Tensor, keys: Tensor, queue: Tensor, ignore: Tensor) -> Tensor:
     if setting.cosine:
+        if queue.requires_grad:  # the loss gives gradients to keys alone
+            keys, queue = torch.cat([keys, queue]), None
         return contrastive_loss(queries, keys, queue=queue, ignore=ignore, temperature=TEMPERATURE)
     own = torch.eye(len(queries), dtype=torch.bool)
     logits = (queries @ keys.t()).masked_fill(ignore & ~own, -math.inf)
@@ -272,11 +288,16 @@ def figure(found: Iterable[dict]) -> Figure:
     product.set_yscale("log")
     cosine.set_ylim(0, None)
     product.legend(title="K, batches", loc="upper right", fontsize="small")
-    for name, marker in (("cosine", "o-"), ("cosine_fresh", "s--")):
+    lines = dict(
+        cosine_learned=("D-", "projected anew, with a gradient"),
+        cosine_fresh=("s--", "projected anew"),
+        cosine=("o-", "stale keys (the paper's)"),
+        cosine_constant=("^:", "all keys constants"),
+    )
+    for name, (marker, label) in lines.items():
         some = frame[(frame["setting"] == name) & frame["exploded"].isna()]
         by_size = some.groupby("batches")["told_apart"]
         means, halves = zip(*(interval(values) for _, values in by_size), strict=True)
-        label = "stale keys" if name == "cosine" else "projected anew"
         apart.errorbar(list(by_size.groups), means, halves, fmt=marker, capsize=3, label=label)
     apart.set_xscale("log")
     apart.set_xticks(SIZES, [str(size) for size in SIZES])
@@ -285,5 +306,5 @@ def figure(found: Iterable[dict]) -> Figure:
         title="cosine: what the student learns", xlabel="memory K, batches",
         ylabel="batch's own proposals told apart [nats]", ylim=(0, None),
     )  # fmt: skip
-    apart.legend(loc="lower left")
+    apart.legend(loc="lower left", fontsize="small")
     return made
