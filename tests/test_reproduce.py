@@ -255,7 +255,7 @@ def test_experiments_resolve(experiment):
     if experiment.name.startswith(("memory_", "iou_", "nonlinear", "branch_")):
         assert active == ["contrastive"]
     whole = [row.experiment for row in TABLES["reach"].rows]
-    whole += ["gdetkd_fresh", "transfer", "gdetkd_cascade"]
+    whole += ["gdetkd_fresh", "gdetkd_learned", "transfer", "gdetkd_cascade"]
     assert bool(config.model.get("transfer_heads")) == (experiment.name in whole)
 
 

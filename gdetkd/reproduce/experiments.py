@@ -177,6 +177,10 @@ def causes() -> list[Experiment]:
         Experiment(
             "gdetkd_fresh", "G-DetKD (all), the queue projected anew", DISTILLED, FRESH, seeds=5
         ),
+        Experiment(
+            "gdetkd_learned", "G-DetKD (all), the queue projected anew, with a gradient",
+            DISTILLED, LEARNED, seeds=5,
+        ),
         # Larger than anything in Table 1; see `explosion` for what to expect.
         *(
             Experiment(
