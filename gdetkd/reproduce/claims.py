@@ -49,7 +49,8 @@ TABLES = {
     "main": Table(
         "Two-stage pairs: every component",
         _rows(
-            baseline=34.0, gdetkd=37.9, gdetkd_fresh=None, gdetkd_learned=None, no_transfer=None, transfer=None,
+            baseline=34.0, gdetkd=37.9, gdetkd_fresh=None, gdetkd_learned=None,
+            no_transfer=None, transfer=None,
             imitation=36.7, contrastive=37.1, features=37.6, classification=None, regression=35.7,
             ground_truth_regression=34.7, imitation_48=None, baseline_1400=None, gdetkd_3000=None,
             gdetkd_3000_fresh=None, baseline_3000=None,
