@@ -29,9 +29,12 @@ STUDENT, TEACHER = (
 )  # fmt: skip
 
 
-def objective():
+LEARNED = dict(queue_holds="representations", queue_gradient=True)
+
+
+def objective(settings):
     torch.manual_seed(0)
-    components = dict(contrastive=dict(weight=0.5, dim=5, queue_capacity=37))
+    components = dict(contrastive=dict(weight=0.5, dim=5, queue_capacity=37, **settings))
     return Objective(STUDENT, TEACHER, components)
 
 
@@ -82,11 +85,11 @@ def gradients_of(built, batch):
     return torch.cat([part.flatten() for part in parts])
 
 
-def steps_of_a_rank(rank, world, folder):
+def steps_of_a_rank(rank, world, settings, folder):
     torch.set_num_threads(1)
     meet = (Path(folder) / "meet").as_uri()
     dist.init_process_group("gloo", meet, rank=rank, world_size=world)
-    built, kept, queues = objective(), [], []
+    built, kept, queues = objective(settings), [], []
     for step in range(STEPS):
         gradients = gradients_of(built, views(step, rank, counts(step, world)[rank]))
         dist.all_reduce(gradients)  # what DistributedDataParallel does
@@ -103,10 +106,19 @@ def steps_of_a_rank(rank, world, folder):
     dist.destroy_process_group()
 
 
-@pytest.fixture(scope="module", params=[2, 4], ids=["2 ranks", "4 ranks"])
-def ranks(request, tmp_path_factory):
-    world, folder = request.param, tmp_path_factory.mktemp("ranks")
-    torch.multiprocessing.spawn(steps_of_a_rank, (world, str(folder)), nprocs=world)
+@pytest.fixture(
+    scope="module",
+    params=[(2, {}), (4, {}), (2, LEARNED)],
+    ids=["2 ranks", "4 ranks", "2 ranks, a queue with a gradient"],
+)
+def setting(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def ranks(setting, tmp_path_factory):
+    (world, settings), folder = setting, tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(steps_of_a_rank, (world, settings, str(folder)), nprocs=world)
     return [torch.load(folder / f"{rank}.pth") for rank in range(world)]
 
 
@@ -119,8 +131,8 @@ def test_the_batches_are_ragged_and_ranks_are_empty_at_times(ranks):
     assert any(sum(step) == 0 for step in drawn) or world > 2
 
 
-def test_gradients_are_those_of_one_process_on_the_union(ranks):
-    world, built = len(ranks), objective()
+def test_gradients_are_those_of_one_process_on_the_union(ranks, setting):
+    world, built = len(ranks), objective(setting[1])
     for step in range(STEPS):
         drawn = counts(step, world)
         batches = [views(step, rank, drawn[rank]) for rank in range(world)]

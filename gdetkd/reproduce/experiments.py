@@ -202,7 +202,7 @@ def attempts() -> list[Experiment]:
 
     The longest has twice the teacher's own schedule.
     """
-    heads = "model.student.train_cfg.rcnn.sampler"
+    sampler = "model.student.train_cfg.rcnn.sampler"
     distill = "model.distill"
     changes = {
         "imitation_10": ("SGFI twice as heavy", {f"{distill}.imitation.weight": 10.0}),
@@ -217,7 +217,7 @@ def attempts() -> list[Experiment]:
             "a nonlinear projection", {f"{distill}.contrastive.projection": "nonlinear"},
         ),
         "dim_256": ("a projection to 256", {f"{distill}.contrastive.dim": 256}),
-        "boxes_96": ("96 proposals an image", {f"{heads}.num": 96}),
+        "boxes_96": ("96 proposals an image", {f"{sampler}.num": 96}),
         "level_0.1": (
             "level temperature from 0.1", {f"{distill}.imitation.temperature": 0.1},
         ),
