@@ -88,6 +88,32 @@ def test_gain_is_paired_by_seed():
     assert gain.to_dict() == pytest.approx({0: 0.3, 1: 0.2})  # seed 2 has no partner
 
 
+def test_noise_by_hand():
+    runs = [("baseline", 20), ("baseline", 22), ("baseline", 21), ("gdetkd", 40), ("gdetkd", 44)]
+    runs += [("gdetkd", 42), ("imitation", 30), ("retinanet", 10), ("retinanet", 14)]
+    runs += [("retinanet", 12), ("gdetkd_retinanet", 30), ("gdetkd_retinanet", 30)]
+    runs += [("gdetkd_retinanet", 30)]
+    names = [name for name, _ in runs]
+    frame = pd.DataFrame(
+        dict(
+            experiment=names,
+            seed=[names[:i].count(name) for i, name in enumerate(names)],
+            AP=[value / 100 for _, value in runs],
+        )
+    )
+    found = tables.noise_table(frame).set_index("")
+    assert list(found.index) == [
+        "Baseline", "G-DetKD (all)", "RetinaNet: baseline", "RetinaNet: SGFI and CKD",
+    ]  # fmt: skip
+    # Differences of 20, 22, 21; t of 2 and of 4 degrees of freedom is 4.303 and 2.776.
+    assert list(found.loc["G-DetKD (all)"]) == [3, "2.00", "1.00", "2.5", "1.2", "7"]
+    # Against its own baseline; a baseline against nothing.
+    assert found.loc["RetinaNet: SGFI and CKD", "sd of the gain"] == "2.00"
+    assert found.loc["RetinaNet: baseline", "sd of the gain"] == ""
+    assert found.loc["Baseline", "± with 3 seeds"] == "2.5"
+    assert list(tables.noise_table(frame[:0]).columns) == tables.NOISE_COLUMNS
+
+
 def test_table_says_what_has_not_run():
     rows = [record("baseline", 0, 0.1), record("gdetkd", 0, 0.4)]
     table = tables.table("main", pd.DataFrame(rows), teacher=0.5).set_index("")
@@ -99,7 +125,7 @@ def test_table_says_what_has_not_run():
 def test_committed_tables_and_figure_are_made_from_the_committed_records(tmp_path):
     frame, folder = tables.runs(), tmp_path / "digits"
     written = tables.write_tables(folder, frame)
-    assert {path.stem for path in written} == {*TABLES, "claims"}
+    assert {path.stem for path in written} == {*TABLES, "claims", "noise"}
     for path in written:
         assert path.read_text() == (RESULTS / path.name).read_text(), path.name
     drawn = figure1(frame, tmp_path / "figure1.png")

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from gdetkd.reproduce.experiments import BRANCHES, DENSE, LARGER, MEMORIES, TEACHERS, THRESHOLDS
+from gdetkd.reproduce.experiments import (
+    BRANCHES,
+    CONVERSIONS,
+    DENSE,
+    LARGER,
+    MEMORIES,
+    TEACHERS,
+    THRESHOLDS,
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ TABLES = {
                 Row(f"branch_{branch}", paper)
                 for branch, paper in zip(BRANCHES, (35.8, 34.3, 35.1), strict=True)
             ),
+            Row("retinanet_2000"),
+            *(Row(f"branch_{branch}_2000") for branch in BRANCHES),
         ),
         baseline="retinanet",
     ),
@@ -114,6 +124,7 @@ TABLES = {
         "Dense students of the two-stage teacher",
         _rows(
             retinanet=32.6, gdetkd_retinanet=36.3, fcos=30.3, gdetkd_fcos=35.6,
+            retinanet_2000=None, gdetkd_retinanet_2000=None,
             **{f"{student}_lr_{rate}": None for student in DENSE for rate in ("0.001", "0.004")},
         ),
         teacher=None,
@@ -148,8 +159,8 @@ TABLES = {
     "conversion": Table(
         "Section D: class scores for a dense student",
         _rows(
-            retinanet=None, conversion_object_scores=None, conversion_none=None,
-            conversion_sigmoid=None,
+            retinanet=None, **{f"conversion_{name}": None for name in CONVERSIONS},
+            retinanet_2000=None, **{f"conversion_{name}_2000": None for name in CONVERSIONS},
         ),
         baseline="retinanet",
     ),
@@ -166,11 +177,20 @@ IMPORTANCE = (
     "main", "table5", "table4", "dense", "table3", "table6", "table2", "table1", "conversion",
     "stages", "rivals", "reach", "gfl",
 )  # fmt: skip
+LONGER = [
+    f"{name}_2000"
+    for name in (
+        "gdetkd_retinanet",
+        *(f"branch_{branch}" for branch in BRANCHES),
+        *(f"conversion_{conversion}" for conversion in CONVERSIONS),
+    )
+]
 BASELINES = {
     "gdetkd_retinanet": "retinanet",
     "gdetkd_fcos": "fcos",
     **{f"gdetkd_{name}": name for name in ("c4", "cascade", *LARGER)},
     **dict.fromkeys(("gdetkd_gfl", "classification_gfl", "rival_localization"), "gfl"),
+    **dict.fromkeys(LONGER, "retinanet_2000"),
     **{f"{student}_lr_{rate}": student for student in DENSE for rate in ("0.001", "0.004")},
 }
 # Rows without a gain: what others are compared with.

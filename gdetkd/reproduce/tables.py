@@ -10,7 +10,7 @@ from scipy import stats
 
 from gdetkd.reproduce import records
 from gdetkd.reproduce.claims import BASELINES, CLAIMS, REFERENCES, TABLES, verdict
-from gdetkd.reproduce.experiments import BENCHMARKS, experiments_of
+from gdetkd.reproduce.experiments import BENCHMARKS, Experiment, experiments_of
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ASSETS = PACKAGE / "assets"
@@ -27,6 +27,19 @@ CLAIMS_INTRODUCTION = (
     "'contradicted' leave 0 out of the interval, 'not told apart' does not.",
     "",
 )
+NOISE_INTRODUCTION = (
+    "# What a seed changes",
+    "",
+    "Standard deviations over seeds, in points of AP on val, of every experiment of three seeds or "
+    "more: of its AP, and of its gain over the baseline of the same seed. The half width of a 95% "
+    "interval with 3 and with 5 seeds follows from the latter, for a baseline from the former, "
+    "and so does the number of seeds that brings it to 1 point.",
+    "",
+)
+NOISE_COLUMNS = [
+    "", "seeds", "sd of AP", "sd of the gain", "± with 3 seeds", "± with 5 seeds", "seeds for ± 1",
+]  # fmt: skip
+FEWEST = 3  # seeds that a standard deviation is taken of
 
 
 def runs(benchmark: str = "digits") -> pd.DataFrame:
@@ -58,7 +71,7 @@ def table(name: str, frame: pd.DataFrame, teacher: float | None = None) -> pd.Da
         frame: Records of a benchmark.
         teacher: The teacher's AP in [0, 1]: adds how much of the gap to it is closed.
     """
-    described, labels = TABLES[name], {e.name: e.label for e in _experiments()}
+    described, labels = TABLES[name], {e.name: e.label for e in _experiments(*BENCHMARKS)}
     rows = []
     for row in described.rows:
         shown_row = {"": labels[row.experiment]}
@@ -111,6 +124,42 @@ def claims_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """How much a seed changes, in points of AP, and how many seeds an interval of +- 1 point asks.
+
+    One row an experiment of at least `FEWEST` seeds: the standard deviation of its AP, and that
+    of its gain over the baseline of the same seed, from which the number of seeds follows.
+    """
+    of_tables = {row.experiment: t.baseline for t in TABLES.values() for row in t.rows}
+    rows, baselines = [], of_tables | BASELINES
+    for experiment in _experiments(*BENCHMARKS):
+        values = 100 * frame.loc[frame["experiment"] == experiment.name, "AP"]
+        if len(values) < FEWEST:
+            continue
+        baseline = baselines[experiment.name]
+        gain = 100 * paired_gain(frame, experiment.name, baseline)
+        alone = experiment.name in {"baseline", *REFERENCES} or len(gain) < FEWEST
+        deviation = (values if alone else gain).std()
+        asked = (str(n) for n in range(2, 100) if half_width(deviation, n) <= 1)
+        rows.append(
+            [
+                experiment.label,
+                len(values),
+                f"{values.std():.2f}",
+                "" if alone else f"{deviation:.2f}",
+                f"{half_width(deviation, 3):.1f}",
+                f"{half_width(deviation, 5):.1f}",
+                next(asked, "100 or more"),
+            ]
+        )
+    return pd.DataFrame(rows, columns=NOISE_COLUMNS)
+
+
+def half_width(deviation: float, count: int, confidence: float = 0.95) -> float:
+    """Of Student's t interval of a mean of `count` values with this standard deviation."""
+    return float(stats.t.ppf((1 + confidence) / 2, count - 1) * deviation / count**0.5)
+
+
 def shown(values: pd.Series, signed: bool = False) -> str:
     """Percent with the half width of its 95% interval, where there is more than one value."""
     if values.empty:
@@ -141,8 +190,9 @@ def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
             lines += [markdown(claims.drop(columns="table")), ""]
         written.append(folder / f"{name}.md")
         written[-1].write_text("\n".join(lines))
-    written.append(folder / "claims.md")
-    written[-1].write_text("\n".join([*CLAIMS_INTRODUCTION, markdown(claims_table(frame)), ""]))
+    written += [folder / "claims.md", folder / "noise.md"]
+    written[-2].write_text("\n".join([*CLAIMS_INTRODUCTION, markdown(claims_table(frame)), ""]))
+    written[-1].write_text("\n".join([*NOISE_INTRODUCTION, markdown(noise_table(frame)), ""]))
     return written
 
 
@@ -179,5 +229,8 @@ def headline() -> str | None:
     )
 
 
-def _experiments() -> list:
-    return [e for benchmark in BENCHMARKS.values() for e in experiments_of(benchmark).values()]
+def _experiments(*benchmarks: str) -> list[Experiment]:
+    """Their experiments, each name once."""
+    return list(
+        {k: e for b in benchmarks for k, e in experiments_of(BENCHMARKS[b]).items()}.values()
+    )
