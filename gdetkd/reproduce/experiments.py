@@ -240,7 +240,16 @@ def attempts() -> list[Experiment]:
         ),
         "level_10": ("level temperature from 10", {f"{distill}.imitation.temperature": 10.0}),
     }  # fmt: skip
+    best = {
+        f"{distill}.imitation.weight": 10.0, f"{distill}.contrastive.weight": 2.0,
+        f"{distill}.regression.weight": 0.25, **LEARNED, **ALL_BOXES,
+    }  # fmt: skip
+    together = "SGFI and CKD heavier, CAReg lighter, all boxes, a queue with a gradient"
     return [
+        Experiment("gdetkd_together", f"G-DetKD (all), {together}", DISTILLED, best, seeds=1),
+        Experiment(
+            "gdetkd_6000_together", "The same, 6,000 steps", DISTILLED, best | steps(6000), seeds=1
+        ),
         Experiment(
             "gdetkd_6000", "G-DetKD (all), 6,000 steps", DISTILLED, steps(6000), seeds=1
         ),
