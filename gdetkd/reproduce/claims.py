@@ -114,9 +114,10 @@ TABLES = {
         "Table 6: other two-stage detectors",
         _rows(
             teacher_c4=34.8, c4=22.0, gdetkd_c4=29.1,
-            c4_r50=31.9, gdetkd_c4_r50=34.7, c4_r101=36.0, gdetkd_c4_r101=36.8,
+            c4_middle=31.9, gdetkd_c4_middle=34.7, c4_large=36.0, gdetkd_c4_large=36.8,
             teacher_cascade=43.0, cascade=36.5, gdetkd_cascade=40.4,
-            cascade_r50=40.3, gdetkd_cascade_r50=42.5, cascade_r101=42.5, gdetkd_cascade_r101=43.3,
+            cascade_middle=40.3, gdetkd_cascade_middle=42.5, cascade_large=42.5,
+            gdetkd_cascade_large=43.3,
         ),
         teacher=None,
     ),
