@@ -212,8 +212,9 @@ def headline() -> str | None:
     frame = runs()
     if not {"baseline", "gdetkd"} <= set(frame["experiment"]):
         return None
-    parts = {name: frame.loc[frame["experiment"] == name] for name in ("baseline", "gdetkd")}
     gain = paired_gain(frame, "gdetkd")
+    paired = frame[frame["seed"].isin(gain.index)]
+    parts = {name: paired.loc[paired["experiment"] == name] for name in ("baseline", "gdetkd")}
     said = (
         f"On record ({parts['gdetkd']['steps'].iloc[0]:,} steps, {len(gain)} seeds): baseline AP "
         f"{parts['baseline']['AP'].mean():.3f}, distilled {parts['gdetkd']['AP'].mean():.3f}, "
