@@ -373,6 +373,7 @@ def test_the_page_of_results_quotes_the_records():
         assert gain.lstrip("+-") in page
     alone = ("imitation", "imitation_48", "contrastive", "memory_fresh", "gdetkd_fresh",
              "gdetkd_3000", "gdetkd_3000_fresh", "gdetkd_6000", "baseline_1400", "baseline_3000",
-             "stage_0", "stage_1", "stage_2")  # fmt: skip
+             "stage_0", "stage_1", "stage_2", "features", "memory_1", "memory_learned",
+             "gdetkd_together", "retinanet_2000", "gdetkd_retinanet_2000")  # fmt: skip
     for name in (*alone, *PAIRS, *(BASELINES[name] for name in PAIRS)):
         assert f"{100 * frame.loc[frame['experiment'] == name, 'AP'].mean():.1f}" in page, name

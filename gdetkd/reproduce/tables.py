@@ -52,7 +52,7 @@ def interval(values: pd.Series, confidence: float = 0.95) -> tuple[float, float]
     mean = float(values.mean())
     if len(values) < 2:
         return mean, float("nan")
-    return mean, float(stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values))
+    return mean, half_width(values.std(), len(values), confidence)
 
 
 def paired_gain(frame: pd.DataFrame, experiment: str, reference: str = "baseline") -> pd.Series:
