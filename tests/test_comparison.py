@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from gdetkd.reproduce.comparison import closest_rows, gains, half_width
-from gdetkd.reproduce.tables import interval
+from gdetkd.reproduce.comparison import closest_rows, gains
+from gdetkd.reproduce.tables import half_width, interval
 
 
 def frame(**aps):

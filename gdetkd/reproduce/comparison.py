@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pandas as pd
-from scipy import stats
 
 from gdetkd.reproduce.claims import BASELINES, REFERENCES, TABLES
 from gdetkd.reproduce.experiments import BENCHMARKS, experiments_of
@@ -38,11 +37,6 @@ def closest_rows(name: str) -> float:
     """How far the paper's best row of a table is ahead of its second, in AP points."""
     best, second, *_ = sorted((row.paper for row in TABLES[name].rows if row.paper), reverse=True)
     return best - second
-
-
-def half_width(spread: float, seeds: int, confidence: float = 0.95) -> float:
-    """Half width of the interval of a mean over seeds that differ by that standard deviation."""
-    return float(stats.t.ppf((1 + confidence) / 2, seeds - 1)) * spread / math.sqrt(seeds)
 
 
 def _label(experiment: str) -> str:
