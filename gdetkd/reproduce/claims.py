@@ -141,7 +141,7 @@ TABLES = {
             gdetkd_contrastive_2=None, gdetkd_classification_4=None,
             **{"gdetkd_regression_0.25": None}, gdetkd_nonlinear=None, gdetkd_dim_256=None,
             gdetkd_boxes_96=None, **{"gdetkd_level_0.1": None}, gdetkd_level_10=None,
-            gdetkd_together=None, gdetkd_6000_together=None,
+            gdetkd_together=None, gdetkd_6000_together=None, gdetkd_3000_large=None,
         ),
     ),
     "stages": Table(

@@ -266,6 +266,11 @@ def attempts() -> list[Experiment]:
             for name, (label, options) in changes.items()
         ),
         Experiment("baseline_6000", "Baseline, 6,000 steps", PLAIN, steps(6000), seeds=1),
+        # Whether it is the student's size: this one has the teacher's size and its steps.
+        Experiment(
+            "gdetkd_3000_large", "G-DetKD (all), a student of the teacher's size, 3,000 steps",
+            DISTILLED, {f"model.student.{k}": v for k, v in _GROWN_FPN.items()} | steps(3000), 1,
+        ),
     ]  # fmt: skip
 
 
@@ -376,6 +381,7 @@ def teacher_of(benchmark: Benchmark, name: str, label: str) -> Experiment:
 
 # On digits the students of Table 6 grow from R18 with 16 channels to R34, then to their teacher.
 _WIDE = {"backbone.depth": 34, "backbone.base_channels": 32}
+_GROWN_FPN = _WIDE | {"neck.in_channels": [32, 64, 128, 256]}
 GROWN = {
     "c4_middle": {"backbone.depth": 34},
     "c4_large": _WIDE
@@ -386,7 +392,7 @@ GROWN = {
         "roi_head.bbox_head.in_channels": 256,
     },
     "cascade_middle": {"backbone.depth": 34},
-    "cascade_large": _WIDE | {"neck.in_channels": [32, 64, 128, 256]},
+    "cascade_large": _GROWN_FPN,
 }
 SIZES = {
     "": "",
