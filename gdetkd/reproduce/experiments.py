@@ -206,6 +206,17 @@ def causes() -> list[Experiment]:
             "gdetkd_learned", "G-DetKD (all), the queue projected anew, with a gradient",
             DISTILLED, LEARNED, seeds=3,
         ),
+        # Whether Table 4 goes by the queue, as Table 1 does.
+        *(
+            Experiment(
+                f"branch_{branch}_learned",
+                f"RetinaNet: CKD, {branch} branch, the queue projected anew, with a gradient",
+                DIGITS.distilled("retinanet"),
+                only("contrastive") | {"model.student_view.branch": branch} | LEARNED,
+                seeds=3,
+            )
+            for branch in BRANCHES
+        ),
         # Larger than anything in Table 1; see `explosion` for what to expect.
         *(
             Experiment(
