@@ -213,7 +213,7 @@ def causes() -> list[Experiment]:
                 f"RetinaNet: CKD, {branch} branch, the queue projected anew, with a gradient",
                 DIGITS.distilled("retinanet"),
                 only("contrastive") | {"model.student_view.branch": branch} | LEARNED,
-                seeds=3,
+                seeds=5,
             )
             for branch in BRANCHES
         ),
