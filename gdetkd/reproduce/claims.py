@@ -14,6 +14,7 @@ from gdetkd.reproduce.experiments import (
     BRANCHES,
     CONVERSIONS,
     DENSE,
+    EXTREMES,
     LARGER,
     MEMORIES,
     TEACHERS,
@@ -85,6 +86,7 @@ TABLES = {
         _rows(
             baseline=34.0,
             **dict(zip(THRESHOLDS.values(), (36.8, 36.9, 37.1, 37.0, 36.8, 36.8), strict=True)),
+            memory_1=None, **{f"memory_1_iou_{threshold:g}": None for threshold in EXTREMES},
         ),
     ),
     "table3": Table(
@@ -142,7 +144,21 @@ TABLES = {
             gdetkd_contrastive_2=None, gdetkd_classification_4=None,
             **{"gdetkd_regression_0.25": None}, gdetkd_nonlinear=None, gdetkd_dim_256=None,
             gdetkd_boxes_96=None, **{"gdetkd_level_0.1": None}, gdetkd_level_10=None,
-            gdetkd_together=None, gdetkd_6000_together=None, gdetkd_3000_large=None,
+            gdetkd_together=None, gdetkd_6000_together=None, no_transfer_3000=None,
+        ),
+    ),
+    "sizes": Table(
+        "The size of the student, on the teacher's schedule",
+        _rows(
+            baseline_3000=None, gdetkd_3000=None, baseline_3000_wide=None,
+            gdetkd_3000_wide=None, baseline_3000_large=None, gdetkd_3000_large=None,
+        ),
+        baseline="baseline_3000",
+    ),
+    "tuning": Table(
+        "How the weights were picked",
+        _rows(
+            baseline=None, gdetkd=None, tuning_1=None, tuning_3=None, tuning_3_48=None,
         ),
     ),
     "stages": Table(
@@ -181,7 +197,7 @@ TABLES = {
 # In order of importance: a sweep that is interrupted has run what matters most.
 IMPORTANCE = (
     "main", "table5", "table4", "dense", "table3", "table6", "table2", "table1", "conversion",
-    "stages", "rivals", "reach", "gfl",
+    "stages", "rivals", "sizes", "reach", "gfl", "tuning",
 )  # fmt: skip
 LONGER = [
     f"{name}_2000"
@@ -197,6 +213,9 @@ BASELINES = {
     **{f"gdetkd_{name}": name for name in ("c4", "cascade", *LARGER)},
     **dict.fromkeys(("gdetkd_gfl", "classification_gfl", "rival_localization"), "gfl"),
     **dict.fromkeys(LONGER, "retinanet_2000"),
+    **dict.fromkeys(("gdetkd_3000", "gdetkd_3000_fresh", "no_transfer_3000"), "baseline_3000"),
+    **dict.fromkeys(("gdetkd_6000", "gdetkd_6000_together"), "baseline_6000"),
+    **{f"gdetkd_3000_{size}": f"baseline_3000_{size}" for size in ("wide", "large")},
     **{f"{student}_lr_{rate}": student for student in DENSE for rate in ("0.001", "0.004")},
 }
 # Rows without a gain: what others are compared with.
@@ -214,6 +233,9 @@ CLAIMS = (
           "memory_learned", "contrastive"),
     Claim("table2", "IoU 0.5 beats leaving almost all overlap out", "contrastive", "iou_0.1"),
     Claim("table2", "IoU 0.5 beats leaving nothing out", "contrastive", "iou_1"),
+    Claim("table2", "IoU 0.5 beats leaving almost all overlap out, no queue", "memory_1",
+          "memory_1_iou_0.1"),
+    Claim("table2", "IoU 0.5 beats leaving nothing out, no queue", "memory_1", "memory_1_iou_1"),
     Claim("table3", "linear beats nonlinear", "contrastive", "nonlinear"),
     Claim("table4", "the classification branch helps", "branch_classification", "retinanet"),
     Claim("table4", "classification beats localization", "branch_classification",
@@ -261,6 +283,12 @@ CLAIMS = (
     Claim("rivals", "semantic-guided beats masked imitation", "imitation", "rival_masked"),
     Claim("rivals", "semantic-guided beats normalized imitation", "imitation",
           "rival_normalized"),
+    Claim("sizes", "the small student gains on the teacher's schedule", "gdetkd_3000",
+          "baseline_3000"),
+    Claim("sizes", "the wide student gains on the teacher's schedule", "gdetkd_3000_wide",
+          "baseline_3000_wide"),
+    Claim("sizes", "a student of the teacher's size gains on the teacher's schedule",
+          "gdetkd_3000_large", "baseline_3000_large"),
     Claim("gfl", "features and contrast beat distributions of edges", "gdetkd_gfl",
           "rival_localization"),
 )  # fmt: skip

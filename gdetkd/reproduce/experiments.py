@@ -130,14 +130,14 @@ def schedules() -> list[Experiment]:
     return [
         Experiment("baseline_1400", "Baseline, the time of G-DetKD", PLAIN, steps(1400)),
         Experiment(
-            "gdetkd_3000", "G-DetKD (all), teacher's schedule", DISTILLED, steps(3000), seeds=1
+            "gdetkd_3000", "G-DetKD (all), teacher's schedule", DISTILLED, steps(3000), seeds=3
         ),
         # As far as it goes: whether a student can reach its teacher.
         Experiment(
             "gdetkd_3000_fresh", "The same, SGFI on all boxes, the queue projected anew", DISTILLED,
             steps(3000) | FRESH | ALL_BOXES, seeds=1,
         ),
-        Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, steps(3000), seeds=1),
+        Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, steps(3000), seeds=3),
         *(
             Experiment(
                 f"baseline_lr_{rate:g}", f"Baseline, learning rate {rate:g}", PLAIN,
@@ -217,6 +217,21 @@ def causes() -> list[Experiment]:
             )
             for branch in BRANCHES
         ),
+        # Whether the threshold of Table 2 matters where there are no negatives but the batch's:
+        # `memory_1` is the same with IoU 0.5.
+        *(
+            Experiment(
+                f"memory_1_iou_{threshold:g}", f"CKD, no queue, negatives up to IoU {threshold:g}",
+                DISTILLED,
+                only("contrastive")
+                | {
+                    "model.distill.contrastive.queue_capacity": 0,
+                    "model.distill.contrastive.iou": threshold,
+                },
+                seeds=3,
+            )
+            for threshold in EXTREMES
+        ),
         # Larger than anything in Table 1; see `explosion` for what to expect.
         *(
             Experiment(
@@ -277,11 +292,55 @@ def attempts() -> list[Experiment]:
             for name, (label, options) in changes.items()
         ),
         Experiment("baseline_6000", "Baseline, 6,000 steps", PLAIN, steps(6000), seeds=1),
-        # Whether it is the student's size: this one has the teacher's size and its steps.
+        # Whether heads that are the teacher's own and frozen hold it back in the long run.
         Experiment(
-            "gdetkd_3000_large", "G-DetKD (all), a student of the teacher's size, 3,000 steps",
-            DISTILLED, {f"model.student.{k}": v for k, v in _GROWN_FPN.items()} | steps(3000), 1,
+            "no_transfer_3000", "All but head transfer, teacher's schedule", DISTILLED,
+            {"model.transfer_heads": False} | steps(3000), seeds=1,
         ),
+    ]  # fmt: skip
+
+
+def tuning() -> list[Experiment]:
+    """On digits: how the weights of the config were picked, on val and seed 0."""
+    imitation, contrastive = (f"model.distill.{n}.weight" for n in ("imitation", "contrastive"))
+    changes = {
+        "1": ("SGFI's weight 1", {imitation: 1.0}),
+        "3": ("SGFI's weight 3, CKD's 0.1", {imitation: 3.0, contrastive: 0.1}),
+        "3_48": (
+            "SGFI's weight 3 and on all boxes, CKD's 0.1",
+            {imitation: 3.0, contrastive: 0.1, **ALL_BOXES},
+        ),
+    }
+    return [
+        Experiment(f"tuning_{name}", f"G-DetKD (all), {label}", DISTILLED, options, seeds=1)
+        for name, (label, options) in changes.items()
+    ]
+
+
+def larger_students() -> list[Experiment]:
+    """On digits: Faster R-CNN students of two more sizes, on the teacher's own schedule.
+
+    Of the sizes that the configs have, the teacher has 3.6 times the parameters of its student. The
+    wide student is 1.6 times smaller than its teacher, as R18 is than R50; the large one is as
+    large. `schedules` has the same rows of the small student.
+    """
+    sizes = {
+        "wide": ("a student of 32 channels", _WIDE_FPN),
+        "large": ("a student of the teacher's size", _GROWN_FPN),
+    }
+    return [
+        experiment
+        for name, (label, grown) in sizes.items()
+        for experiment in (
+            Experiment(
+                f"baseline_3000_{name}", f"Baseline, {label}, teacher's schedule", PLAIN,
+                {f"model.{key}": value for key, value in grown.items()} | steps(3000), seeds=3,
+            ),
+            Experiment(
+                f"gdetkd_3000_{name}", f"G-DetKD (all), {label}, teacher's schedule", DISTILLED,
+                {f"model.student.{key}": value for key, value in grown.items()} | steps(3000), 3,
+            ),
+        )
     ]  # fmt: skip
 
 
@@ -330,6 +389,7 @@ THRESHOLDS = {
     value: "contrastive" if value == 0.5 else f"iou_{value:g}"
     for value in (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 }
+EXTREMES = (0.1, 1.0)
 DENSE = dict(retinanet="RetinaNet", fcos="FCOS")
 BRANCHES = ("classification", "localization", "combined")
 CONVERSIONS = ("object_scores", "none", "sigmoid")
@@ -391,11 +451,14 @@ def teacher_of(benchmark: Benchmark, name: str, label: str) -> Experiment:
 
 
 # On digits the students of Table 6 grow from R18 with 16 channels to R34, then to their teacher.
-_WIDE = {"backbone.depth": 34, "backbone.base_channels": 32}
-_GROWN_FPN = _WIDE | {"neck.in_channels": [32, 64, 128, 256]}
+_WIDE = {"backbone.base_channels": 32}
+_GROWN = {"backbone.depth": 34} | _WIDE
+_WIDE_FPN, _GROWN_FPN = (
+    size | {"neck.in_channels": [32, 64, 128, 256]} for size in (_WIDE, _GROWN)
+)
 GROWN = {
     "c4_middle": {"backbone.depth": 34},
-    "c4_large": _WIDE
+    "c4_large": _GROWN
     | {
         "rpn_head.in_channels": 128,
         "roi_head.shared_head.stage": 2,
@@ -495,7 +558,9 @@ def of_digits(benchmark: Benchmark) -> list[Experiment]:
         *schedules(),
         *longer_dense(),
         *causes(),
+        *larger_students(),
         *attempts(),
+        *tuning(),
         *stages(benchmark),
         *dense_pair(benchmark),
     ]
