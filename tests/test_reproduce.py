@@ -284,8 +284,9 @@ def test_experiments_resolve(experiment):
         assert active == [experiment.name.removeprefix("rival_")]
     if experiment.name.startswith(("memory_", "iou_", "nonlinear", "branch_")):
         assert active == ["contrastive"]
-    whole = [row.experiment for row in TABLES["reach"].rows]
-    whole += ["gdetkd_fresh", "gdetkd_learned", "transfer"]
+    whole = [row.experiment for row in TABLES["reach"].rows if row.experiment != "no_transfer_3000"]
+    whole += [row.experiment for name in ("sizes", "tuning") for row in TABLES[name].rows]
+    whole += ["gdetkd_fresh", "gdetkd_learned", "transfer", "no_regression"]
     whole += ["gdetkd_cascade", "gdetkd_cascade_middle", "gdetkd_cascade_large"]
     assert bool(config.model.get("transfer_heads")) == (experiment.name in whole)
 

@@ -113,7 +113,8 @@ TABLES = {
             **dict.fromkeys(
                 ("ground_truth_regression_0.1", "regression_0.25", "regression_0.1"), None
             ),
-            baseline_boxes_2=None,
+            baseline_boxes_2=None, baseline_3000=None, regression_3000=None,
+            gdetkd=None, no_regression=None,
         ),
     ),
     "table6": Table(
@@ -213,7 +214,10 @@ BASELINES = {
     **{f"gdetkd_{name}": name for name in ("c4", "cascade", *LARGER)},
     **dict.fromkeys(("gdetkd_gfl", "classification_gfl", "rival_localization"), "gfl"),
     **dict.fromkeys(LONGER, "retinanet_2000"),
-    **dict.fromkeys(("gdetkd_3000", "gdetkd_3000_fresh", "no_transfer_3000"), "baseline_3000"),
+    **dict.fromkeys(
+        ("gdetkd_3000", "gdetkd_3000_fresh", "no_transfer_3000", "regression_3000"),
+        "baseline_3000",
+    ),
     **dict.fromkeys(("gdetkd_6000", "gdetkd_6000_together"), "baseline_6000"),
     **{f"gdetkd_3000_{size}": f"baseline_3000_{size}" for size in ("wide", "large")},
     **{f"{student}_lr_{rate}": student for student in DENSE for rate in ("0.001", "0.004")},
@@ -261,6 +265,10 @@ CLAIMS = (
           "baseline"),
     Claim("table5", "class-aware regression helps, a tenth of the weight", "regression_0.1",
           "baseline"),
+    Claim("table5", "class-aware regression helps, teacher's schedule", "regression_3000",
+          "baseline_3000"),
+    Claim("table5", "class-aware regression adds to the rest of G-DetKD", "gdetkd",
+          "no_regression"),
     Claim("table6", "C4 pairs gain", "gdetkd_c4", "c4"),
     Claim("table6", "C4 pairs gain, middle student", "gdetkd_c4_middle", "c4_middle"),
     Claim("table6", "C4 pairs gain, large student", "gdetkd_c4_large", "c4_large"),

@@ -186,6 +186,15 @@ def causes() -> list[Experiment]:
             },
             seeds=3,
         ),
+        # Whether it is the schedule, and whether CAReg adds to the rest.
+        Experiment(
+            "regression_3000", "CAReg alone, teacher's schedule", DISTILLED,
+            only("regression") | steps(3000), seeds=3,
+        ),
+        Experiment(
+            "no_regression", "All but CAReg", DISTILLED,
+            {"model.distill.regression.weight": 0.0}, seeds=3,
+        ),
         Experiment("baseline_boxes_2", "Baseline, twice the box loss", PLAIN, {heavier: 2.0}),
         Experiment(
             "imitation_48", "SGFI alone, on all boxes", DISTILLED,
