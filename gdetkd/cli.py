@@ -336,7 +336,7 @@ def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
     """Run what is missing of the tables, and render all of them."""
     from gdetkd.reproduce import records, runs
     from gdetkd.reproduce.experiments import BENCHMARKS
-    from gdetkd.reproduce.figures import figure1
+    from gdetkd.reproduce.figures import claims_figure, figure1
     from gdetkd.reproduce.tables import RUNS, write_tables
 
     path = folder / RUNS
@@ -352,7 +352,9 @@ def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
         report=click.echo,
     )  # fmt: skip
     write_tables(folder)
-    figure1(records.load(path), folder / "figure1.png")
+    frame = records.load(path)
+    figure1(frame, folder / "figure1.png")
+    claims_figure(frame, folder / "claims.png")
     if benchmark == "digits":
         from gdetkd.demo import draw_runs
 

@@ -30,8 +30,8 @@ from gdetkd.reproduce.experiments import (
     only,
     steps,
 )
-from gdetkd.reproduce.figures import figure1
-from gdetkd.reproduce.runs import chosen, expected_seconds, missing, run_missing
+from gdetkd.reproduce.figures import claims_figure, figure1
+from gdetkd.reproduce.runs import as_run, chosen, expected_seconds, missing, run_missing
 from gdetkd.reproduce.teacher import STUDENTS
 
 FOUR = ("contrastive", "imitation", "classification", "regression")
@@ -130,8 +130,42 @@ def test_committed_tables_and_figure_are_made_from_the_committed_records(tmp_pat
     assert {path.stem for path in written} == {*TABLES, "claims", "noise"}
     for path in written:
         assert path.read_text() == (RESULTS / path.name).read_text(), path.name
-    drawn = figure1(frame, tmp_path / "figure1.png")
-    assert drawn.read_bytes() == (RESULTS / "figure1.png").read_bytes()
+    for draw, name in ((figure1, "figure1.png"), (claims_figure, "claims.png")):
+        drawn = draw(frame, tmp_path / name)
+        assert drawn.read_bytes() == (RESULTS / name).read_bytes(), name
+
+
+def test_a_claim_is_the_papers_difference_and_ours():
+    rows = [record("imitation", 0, 0.3), record("imitation", 1, 0.5), record("features", 0, 0.4)]
+    found = tables.claim_differences(pd.DataFrame(rows)).set_index("claim")
+    together = found.loc["SGFI and CKD together beat SGFI"]
+    assert together["paper"] == pytest.approx(0.9)  # 37.6 - 36.7
+    assert (together["mean"], together["seeds"]) == (pytest.approx(10), 1)  # seed 1 has no partner
+    assert together["verdict"] == "one seed"
+    assert found.loc["SGFI helps", "verdict"] == "not run"
+    table = tables.claims_table(pd.DataFrame(rows), "main").set_index("claim")
+    assert list(table.loc["SGFI and CKD together beat SGFI"]) == [
+        "main", "+0.9", "+10.0", 1, "one seed",
+    ]  # fmt: skip
+    assert len(table) == sum(claim.table == "main" for claim in CLAIMS)
+
+
+def test_a_share_of_no_gap_is_left_out():
+    rows = [record("baseline_3000_large", 0, 0.497), record("gdetkd_3000_large", 0, 0.505)]
+    rows += [record("baseline_3000", 0, 0.45), record("gdetkd_3000", 0, 0.475)]
+    table = tables.table("sizes", pd.DataFrame(rows), teacher=0.5).set_index("")
+    assert list(table.loc[table["gain"] != "", "gap closed"]) == ["50%", ""]
+    assert list(table.loc[table["gain"] != "", "gain"]) == ["+2.5", "+0.8"]
+
+
+def test_committed_records_are_of_the_configs_that_are_here():
+    """A config that has changed since would leave its rows behind without a word."""
+    frame = tables.runs()
+    for name, rows in frame.groupby("experiment"):
+        experiment = EXPERIMENTS[name]
+        config = copy.deepcopy(loaded(experiment.config))
+        config.merge_from_dict(experiment.options)
+        assert set(rows["config_hash"]) == {records.config_hash(as_run(config))}, name
 
 
 def test_missing_runs_come_in_order_of_importance(tmp_path):

@@ -140,8 +140,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     from gdetkd.engine.training import final_metrics, load_config, train
 
     config = load_config(experiment.config, experiment.options, work_dir=folder, seed=seed)
-    # The teacher is on record: a sweep does not measure it anew in every run.
-    config.custom_hooks = [h for h in config.custom_hooks if h["type"] != "DistillationHook"]
+    config = as_run(config)
     digest = records.config_hash(config)
     environment = records.environment()  # before: the checkout may change while it runs
     start = time.time()
@@ -169,6 +168,12 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         **environment,
     )
+
+
+def as_run(config: Any) -> Any:
+    """A config as a sweep runs it: the teacher is on record, and not measured in every run."""
+    config.custom_hooks = [h for h in config.custom_hooks if h["type"] != "DistillationHook"]
+    return config
 
 
 def peaks(runner: Any) -> dict[str, float]:

@@ -40,6 +40,7 @@ NOISE_COLUMNS = [
     "", "seeds", "sd of AP", "sd of the gain", "± with 3 seeds", "± with 5 seeds", "seeds for ± 1",
 ]  # fmt: skip
 FEWEST = 3  # seeds that a standard deviation is taken of
+LEAST_GAP = 0.01  # in AP: a share of less than what a seed changes says nothing
 
 
 def runs(benchmark: str = "digits") -> pd.DataFrame:
@@ -48,7 +49,7 @@ def runs(benchmark: str = "digits") -> pd.DataFrame:
 
 
 def interval(values: pd.Series, confidence: float = 0.95) -> tuple[float, float]:
-    """Mean and half width of Student's t interval of the mean; NaN for a single value."""
+    """Mean and half width of Student's t interval of the mean; NaN where there are too few."""
     mean = float(values.mean())
     if len(values) < 2:
         return mean, float("nan")
@@ -69,7 +70,8 @@ def table(name: str, frame: pd.DataFrame, teacher: float | None = None) -> pd.Da
     Args:
         name: Of the table.
         frame: Records of a benchmark.
-        teacher: The teacher's AP in [0, 1]: adds how much of the gap to it is closed.
+        teacher: The teacher's AP in [0, 1]: adds how much of the gap to it is closed, where it is
+            ahead of the baseline by more than `LEAST_GAP`.
     """
     described, labels = TABLES[name], {e.name: e.label for e in _experiments(*BENCHMARKS)}
     rows = []
@@ -101,27 +103,54 @@ def _measured(
     if teacher:
         # The same seeds on both sides of the gap, as in the gain beside it.
         partners = frame[(frame["experiment"] == baseline) & frame["seed"].isin(gain.index)]
-        cells["gap closed"] = f"{gain.mean() / (teacher - partners['AP'].mean()):.0%}"
+        gap = teacher - partners["AP"].mean()
+        cells["gap closed"] = f"{gain.mean() / gap:.0%}" if gap > LEAST_GAP else ""
     return cells
+
+
+def claim_differences(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every claim as numbers, in AP points: what the paper measured, and what the records say.
+
+    Columns: ``table``, ``claim``, ``paper`` (difference of the paper's rows; NaN where a row has no
+    figure), ``seeds``, ``mean`` of the differences paired by seed, ``half`` width of its 95%
+    interval (NaN below two seeds), ``verdict``.
+    """
+    rows = []
+    for claim in CLAIMS:
+        difference = 100 * paired_gain(frame, claim.better, claim.worse)
+        printed = {row.experiment: row.paper for row in TABLES[claim.table].rows}
+        better, worse = printed.get(claim.better), printed.get(claim.worse)
+        mean, half = interval(difference)
+        rows.append(
+            dict(
+                table=claim.table,
+                claim=claim.statement,
+                paper=better - worse if better and worse else float("nan"),
+                seeds=len(difference),
+                mean=mean,
+                half=half,
+                verdict=verdict(difference, half),
+            )
+        )
+    return pd.DataFrame(rows)
 
 
 def claims_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
     """The paper's directions and what the records say of them, of one table or of all."""
-    rows = []
-    for claim in CLAIMS:
-        if name not in (None, claim.table):
-            continue
-        difference = paired_gain(frame, claim.better, claim.worse)
-        rows.append(
-            {
-                "table": claim.table,
-                "claim": claim.statement,
-                "difference": shown(difference, signed=True),
-                "seeds": len(difference),
-                "on digits": verdict(difference, interval(difference)[1]),
-            }
-        )
-    return pd.DataFrame(rows)
+    found = claim_differences(frame)
+    found = found[found["table"] == name] if name else found
+    return pd.DataFrame(
+        {
+            "table": found["table"],
+            "claim": found["claim"],
+            "paper (COCO)": [_points(value) for value in found["paper"]],
+            "difference": [
+                _points(*values) for values in zip(found["mean"], found["half"], strict=True)
+            ],
+            "seeds": found["seeds"],
+            "on digits": found["verdict"],
+        }
+    )
 
 
 def noise_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -162,9 +191,13 @@ def half_width(deviation: float, count: int, confidence: float = 0.95) -> float:
 
 def shown(values: pd.Series, signed: bool = False) -> str:
     """Percent with the half width of its 95% interval, where there is more than one value."""
-    if values.empty:
+    return _points(*interval(100 * values), signed=signed)
+
+
+def _points(mean: float, half: float = float("nan"), signed: bool = True) -> str:
+    """AP points as text; nothing for NaN."""
+    if mean != mean:
         return ""
-    mean, half = interval(100 * values)
     text = f"{mean:+.1f}" if signed else f"{mean:.1f}"
     return text if half != half else f"{text} ± {half:.1f}"
 
