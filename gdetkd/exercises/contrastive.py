@@ -38,7 +38,11 @@ def _right_loss(answer) -> str | None:
     for hint, value in near.items():
         if close(got, value):
             return hint
-    return None if close(got, right) else f"{float(right):.3f} expected, {float(got):.3f} came"
+    if not close(got, right):
+        return f"{float(right):.3f} expected, {float(got):.3f} came"
+    if not close(answer(queries, keys, 0.5), solution_loss(queries, keys, 0.5)):
+        return "right for a temperature of 0.2, not for 0.5: the argument is to be used"
+    return None
 
 
 def solution_ignored(ious: Tensor, images: Tensor, threshold: float) -> Tensor:
@@ -61,7 +65,11 @@ def _right_ignored(answer) -> str | None:
         return "an IoU of exactly the threshold does not count as more"
     if torch.equal(got, ~right.fill_diagonal_(True)):
         return "this marks the negatives; those to be left out are asked for"
-    return None if torch.equal(got, solution_ignored(ious, images, 0.5)) else "not these pairs"
+    if not torch.equal(got, solution_ignored(ious, images, 0.5)):
+        return "not these pairs"
+    if not torch.equal(answer(ious, images, 0.1), solution_ignored(ious, images, 0.1)):
+        return "right for a threshold of 0.5, not for 0.1: the argument is to be used"
+    return None
 
 
 def _right_capacity(answer) -> str | None:
@@ -90,6 +98,7 @@ EXERCISES = {
             "keys choose queries": lambda q, k, t: solution_loss(k, q, t),
             "a sum": lambda q, k, t: len(q) * solution_loss(q, k, t),
             "the sign": lambda q, k, t: -solution_loss(q, k, t),
+            "a temperature of its own": lambda q, k, t: solution_loss(q, k, 0.2),
             "pull only": lambda q, k, t: 1 - (normalize(q) * normalize(k)).sum(1).mean(),
             "one a query": lambda q, k, t: torch.ones(len(q)) * solution_loss(q, k, t),
         },
@@ -109,6 +118,7 @@ EXERCISES = {
             "the negatives": lambda ious, images, t: (
                 ~((ious > t) & (images[:, None] == images)) & ~torch.eye(4, dtype=torch.bool)
             ),
+            "a threshold of its own": lambda ious, images, t: solution_ignored(ious, images, 0.5),
             "numbers": lambda ious, images, t: solution_ignored(ious, images, t).float(),
         },
     ),

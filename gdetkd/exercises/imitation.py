@@ -33,8 +33,11 @@ def _right_weights(answer) -> str | None:
     cosine = torch.cosine_similarity(student, teacher[:, None], dim=2)
     if close(got, (cosine / 0.5).softmax(1)):
         return "plain dot products, not cosines: how strongly a level responds counts too"
-    expected = solution_weights(student, teacher, 0.5)
-    return None if close(got, expected) else "they add up to 1, but differ"
+    if not close(got, solution_weights(student, teacher, 0.5)):
+        return "they add up to 1, but differ"
+    if not close(answer(student, teacher, 2.0), solution_weights(student, teacher, 2.0)):
+        return "right for a tau of 0.5, not for 2: the argument is to be used"
+    return None
 
 
 def _right_mix(answer) -> str | None:
@@ -42,13 +45,15 @@ def _right_mix(answer) -> str | None:
     if hint:
         return hint
     value = float(answer)
-    if abs(value - 4) < 1e-3:
-        return "that is the mean of the levels' errors: mix the levels first, then take the error"
-    if abs(value - 2) < 1e-3:
-        return "square the difference"
-    if abs(value - 8) < 1e-3:
-        return "one element: the mean over elements divides by 1, not the sum over levels"
-    return None if abs(value) < 1e-3 else f"{value:g} is not it: what is the weighted sum?"
+    told = {
+        2.5: "that is the mean of the levels' errors: mix the levels first, then take the error",
+        5.0: "mix the levels first, then take the error; it is not a sum over levels",
+        0.5: "square the difference",
+        -0.5: "square the difference",
+    }
+    if value in told:
+        return told[value]
+    return None if abs(value - 0.25) < 1e-3 else f"{value:g} is not it: what is the weighted sum?"
 
 
 EXERCISES = {
@@ -65,6 +70,7 @@ EXERCISES = {
             "cosines": lambda s, t, tau: (
                 torch.cosine_similarity(s, t[:, None], dim=2) / tau
             ).softmax(1),
+            "a tau of its own": lambda s, t, tau: solution_weights(s, t, 0.5),
             "sigmoids": lambda s, t, tau: ((s * t[:, None]).sum(2) / tau).sigmoid(),
             "the closest in distance": lambda s, t, tau: (
                 -(s - t[:, None]).square().sum(2) / tau
@@ -75,15 +81,16 @@ EXERCISES = {
         },
     ),
     "mix": Exercise(
-        "Two levels show 1 and 5, the teacher 3, both weights are 1/2: what is the loss?",
+        "Two levels show 1 and 4, the teacher 3, both weights are 1/2: what is the loss?",
         (_right_mix,),
-        0.0,
+        0.25,
         {
-            "the mean of the errors": 4.0,
-            "not squared": 2.0,
-            "the sum of the errors": 8.0,
+            "the mean of the errors": 2.5,
+            "not squared": 0.5,
+            "the difference": -0.5,
+            "the sum of the errors": 5.0,
             "the first level alone": 4,
-            "a root": 2**0.5,
+            "nothing": 0,
             "words": "none",
         },
     ),

@@ -45,7 +45,12 @@ def _right_half_width(answer) -> str | None:
         return "that is the standard error; what is the quantile for?"
     if float(got) > 1.5 * right:
         return "too wide: both runs of a seed share its luck; subtract before you take the spread"
-    return None if close(float(got), right) else f"gains {gain.tolist()}: not {float(got):.3f}"
+    if not close(float(got), right):
+        return f"gains {gain.tolist()}: not {float(got):.3f}"
+    three = baseline[:3], distilled[:3], 4.30
+    if not close(float(answer(*three)), half_width(*three)):
+        return "right for four seeds and their quantile, not for three: use the arguments"
+    return None
 
 
 def _unpaired(baseline, distilled, quantile):
@@ -82,6 +87,8 @@ EXERCISES = {
             "not paired": _unpaired,
             "divided by n": _paired(ddof=0, root=True),
             "spread of one run": _paired(ddof=1, root=False),
+            "four seeds always": lambda b, d, q: q * np.subtract(d, b).std(ddof=1) / 2,
+            "the quantile of four": lambda b, d, q: half_width(b, d, 3.18),
             "standard error": lambda b, d, q: np.subtract(d, b).std(ddof=1) / math.sqrt(len(b)),
             "baseline only": lambda b, d, q: q * np.std(b, ddof=1) / math.sqrt(len(b)),
         },

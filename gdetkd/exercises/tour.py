@@ -9,6 +9,8 @@ _PAIRS = (
     ((0, 0, 10, 10), (5, 5, 15, 15)),  # 25 of 175
     ((2, 1, 6, 4), (2, 1, 6, 4)),
     ((0, 0, 4, 4), (6, 7, 9, 9)),  # apart in both directions
+    ((0, 0, 4, 4), (1, 6, 3, 8)),  # apart in y alone
+    ((0, 0, 4, 4), (6, 1, 8, 3)),  # in x alone
 )
 
 
@@ -49,6 +51,7 @@ _CASES = {
     "three detections of one object": [[0.6], [0.9], [0.8]],
     "an IoU of exactly 0.5": [[0.5, 0.0]],
     "the best object is taken, another one fits": [[0.9, 0.6], [0.8, 0.7]],
+    "the first fits two objects, and takes the better": [[0.6, 0.9], [0.7, 0.3]],
     "nothing fits": [[0.4, 0.3], [0.2, 0.45]],
 }
 
@@ -75,6 +78,22 @@ def _unclipped(a, b) -> float:
     return width * height / (_area(a) + _area(b) - width * height)
 
 
+def _half_clipped(a, b, free: int) -> float:
+    sides = [min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1)]
+    sides[1 - free] = max(sides[1 - free], 0)
+    shared = sides[0] * sides[1]
+    return shared / (_area(a) + _area(b) - shared)
+
+
+def _first_that_fits(ious) -> list[bool]:
+    taken, verdicts = set(), []
+    for row in ious:
+        free = [place for place, iou in enumerate(row) if place not in taken and iou >= 0.5]
+        taken |= set(free[:1])
+        verdicts.append(bool(free))
+    return verdicts
+
+
 EXERCISES = {
     "iou": Exercise(
         "Write iou(a, b) of two boxes x1, y1, x2, y2: what both cover, over what either covers.",
@@ -83,6 +102,8 @@ EXERCISES = {
         {
             "over both areas": lambda a, b: _shared(a, b) / (_area(a) + _area(b)),
             "negative sides": _unclipped,
+            "a negative height": lambda a, b: _half_clipped(a, b, 1),
+            "a negative width": lambda a, b: _half_clipped(a, b, 0),
             "over the first": lambda a, b: _shared(a, b) / _area(a),
             "over the smaller": lambda a, b: _shared(a, b) / min(_area(a), _area(b)),
             "the shared area": _shared,
@@ -94,6 +115,7 @@ EXERCISES = {
         right,
         {
             "an object counts for all": lambda ious: [max(row) >= 0.5 for row in ious],
+            "the first object that fits": _first_that_fits,
             "only the first": lambda ious: [max(ious[0]) >= 0.5] + [False] * (len(ious) - 1),
             "more than a half": lambda ious: [
                 found and max(row) > 0.5 for found, row in zip(right(ious), ious, strict=True)

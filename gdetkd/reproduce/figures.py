@@ -24,14 +24,19 @@ VERDICTS = {  # color and mark
 
 
 def figure1(frame: pd.DataFrame, out: Path) -> Path:
-    """Draw both curves, ours with 95% intervals beside the paper's; the same bytes every time."""
+    """Draw both curves, the paper's above ours (with 95% intervals); the same bytes every time."""
+    curves = {
+        "table1": (MEMORIES, "memory K [gathered batches]"),
+        "table2": (tuple(THRESHOLDS), "IoU above which proposals are no negatives"),
+    }
     with style.context("default"):  # whatever the process has set
-        figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
-        left, right = figure.subplots(1, 2)
-        _curve(left, frame, "table1", MEMORIES, "memory K, gathered batches")
-        _curve(
-            right, frame, "table2", tuple(THRESHOLDS), "IoU above which proposals are no negatives"
-        )
+        figure = Figure(figsize=(9, 5.2), dpi=100, layout="constrained")
+        axes = figure.subplots(2, 2, sharex="col")
+        for column, (name, (values, label)) in zip(axes.T, curves.items(), strict=True):
+            _curve(*column, frame, name, values)
+            column[-1].set_xlabel(label)
+        for row, whose in zip(axes, ("paper, COCO", "ours, digits"), strict=True):
+            row[0].set_ylabel(f"AP [%], {whose}")
         return _save(figure, out)
 
 
@@ -75,12 +80,11 @@ def _save(figure: Figure, out: Path) -> Path:
 
 
 def _curve(
-    axes: Axes, frame: pd.DataFrame, name: str, values: tuple[float, ...], label: str
+    above: Axes, below: Axes, frame: pd.DataFrame, name: str, values: tuple[float, ...]
 ) -> None:
+    """One of the two: two scales would make one picture of both say what neither does."""
     rows = TABLES[name].rows[1 : 1 + len(values)]  # the first is the baseline
-    paper = axes.twinx()
-    paper.plot(values, [row.paper for row in rows], "s--", color=PAPER, label="paper, COCO")
-    paper.set_ylabel("AP on COCO [%]", color=PAPER)
+    above.plot(values, [row.paper for row in rows], "D-", color=PAPER)
     points = []
     for value, row in zip(values, rows, strict=True):
         found = frame.loc[frame["experiment"] == row.experiment, "AP"]
@@ -88,10 +92,11 @@ def _curve(
             points.append((value, *interval(100 * found)))
     if points:
         x, mean, half = zip(*points, strict=True)
-        axes.errorbar(x, mean, half, fmt="o-", color=OURS, capsize=3)
+        below.errorbar(x, mean, half, fmt="o-", color=OURS, capsize=3)
     else:
-        axes.text(0.5, 0.5, "not run on digits", transform=axes.transAxes, ha="center")
-        axes.set_yticks([])
-    axes.set_xticks(values)
-    axes.set_xlabel(label)
-    axes.set_ylabel("AP on digits [%]", color=OURS)
+        below.text(0.5, 0.5, "not run on digits", transform=below.transAxes, ha="center")
+        below.set_yticks([])
+    below.set_xticks(values)
+    for axes in (above, below):
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)

@@ -249,17 +249,18 @@ def headline() -> str | None:
     paired = frame[frame["seed"].isin(gain.index)]
     parts = {name: paired.loc[paired["experiment"] == name] for name in ("baseline", "gdetkd")}
     said = (
-        f"On record ({parts['gdetkd']['steps'].iloc[0]:,} steps, {len(gain)} seeds): baseline AP "
-        f"{parts['baseline']['AP'].mean():.3f}, distilled {parts['gdetkd']['AP'].mean():.3f}, "
-        f"teacher {teacher_record()['AP']:.3f}; gain {shown(gain, signed=True)} points."
+        f"On record ({parts['gdetkd']['steps'].iloc[0]:,} steps, {len(gain)} seeds), "
+        f"AP in percent: baseline {100 * parts['baseline']['AP'].mean():.1f}, "
+        f"distilled {100 * parts['gdetkd']['AP'].mean():.1f}, "
+        f"teacher {100 * teacher_record()['AP']:.1f}; gain {shown(gain, signed=True)} points."
     )
     if not TEST.is_file():
         return said
     held_out = json.loads(TEST.read_text())
     plain, distilled = (pd.Series(held_out["AP"][name]).mean() for name in ("baseline", "gdetkd"))
     return (
-        f"{said} On the test split, used once: {plain:.3f}, {distilled:.3f}, "
-        f"{held_out['teacher']:.3f}; gain {held_out['gain']} points."
+        f"{said} On the test split, used once: {100 * plain:.1f}, {100 * distilled:.1f}, "
+        f"{100 * held_out['teacher']:.1f}; gain {held_out['gain']} points."
     )
 
 

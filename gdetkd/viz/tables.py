@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
@@ -10,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gdetkd.viz import style
+
+LABEL = 40  # characters of a line of a label: the curves keep two thirds of the width
 
 
 def plot_gains(gains: Mapping[str, pd.DataFrame]) -> Figure:
@@ -19,8 +22,8 @@ def plot_gains(gains: Mapping[str, pd.DataFrame]) -> Figure:
 
     gains: title -> columns row, paper, ours, half, seeds in AP points; NaN is not drawn.
     """
-    lines = [len(frame) for frame in gains.values()]
-    height = 1.2 + 0.36 * sum(lines) + 0.75 * len(lines)
+    lines = [sum(1 + (len(row) > LABEL) for row in frame["row"]) for frame in gains.values()]
+    height = 1.2 + 0.32 * sum(lines) + 0.75 * len(lines)
     figure, axes = style.panels(rows=len(gains), height=height / len(gains), sharex=True,
                                 gridspec_kw={"height_ratios": [n + 1 for n in lines]})  # fmt: skip
     axes[0, 0].set_xlim(_reach(gains.values()))
@@ -56,16 +59,13 @@ def _gains_of_one(ax: Axes, frame: pd.DataFrame) -> None:
     low, high = ax.get_xlim()
     cut = (frame["ours"] - frame["half"] < low) | (frame["ours"] + frame["half"] > high)
     beside = {place: " not run" for place in frame.index[~run]}
+    beside |= {place: " one seed" for place in frame.index[frame["seeds"] == 1]}
     beside |= {place: f" ± {frame['half'][place]:.1f}" for place in frame.index[cut]}
     for place, text in beside.items():
         ax.annotate(text, (1, place), xycoords=("axes fraction", "data"), va="center",
                     color=style.NEUTRAL, annotation_clip=False)  # fmt: skip
-    for place in frame.index[frame["seeds"] == 1]:
-        ax.annotate("one seed", (frame["ours"][place], place), (8, 0), va="center",
-                    textcoords="offset points", color=style.NEUTRAL,
-                    bbox=dict(fc="white", ec="none", pad=0.5))  # fmt: skip
     ax.axvline(0, color="black", lw=1)
-    ax.set_yticks(places, frame["row"])
+    ax.set_yticks(places, [textwrap.fill(row, LABEL) for row in frame["row"]])
     ax.set_ylim(len(frame) - 0.4, -0.6)
 
 
