@@ -48,19 +48,42 @@ class FeatureQueue(nn.Module):
         self.register_buffer("enqueued", torch.zeros((), dtype=torch.int64))
         self._count = 0  # the mirror of `enqueued` ...
         self._mirrored: tuple[int, int] | None = None  # ... and what it was a mirror of
+        self._undo: tuple[int, int, Tensor] | None = None  # count before, place, rows replaced
 
     @torch.no_grad()
     def enqueue(self, rows: Tensor) -> None:
         """Store rows (n, dim), any n, the last one newest; the oldest make room."""
         if rows.ndim != 2 or rows.shape[1] != self.dim:
             raise ValueError(f"expected rows of shape (n, {self.dim}), got {tuple(rows.shape)}")
-        count = self._total() + len(rows)
+        before = self._total()
+        count, start = before + len(rows), 0
+        replaced = rows[:0]
         if self.capacity:
             rows = rows.detach()[-self.capacity :]  # what comes before would be overwritten
             start = (count - len(rows)) % self.capacity
-            head = min(len(rows), self.capacity - start)
-            self.storage[start : start + head].copy_(rows[:head])
-            self.storage[: len(rows) - head].copy_(rows[head:])
+            replaced = self._write(start, rows)
+        self._undo = before, start, replaced
+        self._set(count)
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Take the last enqueue back: the rows it overwrote return. Nothing if there is none."""
+        if self._undo is not None:
+            count, start, replaced = self._undo
+            self._write(start, replaced)
+            self._undo = None
+            self._set(count)
+
+    def _write(self, start: int, rows: Tensor) -> Tensor:
+        """Put rows (n <= capacity, dim) into the ring; a copy of what they replace."""
+        head = min(len(rows), self.capacity - start)
+        parts = (self.storage[start : start + head], self.storage[: len(rows) - head])
+        replaced = torch.cat(parts)
+        for part, new in zip(parts, rows.tensor_split([head]), strict=True):
+            part.copy_(new)
+        return replaced
+
+    def _set(self, count: int) -> None:
         self.enqueued.fill_(count)
         self._remember(count)
 
@@ -107,7 +130,7 @@ class FeatureQueue(nn.Module):
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self._mirrored = None
+        self._mirrored = self._undo = None
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:

@@ -10,6 +10,7 @@ Weights and settings that neither the paper nor its supplement gives are marked 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from gdetkd.losses import (
     semantic_guided_imitation,
     sigmoid_prediction_distillation,
 )
+from gdetkd.losses.common import check_number
 from gdetkd.memory import FeatureQueue, gather_rows
 from gdetkd.pooling import roi_align
 from gdetkd.rivals import Localization, Masked, Normalized, Rigid
@@ -57,8 +59,8 @@ class Contrastive(nn.Module):
             (`gdetkd reproduce explosion`). It holds a copy of the rows until the backward pass.
 
     Raises:
-        ValueError: An unknown projection or content of the queue, or a gradient for keys, which
-            f does not see again.
+        ValueError: An unknown projection or content of the queue, a gradient for keys, which f
+            does not see again, or a number out of its range.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Contrastive(nn.Module):
                 "contrastive: expected queue_holds='representations' beside queue_gradient=True; "
                 "'keys' are constants"
             )
+        check_number("contrastive: temperature", temperature, 0, above=True)
+        check_number("contrastive: iou", iou, 0, 1)
         self.temperature, self.iou, self.queue_gradient = temperature, iou, queue_gradient
         self.student_projection = _projection(projection, student.representation_dim, dim)
         # B.1 shares f; it can where the representations are equally wide.
@@ -141,6 +145,9 @@ class Imitation(nn.Module):
         sampling_ratio: Samples a bin and axis of RoIAlign; 0 as many as a bin has cells.
         boxes_per_image: Imitate only the first so many boxes of an image (MMDetection lists the
             foreground first); all of them by default, as in the paper. A shortcut for the CPU.
+
+    Raises:
+        ValueError: A number out of its range.
     """
 
     def __init__(
@@ -153,13 +160,22 @@ class Imitation(nn.Module):
         boxes_per_image: int | None = None,
     ) -> None:
         super().__init__()
+        check_number("imitation: temperature", temperature, 0, above=True)
+        check_number("imitation: sampling_ratio", sampling_ratio, 0)
+        if boxes_per_image is not None:
+            check_number("imitation: boxes_per_image", boxes_per_image, 1)
+        embedding = embedding or (teacher.channels // 2, teacher.channels // 4)
+        if not isinstance(embedding, list | tuple) or len(embedding) != 2:
+            raise ValueError(
+                f"imitation: expected embedding to be the widths of two layers, got {embedding!r}"
+            )
         self.strides, self.size = student.strides, teacher.pooled_size
         self.sampling_ratio, self.boxes_per_image = sampling_ratio, boxes_per_image
         # No bias, so that adapting the pyramid and then pooling is pooling and then adapting.
         self.adapt = nn.Conv2d(student.channels, teacher.channels, 1, bias=False)
         if student.channels == teacher.channels:
             nn.init.dirac_(self.adapt.weight)
-        middle, last = embedding or (teacher.channels // 2, teacher.channels // 4)
+        middle, last = embedding
         self.embed = nn.Sequential(
             nn.Conv2d(teacher.channels, middle, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
@@ -171,7 +187,7 @@ class Imitation(nn.Module):
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
         chosen = self.chosen(student.rois)
-        rois, target = student.rois[chosen], teacher.pooled.detach()[chosen]
+        rois, target = student.rois[chosen], teacher.need("pooled", "imitation").detach()[chosen]
         levels = [
             roi_align(self.adapt(level), rois, self.size, 1 / stride, self.sampling_ratio)
             for level, stride in zip(student.pyramid, self.strides, strict=True)
@@ -229,14 +245,15 @@ class Classification(nn.Module):
             )
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        logits = [view.need("logits", "classification") for view in (student, teacher)]
         student_logits, teacher_logits = (
-            nn.functional.pad(view.logits, (0, 1)) if kind == "sigmoid" else view.logits
-            for view, kind in zip((student, teacher), self.kinds, strict=True)
+            nn.functional.pad(given, (0, 1)) if kind == "sigmoid" else given
+            for given, kind in zip(logits, self.kinds, strict=True)
         )
         if self.conversion == "sigmoid":
             # A class against the background alone is a sigmoid of the difference.
             student_logits = student_logits[:, :-1] - student_logits[:, -1:]
-            given = teacher.logits.detach().float()
+            given = logits[1].detach().float()
             sigmoid = self.kinds[1] == "sigmoid"
             teacher_logits = given.sigmoid() if sigmoid else given.softmax(1)[:, :-1]
         loss = CONVERSIONS[self.conversion](student_logits, teacher_logits)
@@ -286,20 +303,21 @@ class Regression(nn.Module):
                 "regression: class_aware=False distils the ground-truth class's own regression, "
                 f"but {student.name} and {teacher.name} share one, deltas (N, 1, 4)"
             )
-        self.class_aware = class_aware
+        self.class_aware, self.num_classes = class_aware, student.num_classes
         # Differences are taken in common units and counted in those the student is trained in.
         self.register_buffer("unit", torch.tensor(student.delta_stds), persistent=False)
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
-        deltas, target = student.deltas / self.unit, teacher.deltas.detach() / self.unit
+        deltas = student.need("deltas", "regression") / self.unit
+        target = teacher.need("deltas", "regression").detach() / self.unit
         if self.class_aware:
-            confidence = teacher.logits.detach().float().softmax(1)[:, :-1]
+            logits = teacher.need("logits", "regression").detach()
+            confidence = logits.float().softmax(1)[:, :-1]
             loss = class_aware_regression(deltas, target, confidence)
             return loss, loss.new_full((), len(deltas)), {}
-        if student.labels is None:
-            raise ValueError("regression: class_aware=False needs the labels of the boxes")
-        loss = ground_truth_class_regression(deltas, target, student.labels)
-        foreground = (student.labels < student.logits.shape[1] - 1).sum()
+        labels = student.need("labels", "regression")
+        loss = ground_truth_class_regression(deltas, target, labels)
+        foreground = (labels < self.num_classes).sum()
         return loss, foreground.to(loss.dtype), {}
 
 
@@ -352,10 +370,19 @@ class Objective(nn.Module):
             try:
                 self.components[name] = kinds[name](student, teacher, **settings)
             except TypeError as error:
-                raise ValueError(f"distillation component {name!r}: {error}") from error
+                known = ", ".join(list(signature(kinds[name]).parameters)[2:]) or "none"
+                raise ValueError(
+                    f"distillation component {name!r}: {error}; its settings beside weight: {known}"
+                ) from error
+        self.levels = len(student.strides)
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> dict[str, Tensor]:
-        """Weighted losses as 'kd_NAME_loss', diagnostics as 'kd_NAME_...' (never with 'loss')."""
+        """Weighted losses as 'kd_NAME_loss', diagnostics as 'kd_NAME_...' (never with 'loss').
+
+        Raises:
+            ValueError: The views are not of the same boxes, or lack what a component needs.
+        """
+        self._check(student, teacher)
         losses, counts, shown = [], [], {}
         for name, component in self.components.items():
             loss, count, extra = component(student, teacher)
@@ -368,6 +395,24 @@ class Objective(nn.Module):
             for name, loss, scale in zip(self.components, losses, scales, strict=True)
         }
         return result | shown
+
+    def undo(self) -> None:
+        """Take back what the last forward pass left behind: the rows of the memory queue."""
+        if "contrastive" in self.components:
+            self.components["contrastive"].queue.undo()
+
+    def _check(self, student: DetectorView, teacher: DetectorView) -> None:
+        rows = [len(student.rois), len(student.representation), len(teacher.representation)]
+        if len(set(rows)) != 1:
+            raise ValueError(
+                "expected both detectors to look at the same boxes, got {} rois, {} "
+                "representations of the student and {} of the teacher".format(*rows)
+            )
+        if len(student.pyramid) != self.levels:
+            raise ValueError(
+                f"expected {self.levels} pyramid levels of the student, one for each of its "
+                f"strides, got {len(student.pyramid)}"
+            )
 
 
 def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

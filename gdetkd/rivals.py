@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from gdetkd.losses.common import check_number
 from gdetkd.views import DetectorSpec, DetectorView
 
 
@@ -68,11 +69,10 @@ class Masked(Rigid):
     """
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
-        if student.truth is None:
-            raise ValueError("masked imitation needs the ground-truth boxes (DetectorView.truth)")
+        truth = student.need("truth", "masked")
         total, cells = student.pyramid[0].new_zeros((), dtype=torch.float32), 0
         for mine, target, stride in self.maps(student, teacher):
-            inside = inside_boxes(student.truth, len(mine), mine.shape[2:], stride)
+            inside = inside_boxes(truth, len(mine), mine.shape[2:], stride)
             total = total + ((mine - target).square().mean(1) * inside).sum()
             cells = cells + inside.sum()
         return total / cells.clamp(min=1), cells.to(total.dtype), {}
@@ -118,6 +118,7 @@ class Localization(nn.Module):
                 f"over as many bins (GFLHead's reg_max + 1), got {student.edge_bins} bins from "
                 f"{student.name} and {teacher.edge_bins} from {teacher.name}"
             )
+        check_number("localization: temperature", temperature, 0, above=True)
         self.bins, self.temperature = student.edge_bins, temperature
         _, self.levels = common_levels(student, teacher, "localization")
 

@@ -86,3 +86,10 @@ class DetectorView:
     truth: Tensor | None = None
     class_maps: tuple[Tensor, ...] | None = None
     edge_maps: tuple[Tensor, ...] | None = None
+
+    def need(self, field: str, component: str) -> Tensor:
+        """A field that a component cannot do without; ValueError, naming both, where it is None."""
+        value = getattr(self, field)
+        if value is None:
+            raise ValueError(f"{component}: expected views with {field} (DetectorView), got None")
+        return value

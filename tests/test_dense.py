@@ -342,6 +342,13 @@ def test_a_box_is_pooled_from_the_level_made_for_its_size():
     assert level_of(rois.float(), [16, 32, 64]).tolist() == [0, 0, 1, 1, 2]  # from 16 sqrt 2 on
 
 
+def test_a_single_level_without_limits_is_made_for_the_usual_size():
+    head = build(dense("FCOS in strides")).bbox_head
+    head.regress_ranges = ((-1, 1e8), (64, 1e8))
+    head.prior_generator.strides = head.prior_generator.strides[:2]
+    assert box_sides(head) == [8.0 * head.prior_generator.strides[0][0], 128.0]
+
+
 def test_a_dense_teacher_of_a_two_stage_student(retina_teacher):
     distill = dict(contrastive=DISTILL["contrastive"], imitation=DISTILL["imitation"])
     model = build(distilled(faster_rcnn(), retina_teacher, distill))

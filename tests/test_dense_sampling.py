@@ -150,3 +150,17 @@ def test_a_resumed_training_draws_on():
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(ValueError, match=str(next(iter(settings.values())))):
         BoxSampler(**settings)
+
+
+def test_a_step_taken_back_draws_again():
+    sampler = BoxSampler(8)
+    draws = [sampler(squares(1, 50), first(4, 1, 50))[1]]
+    sampler.undo()
+    draws += [sampler(squares(1, 50), first(4, 1, 50))[1] for _ in range(2)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+    assert int(sampler.steps) == 2
+
+
+def test_candidates_need_scores():
+    with pytest.raises(ValueError, match=r"scores \(B, n\) beside candidates=9, got None"):
+        BoxSampler(8, candidates=9)(squares(1, 50), first(4, 1, 50))

@@ -127,6 +127,32 @@ def test_a_deep_copy_lives_on_its_own():
     assert numbers(queue.features) == [0, 1, 7]
 
 
+@pytest.mark.parametrize("capacity", [0, 1, 3, 5, 8])
+@pytest.mark.parametrize("before", [0, 2, 5, 7])
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_the_last_rows_are_taken_back(capacity, before, count):
+    queue = FeatureQueue(capacity, 2)
+    for start in range(before):
+        queue.enqueue(numbered(start, 1))
+    kept = copy.deepcopy(queue.state_dict())
+    queue.enqueue(torch.full((count, 2), torch.nan))
+    queue.undo()
+    queue.undo()  # once: the rows before are those of another step
+    assert len(queue) == min(before, capacity)
+    assert all(torch.equal(value, kept[name]) for name, value in queue.state_dict().items())
+    queue.enqueue(numbered(before, 2))
+    assert numbers(queue.features) == list(range(before + 2))[max(0, before + 2 - capacity) :]
+
+
+def test_nothing_is_taken_back_of_what_was_loaded():
+    source, target = FeatureQueue(3, 2), FeatureQueue(3, 2)
+    source.enqueue(numbered(0, 2))
+    target.enqueue(numbered(7, 1))
+    target.load_state_dict(source.state_dict())
+    target.undo()
+    assert numbers(target.features) == [0, 1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 def test_moves_to_another_dtype_with_its_state(dtype):
     queue = FeatureQueue(3, 2)

@@ -1,6 +1,7 @@
 """The objective on views filled by hand: pure torch, one process and two."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -429,7 +430,18 @@ def test_weights_above_0_are_kept():
         (dict(imitation=dict(weight=math.nan)), "got nan"),
         (dict(imitation=dict(weight=math.inf)), "got inf"),
         (dict(imitation=dict(weight="1.0")), "got '1.0'"),
-        (dict(contrastive=dict(weight=1, gamma=1)), "'contrastive'.*gamma"),
+        (
+            dict(contrastive=dict(weight=1, gamma=1)),
+            "'contrastive'.*gamma.*weight: temperature, dim, queue_capacity",
+        ),
+        (dict(contrastive=dict(weight=1, temperature=0)), "temperature .* above 0, got 0"),
+        (dict(contrastive=dict(weight=1, temperature="0.07")), "temperature .* got '0.07'"),
+        (dict(contrastive=dict(weight=1, iou=1.5)), "iou .* from 0 to 1, got 1.5"),
+        (dict(imitation=dict(weight=1, temperature=-1)), "temperature .* above 0, got -1"),
+        (dict(imitation=dict(weight=1, temperature=math.nan)), "temperature .* got nan"),
+        (dict(imitation=dict(weight=1, boxes_per_image=0)), "boxes_per_image .* from 1, got 0"),
+        (dict(imitation=dict(weight=1, sampling_ratio=-2)), "sampling_ratio .* got -2"),
+        (dict(imitation=dict(weight=1, embedding=3)), "embedding .* two layers, got 3"),
         (
             dict(contrastive=dict(weight=1, projection="deep")),
             "'linear' or 'nonlinear', got 'deep'",
@@ -439,6 +451,41 @@ def test_weights_above_0_are_kept():
 def test_wrong_settings_are_refused(settings, named):
     with pytest.raises(ValueError, match=named):
         objective(settings)
+
+
+def test_views_of_other_boxes_are_refused():
+    both = objective()
+    ours, theirs = [(view(STUDENT, count), view(TEACHER, count)) for count in (4, 6)]
+    with pytest.raises(ValueError, match="same boxes, got 4 rois, 4 .* student and 6 .* teacher"):
+        both(ours[0], theirs[1])
+    fewer = replace(ours[0], pyramid=ours[0].pyramid[:-1])
+    with pytest.raises(ValueError, match="expected 2 pyramid levels of the student.* got 1"):
+        both(fewer, ours[1])
+
+
+@pytest.mark.parametrize(
+    "component, side, field",
+    [
+        ("imitation", 1, "pooled"), ("classification", 0, "logits"),
+        ("classification", 1, "logits"), ("regression", 0, "deltas"),
+        ("regression", 1, "deltas"), ("regression", 1, "logits"),
+    ],
+)  # fmt: skip
+def test_a_view_without_what_a_component_needs_is_refused_by_name(component, side, field):
+    pair = [view(STUDENT), view(TEACHER)]
+    pair[side] = replace(pair[side], **{field: None})
+    with pytest.raises(ValueError, match=f"{component}: expected views with {field}"):
+        objective({component: dict(weight=1)})(*pair)
+
+
+def test_a_step_is_taken_back():
+    """The same step twice gives the same loss, if the first one is undone in between."""
+    ckd = objective(dict(contrastive=dict(weight=1, queue_capacity=20)))
+    pair = view(STUDENT), view(TEACHER)
+    first = ckd(*pair)["kd_contrastive_loss"]
+    ckd.undo()
+    assert torch.equal(ckd(*pair)["kd_contrastive_loss"], first)
+    assert not torch.equal(ckd(*pair)["kd_contrastive_loss"], first)  # its own keys are negatives
 
 
 def test_pairs_that_cannot_be_distilled_are_refused():

@@ -66,7 +66,7 @@ def test_masked_is_rigid_on_the_cells_of_the_boxes():
     assert loss.item() == pytest.approx(teacher.square().mean().item())
     loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), truth=truth[:0]), view(teacher))
     assert loss.item() == 0
-    with pytest.raises(ValueError, match="ground-truth"):
+    with pytest.raises(ValueError, match="masked: expected views with truth"):
         masked(view(torch.zeros(1, 2, 2, 2)), view(teacher))
 
 

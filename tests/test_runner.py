@@ -407,6 +407,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_checkpoint(digits,
     assert saved["meta"]["iter"] == 2 and "optimizer" in saved
     progress = saved["meta"]["progress"]  # what another number of processes goes by
     assert progress["processes"] == 1 and progress["batch_size"] == 2
+    queue = "objective.0.components.contrastive.queue.enqueued"
+    assert int(saved["state_dict"][queue]) == 2 * 20  # without those of the step that was stopped
     trained = {name for name, _ in build(faster_rcnn()).named_parameters()}
     for name in trained:  # BatchNorm's statistics have seen the third batch
         assert torch.equal(saved["state_dict"][f"student.{name}"], reached[1][name]), name

@@ -353,16 +353,21 @@ def box_sides(head: BaseDenseHead) -> list[float]:
     """The side, in pixels, of the boxes that each level is made for.
 
     The geometric mean of a level's anchors; the end of FCOS's range of distances, which is in the
-    middle of the sides that these allow; 8 strides for other heads without anchors.
+    middle of the sides that these allow; 8 strides for other heads without anchors, and for a range
+    without limits.
     """
     anchors = getattr(head.prior_generator, "base_anchors", None)
     if anchors is not None:
         sides = [get_box_tensor(boxes) for boxes in anchors]
         return [math.exp((b[:, 2:] - b[:, :2]).log().mean()) for b in sides]
+    usual = [8.0 * stride for stride, _ in head.prior_generator.strides]
     ranges = getattr(head, "regress_ranges", None)
-    if ranges is not None:  # the last one is open
-        return [float(end if end < 1e7 else 2 * begin) for begin, end in ranges]
-    return [8.0 * stride for stride, _ in head.prior_generator.strides]
+    if ranges is None:
+        return usual
+    return [  # the last one is open; the only one of a single level at both ends
+        float(end if end < 1e7 else 2 * begin if begin > 0 else side)
+        for (begin, end), side in zip(ranges, usual, strict=True)
+    ]
 
 
 def level_of(rois: Tensor, sides: Sequence[float]) -> Tensor:

@@ -55,7 +55,8 @@ class DistilledDetector(BaseDetector):
         teacher: `config`, a config file (or `gdetkd::NAME`, `mmdet::NAME`, or a model's dict), and
             `checkpoint`, a file or URL (or `gdetkd::NAME`). Of a cascade, `stage` is the one that
             teaches a student of a single stage (by default the last). To be quicker:
-            `autocast`, a dtype ('float16', 'bfloat16') it runs in; `channels_last`; `compile`.
+            `autocast`, a dtype ('float16', 'bfloat16') it runs in, by default that of the student;
+            `channels_last`; `compile`.
         distill: Settings by component (`gdetkd.objective.COMPONENTS`), each with its `weight`.
         transfer_heads: Put the teacher's RPN and RCNN weights into the student and freeze them
             (supplement A).
@@ -86,6 +87,7 @@ class DistilledDetector(BaseDetector):
         self.student = built
         self.transfer_heads = transfer_heads
         self.objective: nn.ModuleList | None = None  # one `Objective` a stage of the student
+        self.sampling: nn.Module | None = None  # of a dense student
         self._teacher: _Unregistered | None = None
         self.before_stopping: Callable[[], str] | None = None
         distill, teacher = distill or {}, dict(teacher or {})
@@ -95,7 +97,7 @@ class DistilledDetector(BaseDetector):
         self._look = {key: teacher.pop(key, None) for key in ("stage", "autocast")}
         if self._look["autocast"] not in (None, *HALVES):
             raise ValueError(
-                f"teacher.autocast: expected one of {HALVES}, or None for full precision, got "
+                f"teacher.autocast: expected one of {HALVES}, or None to run as the student, got "
                 f"{self._look['autocast']!r}"
             )
         # Nothing drawn for the teacher or the new modules may move the student's own draws.
@@ -198,6 +200,10 @@ class DistilledDetector(BaseDetector):
         finite = torch.isfinite(total.detach()).int()
         all_reduce(finite, "min")
         if not finite:
+            for objective in self.objective or ():
+                objective.undo()
+            if self.sampling is not None:
+                self.sampling.undo()
             culprits = [
                 f"{name} = {value.item():g}"
                 for name, value in log_vars.items()

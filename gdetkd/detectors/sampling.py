@@ -78,12 +78,18 @@ class BoxSampler(nn.Module):
         needed with `candidates`. Gives the image (N,) and the index within n (N,) of the boxes
         drawn, image by image, positives first. Boxes that are not finite or less than a pixel
         wide or high are never drawn.
+
+        Raises:
+            ValueError: `candidates` is set and there are no scores.
         """
+        if self.candidates is not None and scores is None:
+            raise ValueError(
+                f"expected scores (B, n) beside candidates={self.candidates}, got None"
+            )
         # The CPU's generator reads the lower 32 bits alone; seeds stay a million steps apart.
         random = torch.Generator(boxes.device)
         random.manual_seed((self.seed * 1_000_003 + self._steps) % 2**32)
-        self._steps += 1
-        self.steps.fill_(self._steps)
+        self._set(self._steps + 1)
         draws = torch.rand(positive.shape, generator=random, device=boxes.device)
         sides = boxes[..., 2:] - boxes[..., :2]
         usable = (sides >= SMALLEST_SIDE).all(-1) & boxes.isfinite().all(-1)
@@ -101,6 +107,14 @@ class BoxSampler(nn.Module):
         best = keys.topk(min(self.boxes_per_image, boxes.shape[1]))
         image, place = (best.values >= 0).nonzero(as_tuple=True)
         return image, best.indices[image, place]
+
+    def undo(self) -> None:
+        """Take the last step back: the next draw is that one again."""
+        self._set(max(0, self._steps - 1))
+
+    def _set(self, steps: int) -> None:
+        self._steps = steps
+        self.steps.fill_(steps)
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)

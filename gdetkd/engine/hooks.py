@@ -32,7 +32,7 @@ class DistillationHook(Hook):
     - Beside every checkpoint, the best ones too, it keeps a student-only one (`NAME_student.pth`),
       which `mmdet.apis.init_detector` loads with the student's plain config.
     - When a loss is not finite it keeps a checkpoint of the state before that step, if that is
-      finite.
+      finite: weights, optimizer, queue. (BatchNorm's statistics have seen that step's images.)
     - It refuses to start from a checkpoint of which nothing would be loaded.
     """
 

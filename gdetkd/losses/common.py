@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,18 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int | None, ...], why
     ):
         wanted = "(" + ", ".join("*" if size is None else str(size) for size in expected) + ")"
         raise ValueError(f"expected {name} of shape {wanted} {why}, got {shape}")
+
+
+def check_number(
+    name: str, value: object, low: float, high: float = math.inf, *, above: bool = False
+) -> None:
+    """Raise ValueError unless value is a finite number from low (or above it) to high."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if number and math.isfinite(value) and low <= value <= high and (value > low or not above):
+        return
+    least = f"{'above' if above else 'from'} {low:g}"
+    most = f" to {high:g}" if high < math.inf else ""
+    raise ValueError(f"expected {name} to be a finite number {least}{most}, got {value!r}")
 
 
 def check_temperature(name: str, value: float | Tensor, dtype: torch.dtype) -> float | Tensor:
