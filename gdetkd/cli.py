@@ -18,7 +18,7 @@ DATA_ROOT = "data/digits"
 
 
 class ConfigOption(click.ParamType):
-    """KEY=VALUE; a value that is a Python literal becomes that, any other stays text."""
+    """KEY=VALUE; a Python literal, true or false becomes its value, any other stays text."""
 
     name = "KEY=VALUE"
 
@@ -29,7 +29,7 @@ class ConfigOption(click.ParamType):
         try:
             return key, ast.literal_eval(text)
         except (ValueError, SyntaxError):
-            return key, text
+            return key, {"true": True, "false": False}.get(text.lower(), text)
 
 
 def cfg_options(function):
@@ -122,6 +122,7 @@ def data_command(layout: str, text: str) -> None:
         prepare_data(layout, root, out, on_error, classes)
 
 
+COCO_TRUTH = "data/coco/annotations/instances_train2017.json"
 DATA_ROOTS = dict(coco="data/coco", voc07="data/VOCdevkit", bdd100k="data/bdd100k")
 data_command("coco", "Verify COCO 2017, or own data in its layout.")
 data_command("voc07", "Verify and convert VOC2007, or own data in its layout.")
@@ -139,10 +140,13 @@ data_command("own", "Verify and convert own data in COCO's or VOC's layout.")
 )  # fmt: skip
 @click.option("--amp", is_flag=True, help="Mixed precision (GPU).")
 @click.option(
-    "--gpus", type=int, metavar="N",
+    "--gpus", type=click.IntRange(min=1), metavar="N",
     help="Processes of this node, a GPU each, under torchrun's agent; without GPUs, on the CPU.",
 )  # fmt: skip
-@click.option("--nodes", type=int, default=1, show_default=True, help="Machines; srun says, too.")
+@click.option(
+    "--nodes", type=click.IntRange(min=1), default=1, show_default=True,
+    help="Machines; srun says, too.",
+)  # fmt: skip
 @click.option("--node-rank", type=int, default=0, help="This machine's number, from 0.")
 @click.option("--master-addr", help="Where the first machine can be reached.")
 @click.option("--master-port", type=int, help="Default: 29500.")
@@ -198,7 +202,7 @@ def train(
 @click.option("--checkpoint", help="The teacher's weights; by default those of MMDetection's zoo.")
 @click.option("--out", type=click.Path(), help="The config's file; default: STUDENT_distilled.py.")
 @click.option("--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG.")
-@click.option("--gpus", type=int, metavar="N", help="As for `gdetkd train`.")
+@click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="As for `gdetkd train`.")
 @click.option("--plan", is_flag=True, help="Write the config, say what would be done, and stop.")
 def distill(teacher, student, folder, checkpoint, out, work_dir, gpus, plan) -> None:
     """Compose a config in which STUDENT learns from TEACHER, write it and train it.
@@ -270,7 +274,10 @@ def export(checkpoint: str, out: str, half: bool) -> None:
     show_default=True,
     help="coco needs the data set and GPUs; miniature tries the machinery in a minute.",
 )  # fmt: skip
-@click.option("--seeds", type=int, help="Seeds of every row; by default each row's own number.")
+@click.option(
+    "--seeds", type=click.IntRange(min=1),
+    help="Seeds of every row; by default each row's own number.",
+)  # fmt: skip
 @click.option(
     "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at a time."
 )
@@ -285,10 +292,11 @@ def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) 
     """Run what is missing of a table, record it and render the tables.
 
     NAME is main, the components of G-DetKD; table1 to table6, figure1, dense, conversion or
-    rivals; or all. Of digits also: reach, what was tried to reach the teacher; stages, of a
-    Cascade R-CNN as teacher; gfl, a dense pair; teacher, the shipped one; students, the shipped
-    ones, from main's runs; pairs, which detectors can teach which; explosion, what a large memory
-    does to the contrast; and test, the test split of baselines and distilled students, used once.
+    rivals; or all. Of digits also: sizes, of the student on the teacher's schedule; reach, what was
+    tried to reach the teacher; tuning, of the weights; stages, of a Cascade R-CNN as teacher; gfl,
+    a dense pair; teacher, the shipped one; students, the shipped ones, from main's runs; pairs,
+    which detectors can teach which; explosion, what a large memory does to the contrast; and test,
+    the test split of baselines and distilled students, used once.
     """
     from gdetkd.reproduce.claims import IMPORTANCE, TABLES
 
@@ -346,6 +354,10 @@ def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
         return
     if benchmark != "coco":
         write_digits(DATA_ROOT, seed=0)
+    elif not Path(COCO_TRUTH).is_file():
+        raise click.ClickException(
+            f"there is no {COCO_TRUTH}: `gdetkd data coco` says what to fetch and where it goes"
+        )
     work = Path(BENCHMARKS[benchmark].work_dir)
     failed = runs.run_missing(
         benchmark, experiments, path, seeds=seeds, jobs=jobs, device=device, work_dir=work,
@@ -371,10 +383,13 @@ def say_plan(experiments, path, seeds, jobs) -> None:
     frame, total = records.load(path), 0.0
     for experiment, seed in runs.missing(experiments, path, seeds):
         seconds = runs.expected_seconds(experiment, frame)
-        total += seconds or 0.0
+        total = None if total is None or seconds is None else total + seconds
         took = "not known" if seconds is None else f"{seconds / 60:.0f} min"
         click.echo(f"{experiment.name}, seed {seed}: {experiment.label} ({took})")
-    click.echo(f"Together {total / 60 / jobs:.0f} min, {jobs} at a time, going by {path}")
+    if total is None:
+        click.echo(f"Together: not known, {path} has no runs alike")
+    else:
+        click.echo(f"Together {total / 60 / jobs:.0f} min, {jobs} at a time, going by {path}")
 
 
 def reproduce_test(folder: Path) -> None:
@@ -490,7 +505,7 @@ def prepare_data(
     """Verify and convert a data set and say what became of it; exit 1 where nothing was written."""
     from tqdm import tqdm
 
-    from gdetkd.datasets.prepare import REPORT, SHEET, config_options, prepare
+    from gdetkd.datasets.prepare import REPORT, SHEET, config_options, one_split, prepare
 
     def progress(items, text):
         return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
@@ -514,6 +529,8 @@ def prepare_data(
         sys.exit(1)
     say_objects(prepared.summary, root)
     click.echo(f"Look at {folder / SHEET}")
+    if warning := one_split(prepared.summary):
+        click.echo(warning, err=True)
     expected = root == DATA_ROOTS[layout] and not report.bad if layout == "coco" else out is None
     if layout in DATA_ROOTS and expected and not classes:
         click.echo(f"gdetkd/configs/_base_/{layout}.py reads it from there.")

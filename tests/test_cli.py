@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from click.testing import CliRunner
 
-from gdetkd.cli import cli, need_digits, spread_options
+from gdetkd.cli import ConfigOption, cli, need_digits, spread_options
 from gdetkd.engine import doctor
 from gdetkd.engine.training import load_config
 
@@ -54,6 +54,12 @@ def test_an_option_that_is_no_assignment_is_refused(text):
         (("reproduce", "teacher", "--plan"), "teacher: expected no option, got --plan"),
         (("reproduce", "pairs", "--seeds", "2"), "expected --results, --only, --steps, got --seed"),
         (("reproduce", "main", "--plan", "--steps", "9"), "got --steps; leave it out"),
+        (("reproduce", "main", "--plan", "--seeds", "0"), "0 is not in the range x>=1"),
+        (("reproduce", "main", "--benchmark", "coco"), "`gdetkd data coco` says what to fetch"),
+        (
+            ("train", "gdetkd::digits/faster_rcnn_r18.py", "--cfg-options", "optim_wraper.lr=1"),
+            "got 'optim_wraper'; did you mean 'optim_wrapper'?",
+        ),
     ],
 )
 def test_bad_input_is_said_in_a_sentence(tmp_path, arguments, said):
@@ -68,6 +74,20 @@ def test_config_options_may_be_given_as_to_mmdetections_tools():
     alike = "train c.py --cfg-options a=1 --cfg-options b.c='x' --amp d=2 --cfg-options e=3".split()
     assert spread_options(given) == alike
     assert spread_options(alike) == alike
+
+
+def test_values_of_config_options_are_those_of_mmdetections_tools():
+    convert = ConfigOption().convert
+    given = ["a=false", "b=True", "c=None", "d=[1,2]", "e=1e-3", "f=text", "g='true'"]
+    found = dict(convert(value, None, None) for value in given)
+    assert found == dict(a=False, b=True, c=None, d=[1, 2], e=1e-3, f="text", g="true")
+
+
+def test_a_plan_of_coco_names_its_runs_and_no_time():
+    done = run("reproduce", "table3", "--benchmark", "coco", "--plan")
+    assert done.exit_code == 0, done.output
+    assert "nonlinear, seed 0: CKD, nonlinear projection (not known)" in done.output
+    assert "Together: not known" in done.output
 
 
 def test_data_digits_writes_a_benchmark_and_shows_its_classes(tmp_path, monkeypatch):

@@ -36,8 +36,14 @@ def test_rows_have_their_own_baselines():
 
 
 def test_closest_rows():
-    assert closest_rows("table1") == pytest.approx(0.1)  # 37.1 and 37.0
-    assert closest_rows("table5") == pytest.approx(1.0)  # 35.7 and 34.7
+    runs = frame(memory_10={0: 0.30, 1: 0.32, 2: 0.9}, memory_15={0: 0.29, 1: 0.29})
+    found = closest_rows("table1", runs)
+    assert (found["best"], found["second"]) == ("memory_10", "memory_15")
+    assert found["lead"] == pytest.approx(0.1)  # 37.1 and 37.0
+    assert found["seeds"] == 2
+    assert found["deviation"] == pytest.approx(2**0.5)  # of 1 and 3 points
+    assert closest_rows("table5", runs)["lead"] == pytest.approx(1.0)  # 35.7 and 34.7
+    assert math.isnan(closest_rows("table5", runs)["deviation"])
 
 
 def test_half_width_is_that_of_the_interval():

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from helpers import faster_rcnn, run_config, save_detector
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from processes import gdetkd
 
 from gdetkd.datasets.miniature import write_miniature
 from gdetkd.datasets.prepare import prepare
-from gdetkd.engine.compose import compose, proposals, zoo_weights
+from gdetkd.engine.compose import compose, proposals, write_config, zoo_weights
 
 TEACHER, STUDENT = "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits/faster_rcnn_r18.py"
 
@@ -84,6 +85,41 @@ def test_prepared_data_are_trained_and_measured_where_they_lie(tmp_path, monkeyp
     assert config.model.student.roi_head.bbox_head.num_classes == len(classes)
 
 
+def test_data_sets_are_found_inside_what_repeats_them(tmp_path):
+    student = "mmdet::faster_rcnn/faster-rcnn_r50_fpn_ms-3x_coco.py"
+    teacher = "mmdet::faster_rcnn/faster-rcnn_r101_fpn_1x_coco.py"
+    config = compose(teacher, student, _empty_coco(tmp_path))
+    outer = config.train_dataloader.dataset
+    assert outer.type == "RepeatDataset" and "data_root" not in outer
+    assert outer.dataset.data_root == f"{tmp_path}/"
+    assert outer.dataset.ann_file == "annotations/instances_train2017.json"
+
+
+def test_coco_has_eighty_classes(tmp_path):
+    """A pair of other classes is refused by its heads when it is built, and not by its data."""
+    config = compose(TEACHER, STUDENT, _empty_coco(tmp_path))
+    assert config.model.student.roi_head.bbox_head.num_classes == 80
+    assert len(config.train_dataloader.dataset.metainfo.classes) == 80
+    with pytest.raises(ValueError, match="same classes.*81.*11"):
+        MODELS.build(config.model)
+
+
+def test_weights_that_are_not_there_are_missed_before_anything_is_written(digits):
+    with pytest.raises(FileNotFoundError, match="there is no 'nowhere.pth'"):
+        compose(TEACHER, STUDENT, digits, "nowhere.pth")
+
+
+def test_a_config_is_written_once_and_never_over_another(digits, tmp_path):
+    config, path = compose(TEACHER, STUDENT, digits), tmp_path / "mine.py"
+    write_config(config, path, TEACHER, STUDENT)
+    write_config(config, path, TEACHER, STUDENT)  # the same: nothing is lost
+    path.write_text("# edited")
+    with pytest.raises(ValueError, match="is there already, and not the same"):
+        write_config(config, path, TEACHER, STUDENT)
+    with pytest.raises(ValueError, match="expected the name of a Python file"):
+        write_config(config, tmp_path / "mine.txt", TEACHER, STUDENT)
+
+
 def test_a_folder_of_no_known_layout_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected COCO 2017 as unpacked"):
         compose(TEACHER, STUDENT, tmp_path)
@@ -98,7 +134,7 @@ def test_every_weight_that_the_zoo_lists_is_found():
 
 @pytest.mark.slow
 def test_the_command_writes_a_config_and_trains_it(digits, tmp_path):
-    """Files as names, four steps, then what the config says to keep; a second time it stops."""
+    """Files as names, four steps, then what the config says to keep; an edited file is kept."""
     teacher = save_detector(faster_rcnn(base=6, channels=12, fc=24), tmp_path / "teacher.pth")
     kept = dict(interval=2, save_last=True)
     student = run_config(
@@ -114,6 +150,8 @@ def test_the_command_writes_a_config_and_trains_it(digits, tmp_path):
     assert {"kd_contrastive_loss", "kd_imitation_loss", "kd_regression_loss"} <= set(losses[0])
     assert list((tmp_path / "work").glob("*_student.pth"))
     assert "gdetkd train mine.py" in (tmp_path / "mine.py").read_text()
+    with (tmp_path / "mine.py").open("a") as file:
+        file.write("# mine\n")
     code, said = gdetkd(tmp_path, *command).wait()
     assert code != 0 and "mine.py is there already" in said and "Traceback" not in said
 

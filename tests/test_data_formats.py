@@ -20,7 +20,7 @@ from gdetkd.cli import cli
 from gdetkd.datasets import coco, voc
 from gdetkd.datasets.digits import draw_digits, load_glyphs
 from gdetkd.datasets.miniature import STAND_INS, write_miniature
-from gdetkd.datasets.prepare import config_options, prepare
+from gdetkd.datasets.prepare import config_options, one_split, prepare
 
 TRAIN, VAL = range(4, 12), range(20, 22)
 
@@ -397,3 +397,9 @@ def test_options_name_every_place_of_a_config(mini, tmp_path):
     }  # fmt: skip
     assert options["test_dataloader.dataset.metainfo.classes"] == ("person",)
     assert all(os.path.exists(v) for k, v in options.items() if "classes" not in k)
+
+
+def test_a_single_split_is_warned_of(mini, tmp_path):
+    assert one_split(prepare("coco", mini("coco"), tmp_path / "out").summary) is None
+    alone = dict(splits=dict(train2017=dict()))
+    assert "no split to validate on beside 'train2017'" in one_split(alone)

@@ -349,6 +349,24 @@ def test_larger_students_of_digits_are_distilled_by_their_teacher(name, tmp_path
         )
 
 
+def test_sizes_of_students_are_those_that_are_said():
+    names = ("baseline_3000", "baseline_3000_wide", "baseline_3000_large")
+    models = [load_config(EXPERIMENTS[n].config, EXPERIMENTS[n].options).model for n in names]
+    models.append(load_config("gdetkd::digits/faster_rcnn_r34_teacher.py").model)
+    models += [load_config(COCO.plain("faster_rcnn")).model]
+    models += [load_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py").model]
+    for model in models:
+        model.backbone.init_cfg = None  # no weights to fetch
+    small, wide, large, teacher, r18, r50 = (
+        sum(p.numel() for p in build(model).parameters()) for model in models
+    )
+    ratios = [round(a / b, 1) for a, b in ((teacher, small), (teacher, wide), (r50, r18))]
+    assert ratios == [3.6, 1.6, 1.5] and large == teacher
+    page = " ".join((RESULTS.parent / "README.md").read_text().split())
+    for count in (small, wide, teacher):
+        assert f"{count / 1e6:.1f} million" in page
+
+
 def test_steps_change_every_part_of_the_schedule():
     config = load_config(EXPERIMENTS["baseline"].config, steps(77))
     assert config.train_cfg.max_iters == config.train_cfg.val_interval == 77
@@ -413,7 +431,15 @@ def test_the_page_of_results_quotes_the_records():
     alone += tuple(
         name
         for name in set(frame["experiment"])
-        if name.startswith("branch") or name in {row.experiment for row in TABLES["reach"].rows}
+        if name.startswith("branch")
+        or name in {row.experiment for key in ("reach", "sizes") for row in TABLES[key].rows}
     )
     for name in (*alone, *PAIRS, *(BASELINES[name] for name in PAIRS)):
         assert f"{(100 * frame.loc[frame['experiment'] == name, 'AP']).mean():.1f}" in page, name
+    found = tables.claim_differences(frame)
+    counts = found.loc[found["paper"].notna(), "verdict"].value_counts()
+    assert (
+        f"Of the paper's {counts.sum()} directions, {counts['confirmed']} are confirmed on digits, "
+        f"{counts['contradicted']} contradicted, {counts['not told apart']} not told apart"
+    ) in page
+    assert set(counts.index) == {"confirmed", "contradicted", "not told apart"}

@@ -17,7 +17,7 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from gdetkd.engine import randomness
-from gdetkd.engine.checkpoints import read_checkpoint
+from gdetkd.engine.checkpoints import CheckpointError, read_checkpoint
 from gdetkd.engine.positions import PositionedBatches, PositionedLoader
 from gdetkd.engine.saving import last_whole_checkpoint, remove_unfinished, write_whole
 from gdetkd.engine.training import resumable, train
@@ -234,3 +234,17 @@ def test_an_epoch_goes_on_in_its_middle(digits, teacher, tmp_path, monkeypatch):
     assert {path.name for path in Path(tmp_path / "calm").glob("*.pth")} == {
         path.name for path in Path(tmp_path / "harried").glob("*.pth")
     }
+
+
+def test_another_models_checkpoint_is_not_resumed_from(digits, tmp_path):
+    saving = dict(default_hooks__checkpoint=dict(interval=2, by_epoch=False))
+    train(run_config(faster_rcnn(), digits, tmp_path / "a", steps=2, **saving))
+    saved = last_whole_checkpoint(tmp_path / "a")
+    other = run_config(faster_rcnn(channels=12), digits, tmp_path / "b", steps=4)
+    with pytest.raises(CheckpointError, match=r"another model .* differences.*\(8.*\(12"):
+        train(other, resume=saved)
+
+
+def test_nothing_to_resume_from_is_said(digits, tmp_path, capsys):
+    train(run_config(faster_rcnn(), digits, tmp_path, steps=1), resume=True)
+    assert f"Nothing to resume from in {tmp_path}: starting at step 0." in capsys.readouterr().out

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,10 +104,12 @@ def prepare(
 
 
 def config_options(summary: dict) -> dict[str, object]:
-    """What a config of MMDetection needs to use a prepared data set, as `--cfg-options`."""
+    """What a config of MMDetection needs to use a prepared data set, as `--cfg-options`.
+
+    Where there is one split alone, it is validated on what it is trained on; `one_split` says so.
+    """
     splits = summary["splits"]
-    train = next((s for s in splits if s.startswith("train")), next(iter(splits)))
-    val = next((s for s in splits if s.startswith(("val", "test"))), train)
+    train, val = _stages(splits)
     options: dict[str, object] = {}
     for stage, split in (("train", train), ("val", val), ("test", val)):
         dataset = f"{stage}_dataloader.dataset."
@@ -117,6 +119,23 @@ def config_options(summary: dict) -> dict[str, object]:
         if stage != "train" and summary["layout"] != "voc07":  # VOCMetric reads no file
             options[f"{stage}_evaluator.ann_file"] = splits[split]["annotations"]
     return options
+
+
+def one_split(summary: dict) -> str | None:
+    """A warning where the split to validate on is the one to train on; None where it is not."""
+    train, val = _stages(summary["splits"])
+    if train != val:
+        return None
+    return (
+        f"Warning: there is no split to validate on beside {train!r}: AP will be that of the "
+        "images trained on. A split whose name starts with 'val' or 'test' would be taken."
+    )
+
+
+def _stages(splits: Mapping[str, object]) -> tuple[str, str]:
+    """The splits to train and to validate on, by their names."""
+    train = next((name for name in splits if name.startswith("train")), next(iter(splits)))
+    return train, next((name for name in splits if name.startswith(("val", "test"))), train)
 
 
 def _check_arguments(layout, root, out, on_error, classes) -> None:

@@ -20,6 +20,7 @@ import pickle
 import re
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.logging.history_buffer import HistoryBuffer
 from mmengine.registry import HOOKS
+from torch import nn
 
 import gdetkd
 from gdetkd.engine.files import replacing
@@ -411,5 +413,28 @@ class SafeCheckpointHook(Hook):
         allow_checkpoint_types()
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Drop the config text of a checkpoint that has just been read."""
+        """Drop the config text of a checkpoint that has just been read.
+
+        Raises:
+            CheckpointError: A training is to be resumed from it and its weights are not those of
+                the model: MMEngine would leave out what does not fit, and go on.
+        """
         drop_code(checkpoint)
+        if runner._resume:
+            _check_same_model(runner.model, checkpoint["state_dict"])
+
+
+def _check_same_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
+    """Raise CheckpointError, with the first difference, unless names and shapes are equal."""
+    ours, theirs = (
+        {str(name).removeprefix("module."): tuple(value.shape) for name, value in state.items()}
+        for state in (model.state_dict(), saved)
+    )
+    differences = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    if differences:
+        name = differences[0]
+        raise CheckpointError(
+            f"cannot resume from the checkpoint of another model ({len(differences)} differences): "
+            f"{name} is {theirs.get(name, 'missing')} there and {ours.get(name, 'missing')} in the "
+            "config's. Give the config that it was trained with, or another --work-dir"
+        )

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 
-from gdetkd.engine.locations import find_config
+from gdetkd.engine.locations import find_checkpoint, find_config
 
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
 # K = 80 x 1024 of the paper is ten gathered batches, one of them the present one.
 BATCHES = 9
 BOXES = 512  # of an image, for a dense student
+COCO = CocoDataset.METAINFO["classes"]
 _HEADER = """\
 # {student} learns from {teacher}.
 # Written by `gdetkd distill`, yours to edit: weights are in model.distill. Then
@@ -56,6 +58,8 @@ def compose(
     weights = checkpoint or zoo_weights(teacher)
     if weights is None:
         raise ValueError(f"{teacher}: its weights are not known here; give them as --checkpoint")
+    if not weights.startswith(("http://", "https://")):
+        find_checkpoint(weights)  # before anything is written
     use_data(config, data)
     base = Config.fromfile(find_config(BASE))
     dense = "roi_head" not in config.model
@@ -85,12 +89,23 @@ def proposals(model: ConfigDict) -> int:
 
 
 def write_config(config: Config, path: Path, teacher: str, student: str) -> None:
-    """Write it as a Python file with a word on its use; raises ValueError if there is one."""
+    """Write it as a Python file with a word on its use.
+
+    Raises:
+        ValueError: It is no `.py`, or there is a file with another content: it may be edited.
+    """
+    if path.suffix != ".py":
+        raise ValueError(f"--out {path}: expected the name of a Python file (.py)")
+    text = _HEADER.format(student=student, teacher=teacher, path=path) + config.pretty_text
     if path.exists():
-        raise ValueError(f"{path} is there already; train it, or choose another --out")
+        if path.read_text() == text:
+            return
+        raise ValueError(
+            f"{path} is there already, and not the same; `gdetkd train {path}` trains it as it is, "
+            "another --out keeps both"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = _HEADER.format(student=student, teacher=teacher, path=path)
-    path.write_text(header + config.pretty_text)
+    path.write_text(text)
 
 
 def zoo_weights(teacher: str) -> str | None:
@@ -120,6 +135,8 @@ def use_data(config: Config, data: Path) -> None:
         truth = _use_prepared(config, json.loads(summary.read_text()))
     elif (data / "annotations" / "instances_train2017.json").is_file():
         _use_split(config, "instances_train2017", "train2017", "instances_val2017", "val2017")
+        if any(head.num_classes != len(COCO) for head in _with_classes(config.model)):
+            _use_classes(config, COCO)
     elif (data / "manifest.json").is_file() and (data / "annotations" / "train.json").is_file():
         _use_split(config, "train", "train", "val", "val")
         _use_classes(config, tuple("0123456789"))
@@ -138,16 +155,15 @@ def use_data(config: Config, data: Path) -> None:
 
 def _use_prepared(config: Config, summary: dict[str, Any]) -> str:
     """Give the annotation file to validate on."""
-    from gdetkd.datasets.prepare import config_options
+    from gdetkd.datasets.prepare import config_options, one_split
 
-    options, stages = config_options(summary), dict(_datasets(config))
-    config.merge_from_dict(
-        {
-            name: value
-            for name, value in options.items()
-            if name.split("_dataloader.")[0] in stages and "metainfo" not in name
-        }
-    )
+    if warning := one_split(summary):
+        print(warning, flush=True)
+    options = config_options(summary)
+    for stage, dataset in _datasets(config):
+        place = f"{stage}_dataloader.dataset."
+        dataset.ann_file = options[place + "ann_file"]
+        dataset.data_prefix = dict(img=options[place + "data_prefix.img"])
     _use_classes(config, tuple(summary["classes"]))
     return str(options["val_dataloader.dataset.ann_file"])
 
@@ -167,10 +183,19 @@ def _use_classes(config: Config, classes: tuple[str, ...]) -> None:
 
 
 def _datasets(config: Config) -> Iterator[tuple[str, ConfigDict]]:
-    """Those that the config has, with their stages."""
+    """Those that the config has, with their stages, out of what repeats or joins them."""
     for stage in ("train", "val", "test"):
         if f"{stage}_dataloader" in config:
-            yield stage, config[f"{stage}_dataloader"].dataset
+            yield from ((stage, leaf) for leaf in _leaves(config[f"{stage}_dataloader"].dataset))
+
+
+def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset; itself without."""
+    parts = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
+    if not parts:
+        yield dataset
+    for part in parts:
+        yield from _leaves(part)
 
 
 def _with_classes(node: Any) -> Iterator[ConfigDict]:

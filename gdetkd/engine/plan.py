@@ -65,20 +65,29 @@ def show_plan(config: Config, processes: int) -> None:
     unit = "epochs" if saving.get("by_epoch", True) else "steps"
     best = " and the best one (best_*.pth)" if saving.get("save_best") else ""
     files = _gigabytes(whole * (1 + bool(best)))
+    distilled = str(config.model.type).endswith("DistilledDetector")
+    alone = "beside each the student alone; " if distilled else ""
+    visualizer = config.get("visualizer") or {}
+    backends = [str(backend.type) for backend in visualizer.get("vis_backends") or []]
+    tensorboard = " and TensorBoard" if "TensorboardVisBackend" in backends else ""
     lines += [
         f"Data: {images}",
         f"Images: {size[1]} x {size[0]} px ({where}); {batch} a step and process, "
         f"{processes} process(es){once_in}",
         memory,
         f"Time: about {cost.seconds:.2f} s a step on {_device()}, one process"
-        + (f"; {steps} steps, {cost.seconds * steps / 3600:.1f} h" if steps else "")
+        + (f"; {steps} steps, {_duration(cost.seconds * steps)}" if steps else "")
         + " (extrapolated; without loading of images)",
         f"Writes to {work}/: the last {saving.get('max_keep_ckpts', 1)} checkpoint(s), every "
-        f"{saving.get('interval', 1)} {unit}{best}, about {files}; beside each the student alone; "
-        "the config; TIME/vis_data/ with scalars and TensorBoard; TIME/TIME.log",
+        f"{saving.get('interval', 1)} {unit}{best}, about {files}; {alone}"
+        f"the config; TIME/vis_data/ with scalars{tensorboard}; TIME/TIME.log",
         f"Resumes from: the newest whole checkpoint in {work}/ (--resume)",
     ]
     print("\n".join(lines))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
 def _memory(model: nn.Module, optimizer: ConfigDict, activations: float) -> tuple[str, int]:

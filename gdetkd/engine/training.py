@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import os
 import tempfile
 import warnings
@@ -51,9 +53,9 @@ def load_config(
     path = find_config(name)
     try:
         config = Config.fromfile(path)
-        if options:
-            config.merge_from_dict(dict(options))
-    except (AttributeError, ImportError, KeyError, NameError, SyntaxError, TypeError) as error:
+        _check_options(config, options or {})
+        config.merge_from_dict(dict(options or {}))
+    except Exception as error:  # a config is someone's program: it may raise anything
         raise ValueError(f"config {name}: {type(error).__name__}: {error}") from error
     if amp and not torch.cuda.is_available():
         raise ValueError("mixed precision: expected a GPU, found none; leave out --amp")
@@ -73,6 +75,19 @@ def load_config(
     return config
 
 
+def _check_options(config: Config, options: Mapping[str, Any]) -> None:
+    """MMEngine ignores a key that it does not know: refuse it by its first part."""
+    known = {*config, *inspect.signature(Runner.__init__).parameters, "auto_scale_lr"}
+    for option in options:
+        first = option.split(".")[0]
+        if first not in known:
+            near = difflib.get_close_matches(first, known, 1)
+            raise ValueError(
+                f"option {option}: expected one of the config's or the runner's keys, got "
+                f"{first!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+            )
+
+
 def train(config: Config, resume: bool | str = False) -> Runner:
     """Train as the config says and give the runner back; `final_metrics` reads its validation.
 
@@ -82,12 +97,15 @@ def train(config: Config, resume: bool | str = False) -> Runner:
             False: as the config says.
 
     Raises:
-        CheckpointError: The file to resume from is no checkpoint, or holds weights alone.
+        CheckpointError: The file to resume from is no checkpoint, holds weights alone, or those of
+            another model.
     """
     limit_threads()
     check_writable(config.work_dir)
     config = resumable(config)
     last = last_whole_checkpoint(config.work_dir) if resume is True else resume
+    if resume is True and not last:
+        print(f"Nothing to resume from in {config.work_dir}: starting at step 0.", flush=True)
     if last:
         _check_resumable(last)
         # MMEngine resumes from load_from where it is set.

@@ -31,15 +31,19 @@ def _right_capacity(answer) -> str | None:
     hint = number(answer)
     if hint:
         return hint
+    gathered = 4 * 2 * 512  # GPUs, images of each, proposals of an image
     told = {
-        80 * 1024: "K counts the gathered batch too: those are no rows of the queue",
-        72: "in rows, not in thousands of them",
-        80 * 1024 - 1024: "the batch is gathered from all GPUs",
-        8 * 1024: "that is the gathered batch: what does the queue hold beside it?",
+        10 * gathered: "K counts the gathered batch too: those are no rows of the queue",
+        9: "in rows, not in batches",
+        gathered: "that is the gathered batch: what does the queue hold beside it?",
+        9 * 2 * 512: "a batch is gathered from all GPUs",
+        9 * 4 * 512: "every GPU sees two images",
+        10 * gathered - 2 * 512: "the present batch, too, is gathered from all GPUs",
+        72 * 1024: "that is the paper's, with 8 GPUs",
     }
-    if int(answer) in told:
-        return told[int(answer)]
-    return None if float(answer) == 72 * 1024 else "K = gathered batch + queue"
+    if float(answer) in told:
+        return told[float(answer)]
+    return None if float(answer) == 9 * gathered else "K = gathered batch + queue"
 
 
 EXERCISES = {
@@ -56,15 +60,18 @@ EXERCISES = {
         },
     ),
     "capacity": Exercise(
-        "The paper's K is 80 x 1024, on 8 GPUs with 1024 proposals each: queue_capacity = ?",
+        "4 GPUs with 2 images x 512 proposals each; K = 10 gathered batches: queue_capacity = ?",
         (_right_capacity,),
-        72 * 1024,
+        9 * 4096,
         {
-            "K": 80 * 1024,
-            "without a unit": 72,
-            "one GPU's batch left out": 79 * 1024,
-            "the gathered batch": 8 * 1024,
-            "words": "72k",
+            "K": 10 * 4096,
+            "in batches": 9,
+            "the gathered batch": 4096,
+            "of one GPU": 9 * 1024,
+            "of one image a GPU": 9 * 2048,
+            "one GPU's batch less": 10 * 4096 - 1024,
+            "the paper's": 72 * 1024,
+            "words": "36k",
         },
     ),
 }

@@ -33,10 +33,24 @@ def gains(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["row", "paper", "ours", "half", "seeds"])
 
 
-def closest_rows(name: str) -> float:
-    """How far the paper's best row of a table is ahead of its second, in AP points."""
-    best, second, *_ = sorted((row.paper for row in TABLES[name].rows if row.paper), reverse=True)
-    return best - second
+def closest_rows(name: str, frame: pd.DataFrame) -> dict[str, object]:
+    """The paper's two best rows of a table: how far apart they are, and how surely that is seen.
+
+    Gives ``table``, ``best`` and ``second`` (experiments), the paper's ``lead`` of the one over
+    the other in AP points, and the standard ``deviation`` of that difference between ``seeds`` of
+    the records (points; NaN below two).
+    """
+    rows = sorted((row for row in TABLES[name].rows if row.paper), key=lambda row: -row.paper)
+    best, second = rows[:2]
+    difference = 100 * paired_gain(frame, best.experiment, second.experiment)
+    return dict(
+        table=name,
+        best=best.experiment,
+        second=second.experiment,
+        lead=best.paper - second.paper,
+        deviation=difference.std(),
+        seeds=len(difference),
+    )
 
 
 def _label(experiment: str) -> str:

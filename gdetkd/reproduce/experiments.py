@@ -329,9 +329,9 @@ def tuning() -> list[Experiment]:
 def larger_students() -> list[Experiment]:
     """On digits: Faster R-CNN students of two more sizes, on the teacher's own schedule.
 
-    Of the sizes that the configs have, the teacher has 3.6 times the parameters of its student. The
-    wide student is 1.6 times smaller than its teacher, as R18 is than R50; the large one is as
-    large. `schedules` has the same rows of the small student.
+    The teacher has 3.6 times the parameters of the configs' student; the paper's (Faster R-CNN of
+    R50 and R18) 1.5 times. The wide student is nearer to that, 1.6 times smaller than its teacher,
+    and the large one is as large. `schedules` has the same rows of the small student.
     """
     sizes = {
         "wide": ("a student of 32 channels", _WIDE_FPN),

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from matplotlib import style
+from matplotlib import colormaps, style
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
@@ -276,35 +276,42 @@ def draw(found: Iterable[dict], out: Path) -> Path:
 def figure(found: Iterable[dict]) -> Figure:
     """Losses of seed 0 over the steps by critic, and what the memory's size leaves."""
     frame = pd.DataFrame(found)
-    colours = dict(zip(SIZES, ("#000000", "#56B4E9", "#009E73", "#E69F00", "#D55E00"), strict=True))
-    made = Figure(figsize=(11, 3.6), dpi=100, layout="constrained")
+    # K has an order and gets a sequential map; critics have none (Okabe and Ito's palette).
+    shades = colormaps["viridis_r"](torch.linspace(0.17, 1, len(SIZES)).numpy())
+    made = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
     product, cosine, apart = made.subplots(1, 3)
     for axes, name in ((product, "product"), (cosine, "cosine")):
-        for size, colour in colours.items():
+        for size, shade in zip(SIZES, shades, strict=True):
             chosen = frame.query("setting == @name and batches == @size and seed == 0")
             for losses in chosen["losses"]:
-                axes.plot(losses, color=colour, lw=1.2, label=f"{size}")
+                axes.plot(losses, color=shade, lw=1.2, label=f"{size}")
         axes.set(title=SETTINGS[name].label, xlabel="step", ylabel="contrastive loss [nats]")
     product.set_yscale("log")
     cosine.set_ylim(0, None)
-    product.legend(title="K, batches", loc="upper right", fontsize="small")
+    made.legend(
+        *cosine.get_legend_handles_labels(), title="K, batches (left and middle)",
+        loc="outside lower left", ncols=len(SIZES), fontsize="small", title_fontsize="small",
+    )  # fmt: skip
     lines = dict(
-        cosine_learned=("D-", "projected anew, with a gradient"),
-        cosine_fresh=("s--", "projected anew"),
-        cosine=("o-", "stale keys (the paper's)"),
-        cosine_constant=("^:", "all keys constants"),
+        cosine_learned=("D-", "#009E73", "projected anew, with a gradient"),
+        cosine_fresh=("s--", "#E69F00", "projected anew"),
+        cosine=("o-", "#0072B2", "stale keys (the paper's)"),
+        cosine_constant=("^:", "#CC79A7", "all keys constants"),
     )
-    for name, (marker, label) in lines.items():
+    for name, (marker, colour, label) in lines.items():
         some = frame[(frame["setting"] == name) & frame["exploded"].isna()]
         by_size = some.groupby("batches")["told_apart"]
         means, halves = zip(*(interval(values) for _, values in by_size), strict=True)
-        apart.errorbar(list(by_size.groups), means, halves, fmt=marker, capsize=3, label=label)
+        apart.errorbar(list(by_size.groups), means, halves, fmt=marker, color=colour, capsize=3,
+                       label=label)  # fmt: skip
     apart.set_xscale("log")
     apart.set_xticks(SIZES, [str(size) for size in SIZES])
     apart.minorticks_off()
     apart.set(
-        title="cosine: what the student learns", xlabel="memory K, batches",
-        ylabel="batch's own proposals told apart [nats]", ylim=(0, None),
+        title="cosine: what is learned", xlabel="memory K, batches",
+        ylabel="own proposals told apart [nats]", ylim=(0, None),
     )  # fmt: skip
-    apart.legend(loc="lower left", fontsize="small")
+    made.legend(*apart.get_legend_handles_labels(), title="critic's keys (right)",
+                loc="outside lower right", ncols=2, fontsize="small",
+                title_fontsize="small")  # fmt: skip
     return made

@@ -57,16 +57,23 @@ def chosen(benchmark: str, tables: Sequence[str], only: Sequence[str] = ()) -> l
 
 
 def expected_seconds(experiment: Experiment, frame: pd.DataFrame) -> float | None:
-    """How long a run takes here, from the records of its like; None without any."""
+    """How long a run takes here, from the records of its like; None without any.
+
+    None, too, for a schedule in epochs of which no run is on record: its steps depend on the data.
+    """
     from gdetkd.engine.training import load_config
 
-    count = load_config(experiment.config, experiment.options).train_cfg.max_iters
+    count = load_config(experiment.config, experiment.options).train_cfg.get("max_iters")
     alike = frame[frame["experiment"] == experiment.name]
     if alike.empty:
         alike = frame[frame["config"] == experiment.config]
     if alike.empty:
         alike = frame
-    return None if alike.empty else float(count * alike["seconds_per_step"].median())
+    if alike.empty:
+        return None
+    if count is None:
+        count = alike["steps"].median() if (alike["config"] == experiment.config).all() else None
+    return None if count is None else float(count * alike["seconds_per_step"].median())
 
 
 def run_missing(
@@ -137,10 +144,12 @@ def _environment(device: str, turn: int, threads: int) -> dict[str, str]:
 
 def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     """Train and validate one experiment; give its record."""
+    from gdetkd.engine.processes import say_scaled_rate
     from gdetkd.engine.training import final_metrics, load_config, train
 
     config = load_config(experiment.config, experiment.options, work_dir=folder, seed=seed)
     config = as_run(config)
+    say_scaled_rate(config, 1, print)  # COCO's rates are for 16 images a step
     digest = records.config_hash(config)
     environment = records.environment()  # before: the checkout may change while it runs
     start = time.time()
@@ -154,7 +163,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         options=experiment.options,
         config_hash=digest,
         seed=seed,
-        steps=int(config.train_cfg.max_iters),
+        steps=int(runner.max_iters),
         AP=metrics["coco/bbox_mAP"],
         AP50=metrics["coco/bbox_mAP_50"],
         APs=metrics["coco/bbox_mAP_s"],

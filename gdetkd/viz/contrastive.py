@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, Wedge
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from gdetkd.viz.style import (
     DISTILLED,
@@ -27,6 +27,7 @@ from gdetkd.viz.style import (
 )
 
 POSITIVE, NEGATIVE, IGNORED = HIGHLIGHT, "#E69F00", "#56B4E9"
+LEAST_SHARE = 1e-4  # of the push, that is drawn
 
 
 def compare_fits(
@@ -52,14 +53,18 @@ def compare_fits(
 def draw_shares(
     shares: np.ndarray, title: str = "", count: int = 40, ax: Axes | None = None
 ) -> Axes:
-    """The largest shares (K,) of the negatives in the push on one query, in descending order."""
+    """The largest shares (K,) of the negatives in the push on one query, in descending order.
+
+    The axis is logarithmic and ends at `LEAST_SHARE`; smaller shares are not drawn.
+    """
     ax = axes_or_new(ax, height=3.2)
     largest = np.sort(np.asarray(shares))[::-1][:count]
     ax.bar(range(1, len(largest) + 1), largest, color=NEGATIVE, width=0.85)
-    ax.set(title=title, xlabel=f"the {len(largest)} hardest negatives")
-    ax.set_ylabel("share of the push")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    ax.set_ylim(0, max(0.05, 1.08 * largest[0]))
+    ax.set(title=title, xlabel="negatives by rank, 1 = hardest", ylabel="share of the push")
+    ax.set(yscale="log", ylim=(LEAST_SHARE, 1))
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    ax.minorticks_off()
+    ax.set_xticks([1, *range(10, len(largest) + 1, 10)])
     ax.grid(axis="x", visible=False)
     return ax
 
@@ -70,8 +75,6 @@ def compare_shares(shares: Mapping[float, np.ndarray]) -> Figure:
     for ax, (temperature, values) in zip(axes, shares.items(), strict=True):
         hardest = float(np.max(values))
         draw_shares(values, f"$\\gamma$ = {temperature:g}: hardest {hardest:.1%}", ax=ax)
-    top = max(float(np.max(values)) for values in shares.values())
-    axes[0].set_ylim(0, 1.05 * top)
     for ax in axes[1:]:
         ax.set_ylabel("")
     return axes[0].figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
 
 LOSS, AP = "#56B4E9", "#E69F00"  # of Okabe and Ito's palette
 METRICS = ("coco/bbox_mAP", "pascal_voc/mAP", "pascal_voc/AP50")
@@ -32,5 +33,6 @@ def curves(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
         right = ax.twinx()
         right.plot(measured.index, measured.to_numpy(), color=AP, marker="o")
         right.set_ylabel(metric.split("/")[-1].replace("bbox_mAP", "AP"), color=AP)
+        right.yaxis.set_major_formatter(PercentFormatter(1))  # logged as a fraction
         right.set_ylim(bottom=0)
     return ax

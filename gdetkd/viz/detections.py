@@ -71,7 +71,8 @@ def compare_detectors(
                     ha="right", fontsize=10)  # fmt: skip
     fig.text(0.5, 0.004, "blue: right (class and IoU of at least 0.5)     orange: wrong",
              ha="center", fontsize=9)  # fmt: skip
-    fig.tight_layout(rect=(0.02, 0.02, 1, 1), pad=0.3)
+    caption = 0.22 / fig.get_figheight()  # room for it, however many rows there are
+    fig.tight_layout(rect=(0.02, caption, 1, 1), pad=0.3)
     return fig
 
 

@@ -31,7 +31,7 @@ def plot_run(
     for step in range(saved_every, last + 1, saved_every):
         ax.axvline(step, color=style.NEUTRAL, lw=1, ls=":")
         if step == saved_every:
-            _say(ax, step, 0.02, "checkpoints", style.NEUTRAL)
+            _say(ax, step, 1.01, "checkpoints", style.NEUTRAL)  # above every line
     if killed is not None:
         ax.axvline(killed, color=style.HIGHLIGHT, lw=1.5)
         _say(ax, killed, 0.1, "killed", style.HIGHLIGHT)

@@ -133,7 +133,7 @@ def draw_map(ax: Axes | None = None) -> Axes:
     links = (
         ("imitation of regions, weighted\nover pyramid levels  (4)", 37.5),
         ("contrast: each box finds\nits own  (1, 2, 3)", 62.5),
-        ("class distillation  (6)\nclass-aware boxes  (5)", 87.5),
+        ("class distillation  (6, 7)\nclass-aware boxes  (5)", 87.5),
     )
     for text, x in links:
         _arrow(ax, (x, 37.4), (x, 11.6), color=style.DISTILLED, lw=2)
