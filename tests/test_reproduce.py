@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import batch, build, losses_of, save_detector
+from helpers import batch, build, faster_rcnn, losses_of, run_config, save_detector
 
 from gdetkd.engine.training import load_config
 from gdetkd.objective import COMPONENTS, active_weights
@@ -31,7 +31,14 @@ from gdetkd.reproduce.experiments import (
     steps,
 )
 from gdetkd.reproduce.figures import claims_figure, figure1
-from gdetkd.reproduce.runs import as_run, chosen, expected_seconds, missing, run_missing
+from gdetkd.reproduce.runs import (
+    as_run,
+    chosen,
+    expected_seconds,
+    missing,
+    run_missing,
+    run_one,
+)
 from gdetkd.reproduce.teacher import STUDENTS
 
 FOUR = ("contrastive", "imitation", "classification", "regression")
@@ -215,6 +222,26 @@ def test_the_machinery_on_a_miniature(tmp_path, digits, monkeypatch):
     tables.write_tables(path.parent)
     assert "not run" not in (path.parent / "table3.md").read_text().split("| claim")[0]
     assert figure1(frame, tmp_path / "figure1.png").stat().st_size > 10_000
+
+
+def test_a_schedule_in_epochs_is_recorded_too(digits, tmp_path):
+    """COCO's configs: no number of steps in the config, a rate for more images than one process."""
+    made = run_config(
+        faster_rcnn(), digits, tmp_path / "unused",
+        train_cfg=dict(_delete_=True, type="EpochBasedTrainLoop", max_epochs=2),
+        train_dataloader__sampler=dict(_delete_=True, type="DefaultSampler", shuffle=True),
+        train_dataloader__dataset__indices=8,
+        auto_scale_lr=dict(base_batch_size=16),
+    )  # fmt: skip
+    made.dump(str(tmp_path / "epochs.py"))
+    experiment = Experiment("baseline", "", str(tmp_path / "epochs.py"))
+    found = run_one(experiment, 0, tmp_path / "run")
+    records.check(found)
+    assert found["steps"] == 2 * 8 / 2
+    frame = pd.DataFrame([found])
+    assert expected_seconds(experiment, frame) == pytest.approx(8 * found["seconds_per_step"])
+    other = Experiment("other", "", COCO.plain("faster_rcnn"))
+    assert expected_seconds(other, frame) is None
 
 
 @pytest.mark.slow
