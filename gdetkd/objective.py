@@ -186,6 +186,11 @@ class Imitation(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+        if len(student.pyramid) != len(self.strides):
+            raise ValueError(
+                f"imitation: expected {len(self.strides)} pyramid levels of the student, one for "
+                f"each of its strides, got {len(student.pyramid)}"
+            )
         chosen = self.chosen(student.rois)
         rois, target = student.rois[chosen], teacher.need("pooled", "imitation").detach()[chosen]
         levels = [
@@ -374,7 +379,6 @@ class Objective(nn.Module):
                 raise ValueError(
                     f"distillation component {name!r}: {error}; its settings beside weight: {known}"
                 ) from error
-        self.levels = len(student.strides)
 
     def forward(self, student: DetectorView, teacher: DetectorView) -> dict[str, Tensor]:
         """Weighted losses as 'kd_NAME_loss', diagnostics as 'kd_NAME_...' (never with 'loss').
@@ -407,11 +411,6 @@ class Objective(nn.Module):
             raise ValueError(
                 "expected both detectors to look at the same boxes, got {} rois, {} "
                 "representations of the student and {} of the teacher".format(*rows)
-            )
-        if len(student.pyramid) != self.levels:
-            raise ValueError(
-                f"expected {self.levels} pyramid levels of the student, one for each of its "
-                f"strides, got {len(student.pyramid)}"
             )
 
 

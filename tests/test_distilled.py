@@ -495,7 +495,7 @@ def test_a_teacher_that_is_needed_and_missing_is_refused(given):
 @pytest.mark.parametrize(
     "setting, named",
     [
-        (dict(autocast="half"), "expected one of ('float16', 'bfloat16'), or None for full"),
+        (dict(autocast="half"), "expected one of ('float16', 'bfloat16'), or None to run as"),
         (dict(weights="a.pth"), "expected config, checkpoint, stage, autocast"),
     ],
 )

@@ -459,7 +459,7 @@ def test_views_of_other_boxes_are_refused():
     with pytest.raises(ValueError, match="same boxes, got 4 rois, 4 .* student and 6 .* teacher"):
         both(ours[0], theirs[1])
     fewer = replace(ours[0], pyramid=ours[0].pyramid[:-1])
-    with pytest.raises(ValueError, match="expected 2 pyramid levels of the student.* got 1"):
+    with pytest.raises(ValueError, match="imitation: expected 2 pyramid levels .* got 1"):
         both(fewer, ours[1])
 
 
