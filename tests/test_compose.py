@@ -104,6 +104,14 @@ def test_coco_has_eighty_classes(tmp_path):
         MODELS.build(config.model)
 
 
+def test_a_semantic_head_keeps_its_number_of_classes(tmp_path):
+    student = teacher = "mmdet::htc/htc_r50_fpn_1x_coco.py"
+    plain = Config.fromfile(_file(student)).model
+    composed = compose(teacher, student, _empty_coco(tmp_path)).model.student
+    number = plain.roi_head.semantic_head.num_classes
+    assert composed.roi_head.semantic_head.num_classes == number != 80
+
+
 def test_weights_that_are_not_there_are_missed_before_anything_is_written(digits):
     with pytest.raises(FileNotFoundError, match="there is no 'nowhere.pth'"):
         compose(TEACHER, STUDENT, digits, "nowhere.pth")

@@ -135,7 +135,8 @@ def use_data(config: Config, data: Path) -> None:
         truth = _use_prepared(config, json.loads(summary.read_text()))
     elif (data / "annotations" / "instances_train2017.json").is_file():
         _use_split(config, "instances_train2017", "train2017", "instances_val2017", "val2017")
-        if any(head.num_classes != len(COCO) for head in _with_classes(config.model)):
+        # Of other data's; a semantic head beside COCO's own keeps its number.
+        if all(head.num_classes != len(COCO) for head in _with_classes(config.model)):
             _use_classes(config, COCO)
     elif (data / "manifest.json").is_file() and (data / "annotations" / "train.json").is_file():
         _use_split(config, "train", "train", "val", "val")

@@ -52,7 +52,7 @@ def claims_figure(frame: pd.DataFrame, out: Path) -> Path:
         figure = Figure(figsize=(9, 0.8 + 0.27 * len(found)), dpi=100, layout="constrained")
         axes = figure.subplots()
         axes.plot(found["paper"], found.index, "D", color=PAPER, ms=5, zorder=3,
-                  label="paper, COCO, one run each")  # fmt: skip
+                  label="paper, COCO")  # fmt: skip
         for verdict, (color, mark) in VERDICTS.items():
             rows = found[found["verdict"] == verdict]
             if len(rows):
