@@ -2,6 +2,6 @@
 
 __version__ = "0.1.0"
 
-from gdetkd import ext_finder
+from gdetkd.ops import ext_finder
 
 ext_finder.install()

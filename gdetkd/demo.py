@@ -14,12 +14,14 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gdetkd.engine.checkpoints import read_checkpoint, student_state
-from gdetkd.engine.compose import use_data
-from gdetkd.engine.training import final_metrics, load_config, train
-from gdetkd.reproduce.experiments import DISTILLED, PLAIN, steps
+from gdetkd.checkpoints.safe_reading import read_checkpoint, student_state
+from gdetkd.launch.compose import use_data
+from gdetkd.training.config import load_config, schedule
+from gdetkd.training.runner import final_metrics, train
 from gdetkd.viz import compare_detectors
 
+PLAIN = "gdetkd::digits/faster_rcnn_r18.py"
+DISTILLED = "gdetkd::digits/gdetkd_faster_rcnn_r18.py"
 METRICS = {"AP": "bbox_mAP", "AP50": "bbox_mAP_50", "APs": "bbox_mAP_s", "APm": "bbox_mAP_m"}
 
 
@@ -63,7 +65,7 @@ def run_demo(
 
 def demo_config(name: str, work_dir: Path, count: int, data_root: str, seed: int) -> Config:
     """A digits config with a schedule of `count` steps, quiet but for a progress line."""
-    config = load_config(name, steps(count), work_dir=work_dir, seed=seed)
+    config = load_config(name, schedule(count), work_dir=work_dir, seed=seed)
     use_data(config, Path(data_root))
     config.log_level = "WARNING"
     config.default_hooks.checkpoint.interval = count

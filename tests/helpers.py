@@ -19,9 +19,9 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-import gdetkd.engine.hooks  # noqa: F401  (registers the detector and the hooks)
-from gdetkd.engine.checkpoints import allow_checkpoint_types
-from gdetkd.engine.locations import find_config
+import gdetkd.training.hooks  # noqa: F401  (registers the detector and the hooks)
+from gdetkd.checkpoints.hub import find_config
+from gdetkd.checkpoints.safe_reading import allow_checkpoint_types
 
 SIZE = 64  # px
 CLASSES = tuple("0123456789")
@@ -312,7 +312,7 @@ def run_config(
     )
     config = dict(
         default_scope="mmdet",
-        custom_imports=dict(imports=["gdetkd.detectors", "gdetkd.engine.hooks"]),
+        custom_imports=dict(imports=["gdetkd.detectors.mmdet", "gdetkd.training.hooks"]),
         model=model,
         train_dataloader=dict(
             batch_size=2,

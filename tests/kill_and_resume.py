@@ -33,9 +33,9 @@ from helpers import COMPONENTS, changed, distilled, faster_rcnn, run_config, sav
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from gdetkd.engine.checkpoints import read_checkpoint
-from gdetkd.engine.saving import last_whole_checkpoint
-from gdetkd.engine.training import train
+from gdetkd.checkpoints.safe_reading import read_checkpoint
+from gdetkd.training.atomic_checkpoint import last_whole_checkpoint
+from gdetkd.training.runner import train
 
 BETWEEN_CHECKPOINTS = 3
 
@@ -237,7 +237,7 @@ def main() -> None:
     record = compare(
         asked.kills, max(1, asked.kills // 3), 6 * asked.kills + 6, 400_000, asked.seed, folder
     )
-    from gdetkd.reproduce.records import environment
+    from gdetkd.evaluation.records import environment
 
     record |= dict(date=datetime.date.today().isoformat(), threads=1, **environment())
     text = json.dumps(record, indent=1)

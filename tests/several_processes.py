@@ -23,9 +23,9 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
-from gdetkd.engine.training import load_config
 from gdetkd.reproduce import records
-from gdetkd.reproduce.experiments import DISTILLED, steps
+from gdetkd.reproduce.experiments import DISTILLED
+from gdetkd.training.config import load_config, schedule
 
 IMAGES = 8  # a step, all processes together
 SCHEDULE = load_config(DISTILLED).train_cfg.max_iters
@@ -37,7 +37,7 @@ def train(count: int, seed: int, length: int, folder: Path) -> dict[str, object]
     command += ["--work-dir", str(folder), *(["--gpus", str(count)] if count > 1 else [])]
     options = {"train_dataloader.batch_size": IMAGES // count}
     if length != SCHEDULE:
-        options |= steps(length) | {"default_hooks.logger.interval": 10}
+        options |= schedule(length) | {"default_hooks.logger.interval": 10}
     command += ["--cfg-options", *(f"{name}={value}" for name, value in options.items())]
     environment = records.environment()
     with open(folder.with_suffix(".txt"), "w") as output:

@@ -20,7 +20,7 @@ from torchvision_family import TorchvisionAdapter, TorchvisionFasterRCNN
 from twins import OFF, alone, assert_gradients_reach_everything, falls
 
 import gdetkd
-from gdetkd.detectors.adapters import ADAPTERS
+from gdetkd.detectors.adapter import ADAPTERS
 
 STUDENT = dict(
     type="TorchvisionFasterRCNN",

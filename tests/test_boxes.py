@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gdetkd.boxes import overlapping
+from gdetkd.distillation.overlap import overlapping
 
 
 def test_marks_by_hand():

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from gdetkd.engine import launch
+from gdetkd.launch import launch
 
 browser = pytest.importorskip("browser", reason="pip install playwright")
 

@@ -16,7 +16,7 @@ from twins import (
     save_measured,
 )
 
-from gdetkd.reproduce.small import small
+from gdetkd.reproduce.tiny_models import small
 
 C4 = small("faster_rcnn_c4", base=16)
 FPN = small("faster_rcnn")

@@ -19,7 +19,7 @@ from twins import (
 )
 
 from gdetkd.detectors import adapter_for
-from gdetkd.reproduce.small import small
+from gdetkd.reproduce.tiny_models import small
 
 CASCADE = small("cascade_rcnn")
 FASTER = small("faster_rcnn")
@@ -356,7 +356,7 @@ def test_scnet_is_refused_by_name(tmp_path):
     from mmdet.registry import MODELS
     from mmengine.config import Config
 
-    from gdetkd.engine.locations import find_config
+    from gdetkd.checkpoints.hub import find_config
 
     config = Config.fromfile(find_config("mmdet::scnet/scnet_r50_fpn_1x_coco.py")).model
     config.backbone.init_cfg = None

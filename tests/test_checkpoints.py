@@ -24,8 +24,8 @@ from mmengine.runner import Runner, load_checkpoint
 from torch import nn
 
 import gdetkd
-from gdetkd.engine import checkpoints
-from gdetkd.engine.checkpoints import (
+from gdetkd.checkpoints import safe_reading as checkpoints
+from gdetkd.checkpoints.safe_reading import (
     CheckpointError,
     SafeCheckpointHook,
     allow_checkpoint_types,

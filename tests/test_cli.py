@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError
 import pytest
 from click.testing import CliRunner
 
-from gdetkd.cli import ConfigOption, cli, need_digits, spread_options
-from gdetkd.engine import doctor
-from gdetkd.engine.training import load_config
+from gdetkd.cli import cli, doctor, spread_options
+from gdetkd.cli.common import ConfigOption, need_digits
+from gdetkd.training.config import load_config
 
 
 def run(*arguments):

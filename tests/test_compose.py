@@ -11,7 +11,7 @@ from processes import gdetkd
 
 from gdetkd.datasets.miniature import write_miniature
 from gdetkd.datasets.prepare import prepare
-from gdetkd.engine.compose import compose, proposals, write_config, zoo_weights
+from gdetkd.launch.compose import compose, proposals, write_config, zoo_weights
 
 TEACHER, STUDENT = "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits/faster_rcnn_r18.py"
 
@@ -165,7 +165,7 @@ def test_the_command_writes_a_config_and_trains_it(digits, tmp_path):
 
 
 def _file(name):
-    from gdetkd.engine.locations import find_config
+    from gdetkd.checkpoints.hub import find_config
 
     return find_config(name)
 

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
 import gdetkd
-from gdetkd.engine.locations import find_config
+from gdetkd.checkpoints.hub import find_config
 
 ROOT = Path(gdetkd.__file__).parent / "configs"
 FOLDERS = ("coco", "voc07", "bdd100k")

@@ -16,10 +16,10 @@ import torch
 from allocations import wasteful_step
 from click.testing import CliRunner
 
+from gdetkd.benchmarks import contrastive, imitation, measure, report
+from gdetkd.benchmarks.targets import Target, targets
 from gdetkd.cli import cli
-from gdetkd.engine.costs import contrastive, imitation, measure, report
-from gdetkd.engine.costs.targets import Target, targets
-from gdetkd.viz.costs import plot_costs
+from gdetkd.viz.benchmarks import plot_costs
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench"
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")

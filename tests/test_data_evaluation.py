@@ -16,11 +16,11 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from gdetkd.checkpoints.hub import PACKAGE
 from gdetkd.datasets import voc
 from gdetkd.datasets.miniature import write_miniature
 from gdetkd.datasets.prepare import prepare
-from gdetkd.engine import submission
-from gdetkd.engine.locations import PACKAGE
+from gdetkd.evaluation import submission
 
 BASE = PACKAGE / "configs" / "_base_"
 

@@ -23,7 +23,7 @@ def test_damaged_annotations_lose_nothing_silently(tmp_path):
 
 
 def test_the_fuzzer_notices_a_lost_object(tmp_path, monkeypatch):
-    from gdetkd.datasets import assembly
+    from gdetkd.datasets import to_coco as assembly
 
     check = assembly.check_box
 

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from mmdet.apis import init_detector
 from pycocotools.coco import COCO
 
+from gdetkd.checkpoints.hub import PACKAGE
 from gdetkd.cli import cli
 from gdetkd.datasets.miniature import write_miniature
-from gdetkd.engine.locations import PACKAGE
 
 BASE = PACKAGE / "configs" / "_base_"
 # A detector of digits on the data set's own base, two steps long and at the images' own size.

@@ -8,7 +8,8 @@ from click.testing import CliRunner
 
 from gdetkd.cli import cli
 from gdetkd.demo import draw_runs
-from gdetkd.engine.training import load_config, plain_student
+from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.training.config import load_config
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,9 @@ from helpers import (
 )
 from torchvision.ops import box_iou, roi_align
 
+from gdetkd.checkpoints.safe_reading import student_state
 from gdetkd.detectors import adapter_for
-from gdetkd.detectors.dense import box_sides, decoded_boxes, level_of, logits_at, rows_at
-from gdetkd.engine.checkpoints import student_state
+from gdetkd.detectors.mmdet.dense import box_sides, decoded_boxes, level_of, logits_at, rows_at
 
 MAIN = ("RetinaNet", "FCOS in strides", "GFL", "ATSS")
 DISTILL = {name: settings for name, settings in COMPONENTS.items() if name != "regression"}

@@ -7,8 +7,8 @@ from helpers import COMPONENTS, distilled, run, run_config
 from mmdet.registry import MODELS
 from mmengine.config import Config
 
-import gdetkd.detectors  # noqa: F401  (registers DistilledDetector)
-from gdetkd.engine.locations import find_config
+import gdetkd.detectors.mmdet  # noqa: F401  (registers DistilledDetector)
+from gdetkd.checkpoints.hub import find_config
 
 ZERO = {name: {**settings, "weight": 0.0} for name, settings in COMPONENTS.items()}
 

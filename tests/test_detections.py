@@ -9,8 +9,8 @@ import torch
 from helpers import build, faster_rcnn
 from mmdet.evaluation import CocoMetric
 
-from gdetkd.engine.detections import average_precision, detect, true_boxes
-from gdetkd.engine.inspect import val_images
+from gdetkd.evaluation.detections import average_precision, detect, true_boxes
+from gdetkd.evaluation.pictures import val_images
 
 
 @pytest.fixture(scope="module")

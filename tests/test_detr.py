@@ -10,10 +10,10 @@ from torchvision.ops import box_iou
 from twins import alone, assert_gradients_reach_everything, falls
 
 from gdetkd.detectors import adapter_for
-from gdetkd.detectors.detr import best_of_image
-from gdetkd.objective import Objective
-from gdetkd.pooling import roi_align
-from gdetkd.reproduce.small import small
+from gdetkd.detectors.mmdet.detr import best_of_image
+from gdetkd.distillation.objective import Objective
+from gdetkd.ops.roi_align import roi_align
+from gdetkd.reproduce.tiny_models import small
 
 FASTER = small("faster_rcnn")
 TWO = {name: COMPONENTS[name] for name in ("contrastive", "imitation")}

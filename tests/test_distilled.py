@@ -31,7 +31,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gdetkd.detectors import adapter_for
-from gdetkd.detectors.distilled import NonFiniteLossError
+from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
 
 ZERO = {name: {**settings, "weight": 0} for name, settings in COMPONENTS.items()}
 

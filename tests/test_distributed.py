@@ -16,8 +16,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch.utils.data import BatchSampler
 
-from gdetkd.detectors.distilled import NonFiniteLossError
-from gdetkd.engine.positions import PositionedBatches
+from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
+from gdetkd.training.resumable_loader import PositionedBatches
 
 # Boxes of ground truth in the two images of each rank, step after step.
 STEPS = [((3, 2), (1, 4)), ((2, 1), (0, 0)), ((0, 2), (1, 1)), ((0, 0), (0, 0))]

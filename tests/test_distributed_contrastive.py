@@ -14,8 +14,8 @@ import torch.distributed as dist
 import torch.multiprocessing
 from allocations import Allocations
 
-from gdetkd.objective import Objective
-from gdetkd.views import DetectorSpec, DetectorView
+from gdetkd.distillation.objective import Objective
+from gdetkd.distillation.structures import DetectorSpec, DetectorView
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gdetkd import exercises
-from gdetkd.exercises import Exercise, check, close, find, number, show_solution
+from gdetkd.lessons import exercises
+from gdetkd.lessons.exercises import Exercise, check, close, find, number, show_solution
 
 STAGES = [module.name for module in pkgutil.iter_modules(exercises.__path__)]
 EVERY = [f"{stage}.{name}" for stage in STAGES for name in exercises.of_stage(stage)]

@@ -7,10 +7,10 @@ import torch
 from helpers import faster_rcnn, save_detector
 from mmengine.config import Config
 
-from gdetkd.engine.inspect import (
+from gdetkd.detectors.mmdet.building import load_detector
+from gdetkd.evaluation.pictures import (
     best_of_each_object,
     jittered_truth,
-    load_detector,
     look_at,
     match_truth,
     rpn_proposals,

@@ -25,12 +25,12 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from processes import Child, free_port, gdetkd
 
-from gdetkd.engine import launch, processes
-from gdetkd.engine.checkpoints import read_checkpoint
-from gdetkd.engine.detached import _panel
-from gdetkd.engine.processes import LaunchError, first_host, machines, say_scaled_rate
-from gdetkd.engine.training import load_config
-from gdetkd.engine.worker import work
+from gdetkd.checkpoints.safe_reading import read_checkpoint
+from gdetkd.launch import launch, processes
+from gdetkd.launch.background import _panel
+from gdetkd.launch.processes import LaunchError, first_host, machines, say_scaled_rate
+from gdetkd.launch.worker import work
+from gdetkd.training.config import load_config
 from gdetkd.viz.curves import curves
 
 # Interpreters are started, up to nine of them, perhaps beside a training.
@@ -310,7 +310,7 @@ def worker_of_rank(rank, folder):
             asked = (process / "cmdline").read_bytes().split(b"\0")
             told = (process / "environ").read_bytes().split(b"\0")
             named = any(str(folder).encode() in word for word in asked)
-            if named and b"gdetkd.engine.worker" in asked and f"RANK={rank}".encode() in told:
+            if named and b"gdetkd.launch.worker" in asked and f"RANK={rank}".encode() in told:
                 return int(process.name)
     return None
 
@@ -372,7 +372,7 @@ def test_a_launched_run_outlives_its_kernel_and_is_found_again(digits, tmp_path)
     )
     work_dir = tmp_path / "work dir"
     code = (
-        "from gdetkd.engine import launch\n"
+        "from gdetkd.launch import launch\n"
         f"launch({str(config)!r}, work_dir={str(work_dir)!r}, "
         "options={'train_cfg.max_iters': 300, 'train_cfg.val_interval': 300})"
     )

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from allocations import Allocations
 
-from gdetkd.boxes import overlapping
+from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.queue import FeatureQueue
 from gdetkd.losses import contrastive, contrastive_loss
-from gdetkd.memory import FeatureQueue
 
 F64 = torch.float64
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from processes import Child
 
-from gdetkd.engine.worker import meet
+from gdetkd.launch.worker import meet
 
 
 def gather(rank, port, attempt, late):

@@ -4,7 +4,7 @@ import io
 import pytest
 import torch
 
-from gdetkd.memory import FeatureQueue
+from gdetkd.distillation.queue import FeatureQueue
 
 
 def numbered(start, n, dim=2):

@@ -36,7 +36,7 @@ from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from torch import Tensor
 
 import gdetkd
-from gdetkd import ext_finder
+from gdetkd.ops import ext_finder
 
 if Path(ext.__file__).name != "mmcv_ext.py":
     pytest.skip("a compiled mmcv._ext is installed and comes first", allow_module_level=True)
@@ -781,7 +781,7 @@ def test_the_finder_is_installed_once_and_answers_for_one_name() -> None:
     ours = sys.meta_path.index(ext_finder.MmcvExtFinder)
     assert ours > sys.meta_path.index(PathFinder)
     spec = ext_finder.MmcvExtFinder.find_spec("mmcv._ext")
-    assert spec.name == "mmcv._ext" and spec.origin == str(PACKAGE / "mmcv_ext.py")
+    assert spec.name == "mmcv._ext" and spec.origin == str(PACKAGE / "ops" / "mmcv_ext.py")
     assert ext.__spec__.origin == spec.origin
     assert ext_finder.MmcvExtFinder.find_spec("mmcv.ops") is None
     assert ext_finder.MmcvExtFinder.find_spec("mmcv_ext") is None
@@ -802,7 +802,9 @@ def test_a_compiled_module_comes_first(tmp_path: Path, compiled: bool) -> None:
     shutil.copytree(PACKAGE, tmp_path / "path" / "gdetkd")
     code = "import gdetkd, importlib.util as u; print(u.find_spec('mmcv._ext').origin)"
     origin = run_python("-c", code, cwd=tmp_path, path=tmp_path / "path")
-    expected = fake / "_ext.py" if compiled else tmp_path / "path" / "gdetkd" / "mmcv_ext.py"
+    expected = (
+        fake / "_ext.py" if compiled else tmp_path / "path" / "gdetkd" / "ops" / "mmcv_ext.py"
+    )
     assert origin == str(expected)
 
 
@@ -810,7 +812,7 @@ def test_a_compiled_module_comes_first(tmp_path: Path, compiled: bool) -> None:
 def test_the_interpreter_starts_whatever_the_package_is_like(tmp_path: Path, package: str) -> None:
     root = tmp_path / "site"
     root.mkdir()
-    shutil.copy(PACKAGE / "gdetkd_mmcv_ext.pth", root)
+    shutil.copy(PACKAGE / "ops" / "gdetkd_mmcv_ext.pth", root)
     if package == "whole":
         shutil.copytree(PACKAGE, root / "gdetkd")
     if package == "broken":

@@ -11,7 +11,7 @@ import pytest
 import run_notebooks as tool
 from PIL import Image
 
-from gdetkd import exercises
+from gdetkd.lessons import exercises
 
 ALL = tool.notebooks()
 MAX_LINES = 15  # of a cell

@@ -11,14 +11,7 @@ import torch.multiprocessing
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from gdetkd.boxes import overlapping
-from gdetkd.losses import (
-    class_aware_regression,
-    contrastive_loss,
-    ground_truth_class_regression,
-    prediction_distillation,
-)
-from gdetkd.objective import (
+from gdetkd.distillation.objective import (
     COMPONENTS,
     Classification,
     Contrastive,
@@ -29,7 +22,14 @@ from gdetkd.objective import (
     first_of_each_image,
     share_of_union,
 )
-from gdetkd.views import DetectorSpec, DetectorView
+from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.losses import (
+    class_aware_regression,
+    contrastive_loss,
+    ground_truth_class_regression,
+    prediction_distillation,
+)
 
 CLASSES, STRIDES = 3, (4.0, 8.0)
 SETTINGS = dict(

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from gdetkd.cli import cli
 from gdetkd.reproduce import pairs
-from gdetkd.reproduce.small import ZOO, small
+from gdetkd.reproduce.tiny_models import ZOO, small
 
 RESULTS = Path(__file__).parents[1] / "results" / "digits"
 MINIATURE = [

@@ -8,7 +8,7 @@ from helpers import batch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmengine.model import ImgDataPreprocessor
 
-from gdetkd.detectors.pixels import PixelConversion
+from gdetkd.detectors.mmdet.pixels import PixelConversion
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 SIZES = ((64, 50), (40, 61))

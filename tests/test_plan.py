@@ -9,7 +9,7 @@ from helpers import build, distilled, faster_rcnn, run_config
 from mmengine.config import ConfigDict
 
 from gdetkd.cli import cli
-from gdetkd.engine.plan import build_with_random_teacher, cost_of_a_step
+from gdetkd.launch.plan import build_with_random_teacher, cost_of_a_step
 
 TEACHER = dict(config=faster_rcnn(base=6, channels=12, fc=24), checkpoint="http://nowhere/t.pth")
 

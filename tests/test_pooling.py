@@ -6,7 +6,12 @@ import pytest
 import torch
 from torchvision.ops import roi_align as reference
 
-from gdetkd.pooling import bilinear_weights, dense_backward_pays, roi_align, roi_align_backward
+from gdetkd.ops.roi_align import (
+    bilinear_weights,
+    dense_backward_pays,
+    roi_align,
+    roi_align_backward,
+)
 
 SCALE = 1 / 8
 

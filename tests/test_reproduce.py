@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from helpers import batch, build, faster_rcnn, losses_of, run_config, save_detector
 
-from gdetkd.engine.training import load_config
-from gdetkd.objective import COMPONENTS, active_weights
+from gdetkd.distillation.objective import COMPONENTS, active_weights
 from gdetkd.reproduce import records, tables
 from gdetkd.reproduce.claims import BASELINES, CLAIMS, IMPORTANCE, TABLES, verdict
 from gdetkd.reproduce.experiments import (
@@ -28,7 +27,6 @@ from gdetkd.reproduce.experiments import (
     experiments_of,
     of_digits,
     only,
-    steps,
 )
 from gdetkd.reproduce.figures import claims_figure, figure1
 from gdetkd.reproduce.runs import (
@@ -40,6 +38,7 @@ from gdetkd.reproduce.runs import (
     run_one,
 )
 from gdetkd.reproduce.teacher import STUDENTS
+from gdetkd.training.config import load_config, schedule
 
 FOUR = ("contrastive", "imitation", "classification", "regression")
 RESULTS = Path(__file__).parents[1] / "results" / "digits"
@@ -310,7 +309,7 @@ def test_verdicts(differences, half, said):
 def test_a_plan_goes_by_the_records():
     frame = pd.DataFrame([record("baseline", seconds_per_step=0.25, config="plain")])
     assert expected_seconds(EXPERIMENTS["baseline"], frame) == 200
-    longer = Experiment("other", "", PLAIN, steps(400))
+    longer = Experiment("other", "", PLAIN, schedule(400))
     assert expected_seconds(longer, frame) == 100
     assert expected_seconds(longer, frame.iloc[:0]) is None
 
@@ -395,7 +394,7 @@ def test_sizes_of_students_are_those_that_are_said():
 
 
 def test_steps_change_every_part_of_the_schedule():
-    config = load_config(EXPERIMENTS["baseline"].config, steps(77))
+    config = load_config(EXPERIMENTS["baseline"].config, schedule(77))
     assert config.train_cfg.max_iters == config.train_cfg.val_interval == 77
     assert config.param_scheduler[-1].end == 77
 

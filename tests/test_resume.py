@@ -16,11 +16,11 @@ from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from gdetkd.engine import randomness
-from gdetkd.engine.checkpoints import CheckpointError, read_checkpoint
-from gdetkd.engine.positions import PositionedBatches, PositionedLoader
-from gdetkd.engine.saving import last_whole_checkpoint, remove_unfinished, write_whole
-from gdetkd.engine.training import resumable, train
+from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
+from gdetkd.training import rng_state as randomness
+from gdetkd.training.atomic_checkpoint import last_whole_checkpoint, remove_unfinished, write_whole
+from gdetkd.training.resumable_loader import PositionedBatches, PositionedLoader
+from gdetkd.training.runner import resumable, train
 
 
 class Shapes(Dataset):
@@ -217,7 +217,7 @@ def test_an_epoch_goes_on_in_its_middle(digits, teacher, tmp_path, monkeypatch):
             raise Stop
         return original(loop, index, batch)
 
-    from gdetkd.engine.loops import ResumableEpochLoop
+    from gdetkd.training.loops import ResumableEpochLoop
 
     whole = ResumableEpochLoop.run_iter
     monkeypatch.setattr(

@@ -9,9 +9,9 @@ import torch
 from dense import dense
 from helpers import backward, batch, build, distilled, faster_rcnn, losses_of, save_detector
 
-from gdetkd.objective import RIVALS
-from gdetkd.rivals import Localization, Masked, Normalized, Rigid, inside_boxes
-from gdetkd.views import DetectorSpec, DetectorView
+from gdetkd.distillation.baselines import Localization, Masked, Normalized, Rigid, inside_boxes
+from gdetkd.distillation.objective import RIVALS
+from gdetkd.distillation.structures import DetectorSpec, DetectorView
 
 
 def spec(channels=2, strides=(4, 8)) -> DetectorSpec:

@@ -27,9 +27,9 @@ from mmengine.runner import Runner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gdetkd
-from gdetkd.detectors.distilled import NonFiniteLossError
-from gdetkd.engine.checkpoints import read_checkpoint
-from gdetkd.engine.locations import find_checkpoint, find_config
+from gdetkd.checkpoints.hub import find_checkpoint, find_config
+from gdetkd.checkpoints.safe_reading import read_checkpoint
+from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
 
 CONFIGS = [
     path for path in sorted((Path(gdetkd.__file__).parent / "configs" / "digits").glob("*.py"))

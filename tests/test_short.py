@@ -5,8 +5,8 @@ import torch
 from helpers import distilled, faster_rcnn, save_detector
 from mmengine.config import Config
 
-from gdetkd.engine.inspect import val_images
-from gdetkd.engine.short import build_training, fit_projection, training_steps
+from gdetkd.evaluation.pictures import val_images
+from gdetkd.lessons.mini_training import build_training, fit_projection, training_steps
 
 
 @pytest.fixture(scope="module")

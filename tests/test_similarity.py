@@ -6,7 +6,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from gdetkd.similarity import (
+from gdetkd.lessons.similarity import (
     class_similarities,
     cosine_similarities,
     effective_negatives,

@@ -7,8 +7,8 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Wedge
 
-from gdetkd.boxes import overlapping
-from gdetkd.memory import FeatureQueue
+from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.queue import FeatureQueue
 from gdetkd.viz import contrastive as viz
 from gdetkd.viz.widgets_contrastive import (
     explore_negatives,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from gdetkd.views import DetectorView
+from gdetkd.distillation.structures import DetectorView
 from gdetkd.viz import framework as viz
 
 

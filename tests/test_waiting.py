@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gdetkd.engine.detached import Run, _began
+from gdetkd.launch.background import Run, _began
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from gdetkd.detectors.adapters import Adapter, Recording, register
-from gdetkd.views import DetectorSpec, DetectorView
+from gdetkd.detectors.adapter import Adapter, Recording, register
+from gdetkd.distillation.structures import DetectorSpec, DetectorView
 
 # --- The detector, as MMDetection builds and trains one -------------------------------------------
 

@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gdetkd.datasets.assembly import Candidate, Sample, finite, inside, load_json
 from gdetkd.datasets.report import Report, Unfit, shown
+from gdetkd.datasets.to_coco import Candidate, Sample, finite, inside, load_json
 
 CLASSES = (
     "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gdetkd.datasets.assembly import Candidate, Sample, finite, inside, load_json, whole
 from gdetkd.datasets.report import Report, Unfit, shown
+from gdetkd.datasets.to_coco import Candidate, Sample, finite, inside, load_json, whole
 
 # Ids of the release: 80 of 1 to 90, in the order of MMDetection's labels.
 GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)

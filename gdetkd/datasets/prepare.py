@@ -17,10 +17,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gdetkd.datasets import bdd100k, coco, own, voc
-from gdetkd.datasets.assembly import Progress, assemble
+from gdetkd.datasets import bdd100k, coco, voc
+from gdetkd.datasets import custom as own
 from gdetkd.datasets.contact_sheet import contact_sheet
 from gdetkd.datasets.report import Report, Unfit
+from gdetkd.datasets.to_coco import Progress, assemble
 
 REPORT, SUMMARY, SHEET = "report.txt", "dataset.json", "contact_sheet.jpg"
 SHOWN = 24  # images on the contact sheet

@@ -14,8 +14,8 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from gdetkd.datasets.assembly import Candidate, Sample, finite, inside
 from gdetkd.datasets.report import Report, Unfit, shown
+from gdetkd.datasets.to_coco import Candidate, Sample, finite, inside
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

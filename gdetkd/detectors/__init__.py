@@ -1,18 +1,5 @@
-"""MMDetection's detectors as students and teachers; importing it registers all components."""
+"""Detectors as students and teachers: the adapter protocol and the families of each library."""
 
-from gdetkd.detectors.adapters import ADAPTERS, Adapter, adapter_for
-from gdetkd.detectors.dense import DenseAdapter
-from gdetkd.detectors.detr import DetrAdapter
-from gdetkd.detectors.distilled import DistilledDetector
-from gdetkd.detectors.two_stage import TwoStageAdapter
-from gdetkd.engine import checkpoints, hooks  # noqa: F401  (SafeCheckpointHook, DistillationHook)
+from gdetkd.detectors.adapter import ADAPTERS, Adapter, adapter_for
 
-__all__ = [
-    "ADAPTERS",
-    "Adapter",
-    "DenseAdapter",
-    "DetrAdapter",
-    "DistilledDetector",
-    "TwoStageAdapter",
-    "adapter_for",
-]
+__all__ = ["ADAPTERS", "Adapter", "adapter_for"]

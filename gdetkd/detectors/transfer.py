@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from gdetkd.detectors.adapters import Adapter
+from gdetkd.detectors.adapter import Adapter
 
 
 def freeze_heads(student: Adapter, teacher: Adapter) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gdetkd.training.config import schedule
+
 PLAIN = "gdetkd::digits/faster_rcnn_r18.py"
 DISTILLED = "gdetkd::digits/gdetkd_faster_rcnn_r18.py"
 COMPONENTS = ("contrastive", "imitation", "classification", "regression")
@@ -63,18 +65,6 @@ STUDENTS = dict(
 )  # fmt: skip
 
 
-def steps(count: int) -> dict[str, Any]:
-    """Options of a schedule of another length; a very short one warms up for a quarter of it."""
-    warm = min(100, max(1, count // 4))
-    return {
-        "param_scheduler.0.end": warm,
-        "param_scheduler.1.begin": warm,
-        "train_cfg.max_iters": count,
-        "train_cfg.val_interval": count,
-        "param_scheduler.1.end": count,
-    }
-
-
 DIGITS = Benchmark("digits", "digits", 8 * 48, STUDENTS, imitation=5.0)
 STRUCTURES = dict(c4="Faster R-CNN C4", cascade="Cascade R-CNN")
 LARGER = {
@@ -86,7 +76,7 @@ COCO = Benchmark("coco", "coco", 8 * 1024, STUDENTS | LARGER, imitation=1.0)
 # Tries the machinery in a minute; its results mean nothing.
 MINIATURE = Benchmark(
     "miniature", "digits", 8 * 48, STUDENTS, imitation=5.0,
-    options=steps(4)
+    options=schedule(4)
     | {f"{split}_dataloader.dataset.indices": 32 for split in ("train", "val", "test")},
 )  # fmt: skip
 
@@ -128,16 +118,16 @@ def schedules() -> list[Experiment]:
     """On digits: equal wall-clock, the teacher's schedule, the baseline's learning rate."""
     # A distilled step takes 1.7 times a plain one on the CPU (`gdetkd bench`).
     return [
-        Experiment("baseline_1400", "Baseline, the time of G-DetKD", PLAIN, steps(1400)),
+        Experiment("baseline_1400", "Baseline, the time of G-DetKD", PLAIN, schedule(1400)),
         Experiment(
-            "gdetkd_3000", "G-DetKD (all), teacher's schedule", DISTILLED, steps(3000), seeds=3
+            "gdetkd_3000", "G-DetKD (all), teacher's schedule", DISTILLED, schedule(3000), seeds=3
         ),
         # As far as it goes: whether a student can reach its teacher.
         Experiment(
             "gdetkd_3000_fresh", "The same, SGFI on all boxes, the queue projected anew", DISTILLED,
-            steps(3000) | FRESH | ALL_BOXES, seeds=1,
+            schedule(3000) | FRESH | ALL_BOXES, seeds=1,
         ),
-        Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, steps(3000), seeds=3),
+        Experiment("baseline_3000", "Baseline, teacher's schedule", PLAIN, schedule(3000), seeds=3),
         *(
             Experiment(
                 f"baseline_lr_{rate:g}", f"Baseline, learning rate {rate:g}", PLAIN,
@@ -154,7 +144,7 @@ def longer_dense() -> list[Experiment]:
     return [
         replace(
             digits[name], name=f"{name}_2000", label=f"{digits[name].label}, 2,000 steps",
-            options=digits[name].options | steps(2000), seeds=seeds,
+            options=digits[name].options | schedule(2000), seeds=seeds,
         )
         for name, seeds in {
             "retinanet": 5, "gdetkd_retinanet": 3,
@@ -189,7 +179,7 @@ def causes() -> list[Experiment]:
         # Whether it is the schedule, and whether CAReg adds to the rest.
         Experiment(
             "regression_3000", "CAReg alone, teacher's schedule", DISTILLED,
-            only("regression") | steps(3000), seeds=3,
+            only("regression") | schedule(3000), seeds=3,
         ),
         Experiment(
             "no_regression", "All but CAReg", DISTILLED,
@@ -291,20 +281,20 @@ def attempts() -> list[Experiment]:
     return [
         Experiment("gdetkd_together", f"G-DetKD (all), {together}", DISTILLED, best, seeds=1),
         Experiment(
-            "gdetkd_6000_together", "The same, 6,000 steps", DISTILLED, best | steps(6000), seeds=1
+            "gdetkd_6000_together", "The same, 6,000 steps", DISTILLED, best | schedule(6000), 1
         ),
         Experiment(
-            "gdetkd_6000", "G-DetKD (all), 6,000 steps", DISTILLED, steps(6000), seeds=1
+            "gdetkd_6000", "G-DetKD (all), 6,000 steps", DISTILLED, schedule(6000), seeds=1
         ),
         *(
             Experiment(f"gdetkd_{name}", f"G-DetKD (all), {label}", DISTILLED, options, seeds=1)
             for name, (label, options) in changes.items()
         ),
-        Experiment("baseline_6000", "Baseline, 6,000 steps", PLAIN, steps(6000), seeds=1),
+        Experiment("baseline_6000", "Baseline, 6,000 steps", PLAIN, schedule(6000), seeds=1),
         # Whether heads that are the teacher's own and frozen hold it back in the long run.
         Experiment(
             "no_transfer_3000", "All but head transfer, teacher's schedule", DISTILLED,
-            {"model.transfer_heads": False} | steps(3000), seeds=1,
+            {"model.transfer_heads": False} | schedule(3000), seeds=1,
         ),
     ]  # fmt: skip
 
@@ -343,11 +333,11 @@ def larger_students() -> list[Experiment]:
         for experiment in (
             Experiment(
                 f"baseline_3000_{name}", f"Baseline, {label}, teacher's schedule", PLAIN,
-                {f"model.{key}": value for key, value in grown.items()} | steps(3000), seeds=3,
+                {f"model.{key}": value for key, value in grown.items()} | schedule(3000), seeds=3,
             ),
             Experiment(
                 f"gdetkd_3000_{name}", f"G-DetKD (all), {label}, teacher's schedule", DISTILLED,
-                {f"model.student.{key}": value for key, value in grown.items()} | steps(3000), 3,
+                {f"model.student.{key}": value for key, value in grown.items()} | schedule(3000), 3,
             ),
         )
     ]  # fmt: skip

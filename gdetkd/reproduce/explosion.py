@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,12 +24,18 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from tqdm import tqdm
 
-from gdetkd.boxes import overlapping
-from gdetkd.engine.inspect import load_detector, look_at, rpn_proposals, val_images
+from gdetkd.detectors.mmdet.building import load_detector
+from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.queue import FeatureQueue
+from gdetkd.evaluation.pictures import look_at, rpn_proposals, val_images
+from gdetkd.evaluation.records import (
+    append_json_line,
+    environment,
+    markdown_table,
+    read_json_lines,
+)
 from gdetkd.losses import contrastive_loss
-from gdetkd.memory import FeatureQueue
-from gdetkd.reproduce import records
-from gdetkd.reproduce.tables import interval, markdown
+from gdetkd.reproduce.tables import interval
 
 STEPS, IMAGES, PROPOSALS = 250, 8, 48  # a batch is that of the digits configs
 SIZES = (1, 3, 5, 13, 60)  # K in batches, the present one among them
@@ -193,18 +198,16 @@ def _tail(values: Sequence[float]) -> float:
 
 def run_missing(path: Path, report: Callable[[str], None] = print) -> list[dict]:
     """Run and record what `path` does not have yet of every setting, size and seed; give all."""
-    environment, found = records.environment(), load(path)
+    made_in, found = environment(), load(path)
     done = {(record["setting"], record["batches"], record["seed"]) for record in found}
     wanted = [one for one in itertools.product(SETTINGS, SIZES, range(SEEDS)) if one not in done]
     given = batches(STEPS) if wanted else []
-    path.parent.mkdir(parents=True, exist_ok=True)
     for count, (name, size, seed) in enumerate(wanted, 1):
         setting = SETTINGS[name]
         today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
         record = dict(setting=name, batches=size, seed=seed, rate=setting.rate)
-        record |= course(setting, size, seed, given) | environment | dict(date=today)
-        with open(path, "a") as file:
-            file.write(json.dumps(record, sort_keys=True) + "\n")
+        record |= course(setting, size, seed, given) | made_in | dict(date=today)
+        append_json_line(path, record)
         found.append(record)
         stopped = record["exploded"]
         end = f"{STEPS} steps" if stopped is None else f"exploded at step {stopped}"
@@ -214,7 +217,7 @@ def run_missing(path: Path, report: Callable[[str], None] = print) -> list[dict]
 
 def load(path: Path) -> list[dict]:
     """The records, one a course; none when there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_json_lines(path)
 
 
 # --- Table and figure -----------------------------------------------------------------------------
@@ -252,7 +255,7 @@ def page(found: Iterable[dict]) -> str:
             f"loss is at most 2 / {TEMPERATURE} + ln K whatever happens. Made from "
             "`explosion.jsonl` by `gdetkd reproduce explosion`.",
             "",
-            markdown(pd.DataFrame(rows)),
+            markdown_table(pd.DataFrame(rows)),
             "",
         ]
     )

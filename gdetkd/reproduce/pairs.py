@@ -22,10 +22,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from torch import nn
 
-from gdetkd.detectors.distilled import NonFiniteLossError
-from gdetkd.engine.locations import find_config
+from gdetkd.checkpoints.hub import find_config
+from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
+from gdetkd.evaluation.records import environment, read_json_lines
 from gdetkd.reproduce import records
-from gdetkd.reproduce.small import small
+from gdetkd.reproduce.tiny_models import small
 
 STUDENTS = (
     "faster_rcnn", "faster_rcnn_c4", "cascade_rcnn", "retinanet", "fcos", "gfl", "atss"
@@ -96,11 +97,11 @@ def run_pairs(
     MMLogger.get_current_instance().setLevel("ERROR")  # each initialised parameter is a line
     chosen, began = list(chosen), time.time()
     batches = fixed_batches(data_root)
-    environment = records.environment()
+    made_in = environment()
     for index, (student, teacher) in enumerate(chosen, 1):
         found = try_pair(student, teacher, batches, folder, steps)
         today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-        write(path, [found | environment | dict(date=today)])
+        write(path, [found | made_in | dict(date=today)])
         left = (time.time() - began) / index * (len(chosen) - index)
         name = f"{LABELS[student]} of {LABELS[teacher]}"
         report(f"[{index}/{len(chosen)}] {name}: {cell_text(found)}; {left / 60:.1f} min left")
@@ -256,7 +257,7 @@ def write(path: Path, found: Sequence[dict]) -> None:
 
 def load(path: Path) -> list[dict]:
     """The records, one a pair; none when there is no file."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_json_lines(path)
 
 
 def falls(component: dict) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from gdetkd.evaluation.records import environment
 from gdetkd.reproduce import records
 from gdetkd.reproduce.claims import TABLES
 from gdetkd.reproduce.experiments import BENCHMARKS, Experiment, experiments_of
@@ -61,7 +62,7 @@ def expected_seconds(experiment: Experiment, frame: pd.DataFrame) -> float | Non
 
     None, too, for a schedule in epochs of which no run is on record: its steps depend on the data.
     """
-    from gdetkd.engine.training import load_config
+    from gdetkd.training.config import load_config
 
     count = load_config(experiment.config, experiment.options).train_cfg.get("max_iters")
     alike = frame[frame["experiment"] == experiment.name]
@@ -144,14 +145,15 @@ def _environment(device: str, turn: int, threads: int) -> dict[str, str]:
 
 def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     """Train and validate one experiment; give its record."""
-    from gdetkd.engine.processes import say_scaled_rate
-    from gdetkd.engine.training import final_metrics, load_config, train
+    from gdetkd.launch.processes import say_scaled_rate
+    from gdetkd.training.config import load_config
+    from gdetkd.training.runner import final_metrics, train
 
     config = load_config(experiment.config, experiment.options, work_dir=folder, seed=seed)
     config = as_run(config)
     say_scaled_rate(config, 1, print)  # COCO's rates are for 16 images a step
     digest = records.config_hash(config)
-    environment = records.environment()  # before: the checkout may change while it runs
+    made_in = environment()  # before: the checkout may change while it runs
     start = time.time()
     runner = train(config)
     seconds = time.time() - start
@@ -175,7 +177,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         seconds_per_step=round(float(step), 4),
         threads=torch.get_num_threads(),
         date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        **environment,
+        **made_in,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
+from gdetkd.evaluation.records import markdown_table
 from gdetkd.reproduce import records
 from gdetkd.reproduce.claims import BASELINES, CLAIMS, REFERENCES, TABLES, verdict
 from gdetkd.reproduce.experiments import BENCHMARKS, Experiment, experiments_of
@@ -217,22 +218,18 @@ def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
             + (f"The teacher has {100 * gap:.1f}. " if gap else "")
             + f"Made from `{RUNS}` by `gdetkd reproduce {name}`."
         )
-        lines += ["", markdown(table(name, frame, gap)), ""]
+        lines += ["", markdown_table(table(name, frame, gap)), ""]
         claims = claims_table(frame, name)
         if len(claims):
-            lines += [markdown(claims.drop(columns="table")), ""]
+            lines += [markdown_table(claims.drop(columns="table")), ""]
         written.append(folder / f"{name}.md")
         written[-1].write_text("\n".join(lines))
     written += [folder / "claims.md", folder / "noise.md"]
-    written[-2].write_text("\n".join([*CLAIMS_INTRODUCTION, markdown(claims_table(frame)), ""]))
-    written[-1].write_text("\n".join([*NOISE_INTRODUCTION, markdown(noise_table(frame)), ""]))
+    written[-2].write_text(
+        "\n".join([*CLAIMS_INTRODUCTION, markdown_table(claims_table(frame)), ""])
+    )
+    written[-1].write_text("\n".join([*NOISE_INTRODUCTION, markdown_table(noise_table(frame)), ""]))
     return written
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table in GitHub's Markdown."""
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.astype(str).values.tolist()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def teacher_record() -> dict:

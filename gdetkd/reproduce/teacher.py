@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gdetkd.engine.checkpoints import export_student
-from gdetkd.engine.training import load_config, test, train
+from gdetkd.checkpoints.safe_reading import export_student
+from gdetkd.evaluation.records import environment
+from gdetkd.evaluation.testing import test
 from gdetkd.reproduce import records
 from gdetkd.reproduce.experiments import EXPERIMENTS, PLAIN
 from gdetkd.reproduce.tables import ASSETS
+from gdetkd.training.config import load_config
+from gdetkd.training.runner import train
 
 TEACHER = "gdetkd::digits/faster_rcnn_r34_teacher.py"
 WEIGHTS = ASSETS / "digits_faster_rcnn_r34.pth"
@@ -28,11 +31,11 @@ def make_teacher(work_dir: Path, weights: Path = WEIGHTS) -> dict:
     """
     config = load_config(TEACHER, work_dir=work_dir)
     steps = config.train_cfg.max_iters
-    environment = records.environment()  # before: the checkout may change while it trains
+    made_in = environment()  # before: the checkout may change while it trains
     if not (Path(work_dir) / f"iter_{steps}.pth").exists():
         train(config, resume=True)
     record = dict(made_by="gdetkd reproduce teacher", **describe(TEACHER, work_dir, steps))
-    return ship(TEACHER, work_dir, steps, weights, record | environment)
+    return ship(TEACHER, work_dir, steps, weights, record | made_in)
 
 
 def make_students(work_dir: Path) -> list[dict]:
@@ -48,7 +51,7 @@ def make_students(work_dir: Path) -> list[dict]:
         record = dict(
             made_by="gdetkd reproduce students", **describe(experiment.config, run, steps)
         )
-        made.append(ship(PLAIN, run, steps, weights, record | records.environment()))
+        made.append(ship(PLAIN, run, steps, weights, record | environment()))
     return made
 
 

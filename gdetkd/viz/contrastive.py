@@ -274,7 +274,7 @@ def compare_heads(fits: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def draw_cost(costs: Sequence[Mapping]) -> Figure:
-    """Peak memory and time of a step by form, as `gdetkd.engine.costs` measures them."""
+    """Peak memory and time of a step by form, as `gdetkd.benchmarks` measures them."""
     left, right = panels(2, height=2.4)[1][0]
     names = [row["form"] for row in costs]
     colors = [TEACHER if name == "ours" else NEUTRAL for name in names]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gdetkd.views import DetectorView
 from gdetkd.viz.style import DISTILLED, DIVERGING, NEUTRAL, STUDENT, TEACHER, axes_or_new, panels
 
 # What of a view feeds which component.
@@ -21,7 +21,7 @@ COMPONENT_OF = {
 }
 
 
-def data_flow(images: Tensor, student: DetectorView, teacher: DetectorView) -> Figure:
+def data_flow(images: Tensor, student: Any, teacher: Any) -> Figure:
     """One step with the shapes of its tensors: images, boxes, both views, the losses between."""
     figure, axes = panels(1, height=5.0)
     ax = axes[0, 0]

@@ -1,0 +1,224 @@
+"""The contrastive loss at paper scale beside forms that hold all similarities, or part of them.
+
+K counts the gathered batch, as in the paper: 8 ranks with 1,024 proposals each give 8,192 keys
+with gradient, and the queue holds the other K - 8,192 (Table 1 of the supplement).
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gdetkd.benchmarks.measure import (
+    Step,
+    describe,
+    devices,
+    peak_bytes,
+    relative_errors,
+    seconds,
+    summary,
+)
+from gdetkd.losses import contrastive_loss
+
+TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class Shape:
+    """N queries of one rank, M keys gathered from all, K keys in all, D wide."""
+
+    N: int = 1024
+    M: int = 8192
+    K: int = 81_920
+    D: int = 128
+
+
+PAPER = Shape()
+TINY = Shape(8, 16, 64, 8)
+SHAPES = [
+    *(replace(PAPER, K=k * 1024) for k in (8, 40, 80, 120, 160)),  # Table 1
+    *(replace(PAPER, N=n) for n in (512, 2048)),
+    *(replace(PAPER, D=d) for d in (64, 256)),
+    replace(PAPER, M=1024),  # one rank
+]
+CHUNKS = (16, 64, 256, 1024)  # rows at a time for torch's form
+
+
+def naive(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    queue: Tensor,
+    ignore: Tensor | None = None,
+    temperature: float | Tensor = TEMPERATURE,
+) -> Tensor:
+    """Masked cross-entropy over all N x K similarities; the mask is written in place, to be fair.
+
+    `contrastive_loss`'s arguments, except that ``ignore`` has no True on its diagonal.
+    """
+    queries, keys = F.normalize(queries, dim=1) / temperature, F.normalize(keys, dim=1)
+    similarities = queries @ torch.cat([keys, queue.to(keys.dtype)]).t()
+    if ignore is not None:
+        similarities[:, : ignore.shape[1]].masked_fill_(ignore, -torch.inf)
+    return F.cross_entropy(similarities, torch.arange(len(queries), device=queries.device))
+
+
+def torch_chunked(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    queue: Tensor,
+    ignore: Tensor,
+    temperature: float | Tensor,
+    rows: int,
+) -> Tensor:
+    """PyTorch's `linear_cross_entropy`, so many rows at a time. It has no mask: ignores none."""
+    queries, keys = F.normalize(queries, dim=1) / temperature, F.normalize(keys, dim=1)
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=rows, chunking_method=None)
+    target = torch.arange(len(queries), device=queries.device)
+    weight = torch.cat([keys, queue])
+    return F.linear_cross_entropy(queries, weight, target, options=options)
+
+
+def form(name: str) -> Callable[..., Tensor]:
+    """The loss of a name: 'ours', 'naive', 'torch N' (N rows at a time)."""
+    if name.startswith("torch "):
+        return partial(torch_chunked, rows=int(name.split()[1]))
+    return dict(ours=contrastive_loss, naive=naive)[name]
+
+
+def problem(shape: Shape, device: str, seed: int = 0) -> dict[str, Tensor]:
+    """Queries (N, D) near their keys (M, D), unit rows (K - M, D), a sparse mask (N, N)."""
+    generator = torch.Generator().manual_seed(seed)
+    random = partial(torch.randn, generator=generator)
+    keys = random(shape.M, shape.D)
+    made = dict(
+        queries=keys[: shape.N] + random(shape.N, shape.D),
+        keys=keys,
+        queue=F.normalize(random(shape.K - shape.M, shape.D), dim=1),
+        ignore=(torch.rand(shape.N, shape.N, generator=generator) < 0.02).fill_diagonal_(False),
+        temperature=torch.tensor(TEMPERATURE),
+    )
+    return {name: tensor.to(device) for name, tensor in made.items()}
+
+
+def make_step(name: str, shape: Shape, device: str) -> Step:
+    """The loss of one form, forward and backward."""
+    given = problem(shape, device)
+    learned = [given[name].requires_grad_() for name in ("queries", "keys", "temperature")]
+    loss = form(name)
+
+    def step() -> None:
+        for tensor in learned:
+            tensor.grad = None
+        loss(given["queries"], given["keys"], **{k: given[k] for k in _KEYWORDS}).backward()
+
+    return step
+
+
+_KEYWORDS = ("queue", "ignore", "temperature")
+
+
+def measure(repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that is recorded of the contrastive loss, on every device there is."""
+    record: dict[str, Any] = dict(costs=[], chunks=[], precision=[], extremes=[])
+    for device in devices():
+        record["precision"] += precision(device=device)
+        record["extremes"] += extremes(device)
+        by_chunk = chunks(device)
+        record["chunks"].append(dict(device=device, seconds=by_chunk))
+        names = ["ours", "naive", *sorted(by_chunk, key=by_chunk.get)[:1]]
+        for shape in SHAPES:
+            record["costs"] += costs(shape, names, repeats, device)
+            say(f"contrastive {asdict(shape)}: " + describe(record["costs"][-len(names) :]))
+    return record
+
+
+def costs(shape: Shape, names: list[str], repeats: int, device: str) -> list[dict[str, Any]]:
+    """One record a form: time and peak memory of one step."""
+    steps = {name: make_step(name, shape, device) for name in names}
+    taken = seconds(steps, repeats, device)
+    del steps
+    return [
+        dict(device=device, form=name, **asdict(shape), **summary(taken[name]), repeats=repeats,
+             peak_bytes=peak_bytes(make_step, (name, shape, device), (name, TINY, device), device))
+        for name in names
+    ]  # fmt: skip
+
+
+def chunks(device: str, shape: Shape = PAPER) -> dict[str, float]:
+    """Seconds of torch's form by its rows at a time; empty if this torch has no such loss."""
+    if not hasattr(F, "linear_cross_entropy"):
+        return {}
+    steps = {f"torch {rows}": make_step(f"torch {rows}", shape, device) for rows in CHUNKS}
+    return {name: statistics.median(taken) for name, taken in seconds(steps, 2, device).items()}
+
+
+def precision(shape: Shape = PAPER, device: str = "cpu") -> list[dict[str, Any]]:
+    """Relative error against float64, in norm, of loss and gradients; through a projection too."""
+    generator = torch.Generator().manual_seed(1)
+    given = problem(shape, device)
+    given["projection"] = torch.randn(shape.D, shape.D, generator=generator).to(device)
+    exact = _differentiated(naive, given, torch.float64)
+    rows = []
+    for name in ("ours", "naive"):
+        found = _differentiated(form(name), given, torch.float32)
+        errors = relative_errors(found, exact)
+        rows.append(dict(device=device, form=name, **asdict(shape), errors=errors))
+    return rows
+
+
+def _differentiated(loss: Callable, given: dict, dtype: torch.dtype) -> dict[str, Tensor]:
+    names = ("queries", "keys", "temperature", "projection")
+    leaves = {name: given[name].to(dtype).requires_grad_() for name in names}
+    value = loss(
+        leaves["queries"] @ leaves["projection"].t(),
+        leaves["keys"] @ leaves["projection"].t(),
+        queue=given["queue"].to(dtype),
+        ignore=given["ignore"],
+        temperature=leaves["temperature"],
+    )
+    gradients = torch.autograd.grad(value, list(leaves.values()))
+    return dict(loss=value.detach()) | dict(zip(names, gradients, strict=True))
+
+
+def extremes(device: str = "cpu") -> list[dict[str, Any]]:
+    """Positive and negatives at cosines of -1 and +1: what is finite, and how far off the loss is.
+
+    The error is absolute where the loss is below 1, else relative, against float64 on the same
+    (rounded) inputs; the worst of the four pairs of cosines.
+    """
+    rows = []
+    halves = dict(none=None, bfloat16=torch.bfloat16, float16=torch.float16)
+    for (autocast, half), temperature in itertools.product(halves.items(), (1e-3, 1e-2, 0.07, 1.0)):
+        for name in ("ours", "naive"):
+            pairs = itertools.product((-1, 1), (-1, 1))
+            found = [_at_cosines(name, *pair, temperature, half, device) for pair in pairs]
+            finite, errors = zip(*found, strict=True)
+            rows.append(dict(device=device, form=name, autocast=autocast, temperature=temperature,
+                             finite=all(finite), error=max(errors)))  # fmt: skip
+    return rows
+
+
+def _at_cosines(name, positive, negative, temperature, half, device) -> tuple[bool, float]:
+    """Whether loss and gradients are finite, and the loss's error."""
+    axis = torch.randn(1, 16, generator=torch.Generator().manual_seed(0)).to(device)
+    queries = axis.repeat(4, 1).to(half or torch.float32).requires_grad_()
+    keys = (positive * axis).repeat(4, 1).to(half or torch.float32).requires_grad_()
+    queue = F.normalize(negative * axis, dim=1).repeat(64, 1)
+    gamma = torch.tensor(temperature, device=device, requires_grad=True)
+    with torch.autocast(device, dtype=half or torch.bfloat16, enabled=half is not None):
+        loss = form(name)(queries, keys, queue=queue, temperature=gamma)
+    loss.backward()
+    exact = naive(queries.double(), keys.double(), queue=queue.double(), temperature=gamma.double())
+    values = (loss, queries.grad, keys.grad, gamma.grad)
+    error = (loss.double() - exact).abs() / exact.abs().clamp(min=1)
+    return all(bool(value.isfinite().all()) for value in values), error.item()

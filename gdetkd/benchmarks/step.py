@@ -1,0 +1,108 @@
+"""What a distillation step costs, beside what it cannot do without, measured in one run."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import Runner
+from torch import nn
+
+from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.ops.roi_align import roi_align
+from gdetkd.training.config import load_config
+
+DISTILLED = "gdetkd::digits/gdetkd_faster_rcnn_r18.py"
+
+
+def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
+    """Median seconds of a distilled step and of its floor, taken in turn on the same batches.
+
+    The floor is the plain student's step, the teacher's backbone and neck under `no_grad`, and one
+    adapter and one RoIAlign a pyramid level, with gradient, over the boxes that imitation uses.
+    'all weights 0' is the distilled detector with nothing to distil. CPU times are those of the
+    process, so that what else the machine does counts less.
+    """
+    torch.set_num_threads(1)  # or the process's time would be a sum over threads
+    loaded = load_config(config, work_dir="work_dirs/bench")
+    MMLogger.get_current_instance().setLevel("ERROR")  # not every weight's initialization
+    distilled, plain = _model(loaded), _model(plain_student(loaded))
+    loader = Runner.build_dataloader(loaded.train_dataloader, seed=0)
+    batches = iter(loader)
+    off = copy.deepcopy(loaded)
+    off.model.distill = {name: dict(weight=0.0) for name in loaded.model.distill}
+    off.model.transfer_heads = False
+    steps = {"distilled step": distilled, "plain step": plain, "all weights 0": _model(off)}
+    optimizers = {
+        name: build_optim_wrapper(model, loaded.optim_wrapper) for name, model in steps.items()
+    }
+    times: dict[str, list[float]] = {}
+    for repeat in range(repeats + 3):
+        batch = next(batches)
+        for name, model in steps.items():
+            _take(times, name, partial(model.train_step, batch, optimizers[name]))
+        data = distilled.data_preprocessor(batch, True)
+        with torch.no_grad():
+            look = partial(distilled.teacher.extract_feat, data["inputs"])
+            _take(times, "teacher backbone and neck", look)
+        _take(times, "one adapter and RoIAlign a level", _pooling(distilled, data))
+        if repeat == 2:  # warm
+            times.clear()
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    whole, off_step = medians["distilled step"], medians.pop("all weights 0")
+    floor = sum(value for name, value in medians.items() if name != "distilled step")
+    return medians | {
+        "floor": floor,
+        "distilled step / floor": whole / floor,
+        "all weights 0": off_step,
+        "all weights 0 / plain": off_step / medians["plain step"],
+    }
+
+
+def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
+    """Adapt every level of the student, pool the boxes of a batch, and back, without a loss."""
+    student = distilled.student
+    with torch.no_grad(), distilled._student_adapter.record() as recording:
+        student.loss(data["inputs"], data["data_samples"])
+        view = recording.views(data["data_samples"])[0]
+    imitation = distilled.objective[0].components["imitation"]
+    rois = view.rois[imitation.chosen(view.rois)]
+    levels = [level.detach().requires_grad_() for level in view.pyramid]
+
+    def run() -> None:
+        for level, stride in zip(levels, imitation.strides, strict=True):
+            ratio = imitation.sampling_ratio
+            adapted = imitation.adapt(level)
+            roi_align(adapted, rois, imitation.size, 1 / stride, ratio).sum().backward()
+
+    return run
+
+
+def _model(config: Config) -> nn.Module:
+    from mmdet.registry import MODELS
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    return model.train()
+
+
+def _take(times: dict[str, list[float]], name: str, function: Callable) -> None:
+    clock = time.process_time
+    if torch.cuda.is_available():
+        clock = time.perf_counter
+        torch.cuda.synchronize()
+    start = clock()
+    function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    times.setdefault(name, []).append(clock() - start)

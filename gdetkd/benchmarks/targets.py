@@ -1,0 +1,128 @@
+"""What the losses and the step may cost, and what is on record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from gdetkd.benchmarks import contrastive, imitation
+
+SHOWN_DEVICES = dict(cpu="CPU", cuda="CUDA")
+Record = Mapping[str, Any]
+Figure = float | None  # None: not run
+
+
+class Target(NamedTuple):
+    """A figure and the most that it may be."""
+
+    what: str
+    limit: float
+    figure: Figure
+    unit: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.figure is None:
+            return "not run"
+        return "met" if self.figure <= self.limit else "missed"
+
+
+def targets(records: Mapping[str, Record]) -> list[Target]:
+    """Every target of what is recorded: 'contrastive', 'imitation', 'step'."""
+    found = []
+    if "contrastive" in records:
+        for device in SHOWN_DEVICES:
+            found += _contrastive_costs(records["contrastive"], device)
+            found += _contrastive_numbers(records["contrastive"], device)
+    if "imitation" in records:
+        for device in SHOWN_DEVICES:
+            found += _imitation(records["imitation"], device)
+    if "step" in records:
+        found += _step(records["step"])
+    return found
+
+
+def cost(record: Record, device: str, form: str, shape: Mapping[str, int], field: str) -> Figure:
+    """A figure of the row of this device, form (its beginning) and shape; None without one."""
+    for row in record["costs"]:
+        here = row["device"] == device and row["form"].startswith(form)
+        if here and shape.items() <= row.items():
+            return row[field]
+    return None
+
+
+def _contrastive_costs(record: Record, device: str) -> list[Target]:
+    def of(form: str, field: str, **changes: int) -> Figure:
+        return cost(record, device, form, asdict(contrastive.PAPER) | changes, field)
+
+    on = SHOWN_DEVICES[device]
+    peak, time = of("ours", "peak_bytes"), of("ours", "seconds")
+    twice = of("ours", "peak_bytes", N=2 * contrastive.PAPER.N)
+    added = None if twice is None or peak is None else (twice - peak) / 1e6
+    growth = [
+        _ratio(of("ours", "peak_bytes", K=2 * k), of("ours", "peak_bytes", K=k))
+        for k in {row["K"] for row in record["costs"]}
+    ]
+    naive_limit = 0.40 if device == "cpu" else 1.00
+    found = [
+        Target(f"{on}: peak memory", 64, _ratio(peak, 1e6), "MB"),
+        Target(f"{on}: peak memory / naive's", 1 / 15, _ratio(peak, of("naive", "peak_bytes"))),
+        Target(f"{on}: peak memory that twice the N adds", 8, added, "MB"),
+        Target(f"{on}: peak memory at twice the K / at K", 2, _largest(growth)),
+        Target(f"{on}: time / naive's", naive_limit, _ratio(time, of("naive", "seconds"))),
+    ]
+    if device == "cpu":
+        what = "CPU: time / linear_cross_entropy's"
+        found.append(Target(what, 1, _ratio(time, of("torch", "seconds"))))
+    return found
+
+
+def _contrastive_numbers(record: Record, device: str) -> list[Target]:
+    on = SHOWN_DEVICES[device]
+    extremes = _ours(record["extremes"], device)
+    broken = sum(not row["finite"] for row in extremes) if extremes else None
+    return [
+        Target(f"{on}: error of loss and gradients", 1e-5, _largest_error(record, device)),
+        Target(f"{on}: settings that are not finite", 0, broken, f"of {len(extremes) or 12}"),
+    ]
+
+
+def _imitation(record: Record, device: str) -> list[Target]:
+    def ratio(field: str) -> Figure:
+        shape = asdict(imitation.PAPER)
+        return _ratio(*(cost(record, device, form, shape, field) for form in ("ours", "stack")))
+
+    on = f"{SHOWN_DEVICES[device]}, imitation"
+    return [
+        Target(f"{on}: peak memory / stack + einsum's", 0.45, ratio("peak_bytes")),
+        Target(f"{on}: time / stack + einsum's", 0.95, ratio("seconds")),
+        Target(f"{on}: error of loss and gradients", 1e-5, _largest_error(record, device)),
+    ]
+
+
+def _step(record: Record) -> list[Target]:
+    on = "CPU" if record["device"].startswith("CPU") else "CUDA"
+    what = f"{on}, step on digits"
+    return [
+        Target(f"{what}: distilled / floor", 1.15, record["seconds"]["distilled step / floor"]),
+        Target(f"{what}: all weights 0 / plain", 1.01, record["seconds"]["all weights 0 / plain"]),
+        Target("CUDA, step of R50 from R101 at 2 x 800 x 1333: distilled / floor", 1.10, None),
+    ]
+
+
+def _largest_error(record: Record, device: str) -> Figure:
+    rows = _ours(record["precision"], device)
+    return _largest(error for row in rows for error in row["errors"].values())
+
+
+def _ours(rows: Iterable[Record], device: str) -> list[Record]:
+    return [row for row in rows if (row["device"], row["form"]) == (device, "ours")]
+
+
+def _ratio(part: Figure, whole: Figure) -> Figure:
+    return None if part is None or whole is None else part / whole
+
+
+def _largest(values: Iterable[Figure]) -> Figure:
+    return max((value for value in values if value is not None), default=None)

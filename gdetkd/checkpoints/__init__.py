@@ -1,0 +1,1 @@
+"""Checkpoints: read as data, written atomically, found by name, exported as students."""

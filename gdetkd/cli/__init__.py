@@ -1,0 +1,55 @@
+"""The command `gdetkd`: one file a command group; libraries are imported inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gdetkd import __version__
+from gdetkd.cli import bench, data, demo, doctor, evaluate, reproduce, train
+
+
+@click.group(context_settings=dict(help_option_names=["-h", "--help"]))
+@click.version_option(__version__, prog_name="gdetkd")
+def cli() -> None:
+    """G-DetKD: knowledge distillation for MMDetection's detectors."""
+
+
+for command in (
+    demo.demo, data.data, train.train, train.distill, evaluate.test, evaluate.export,
+    reproduce.reproduce, bench.bench, doctor.doctor,
+):  # fmt: skip
+    cli.add_command(command)
+
+
+def spread_options(arguments: list[str]) -> list[str]:
+    """`--cfg-options a=1 b=2`, as MMDetection's tools take it, as one option a value."""
+    spread, within = [], False
+    for argument in arguments:
+        more = within and "=" in argument and not argument.startswith("-")
+        if more and spread[-1] != "--cfg-options":
+            spread.append("--cfg-options")
+        spread.append(argument)
+        within = argument == "--cfg-options" or more
+    return spread
+
+
+def main() -> None:
+    """Run the command; what went wrong with the input is said in a sentence, without traceback."""
+    try:
+        cli(spread_options(sys.argv[1:]), standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyError as error:  # MMEngine's way to say that a config names an unknown type
+        if "registry" not in str(error):
+            raise
+        click.echo(f"gdetkd: {error.args[0]}", err=True)
+        sys.exit(1)
+    except (ValueError, OSError, FloatingPointError) as error:
+        click.echo(f"gdetkd: {error}", err=True)
+        sys.exit(1)

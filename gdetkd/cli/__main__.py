@@ -1,0 +1,5 @@
+"""`python -m gdetkd.cli`."""
+
+from gdetkd.cli import main
+
+main()

@@ -1,0 +1,48 @@
+"""`gdetkd bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gdetkd.cli.common import DATA_ROOT, write_digits
+
+
+@click.command()
+@click.argument(
+    "what", type=click.Choice(["contrastive", "imitation", "step", "all"]), default="all"
+)
+@click.option(
+    "--repeats", default=7, show_default=True, type=click.IntRange(min=1),
+    help="Measurements of every time; the median counts.",
+)  # fmt: skip
+@click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path),
+    help="Record in this folder: JSON, a page and a plot.",
+)  # fmt: skip
+def bench(what: str, repeats: int, out: Path | None) -> None:
+    """Measure the losses beside their naive forms, and a distilled step beside its floor.
+
+    A quarter of an hour on one core; memory on the CPU needs Linux.
+    """
+    from gdetkd.benchmarks import report
+
+    names = ("contrastive", "imitation", "step") if what == "all" else (what,)
+    records = {}
+    for name in names:
+        if name == "step":
+            write_digits(DATA_ROOT, seed=0)
+        records[name] = report.measure(name, repeats, click.echo)
+        if out:
+            report.write(out, name, records[name])
+    table = Table(title="Targets")
+    for column in report.TARGET_COLUMNS:
+        table.add_column(column, justify="left" if column == "what" else "right")
+    for row in report.target_rows(records):
+        table.add_row(*row)
+    Console().print(table)
+    if out:
+        click.echo(f"Records, page and plot: {out}")

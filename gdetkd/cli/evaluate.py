@@ -1,0 +1,58 @@
+"""`gdetkd test` and `gdetkd export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gdetkd.cli.common import cfg_options, need_digits
+
+
+@click.command()
+@click.argument("config")
+@click.argument("checkpoint")
+@click.option("--split", help="Another split than the config's, e.g. test.")
+@click.option(
+    "--submission", type=click.Path(), metavar="FILE.zip",
+    help="Detect on COCO's test-dev2017 instead and write what its server takes.",
+)  # fmt: skip
+@click.option("--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG.")
+@cfg_options
+def test(config, checkpoint, split, submission, work_dir, options) -> None:
+    """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""
+    from gdetkd.checkpoints.hub import find_checkpoint
+    from gdetkd.evaluation.testing import test as run
+    from gdetkd.training.config import load_config
+
+    loaded = load_config(config, dict(options), work_dir=work_dir)
+    if submission:
+        from gdetkd.evaluation.submission import submit
+
+        count = submit(loaded, find_checkpoint(checkpoint), submission)
+        click.echo(f"{submission}: {count} detections, as the server for test-dev2017 takes them")
+        return
+    need_digits(loaded)
+    metrics = run(loaded, find_checkpoint(checkpoint), split)
+    where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
+    table = Table(title=f"{Path(checkpoint).name} on {where}")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.3f}" if value >= 0 else "no such objects")
+    Console().print(table)
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.argument("out")
+@click.option("--half", is_flag=True, help="Store the weights in fp16.")
+def export(checkpoint: str, out: str, half: bool) -> None:
+    """Write the student of CHECKPOINT alone to OUT, for MMDetection's init_detector."""
+    from gdetkd.checkpoints.safe_reading import export_student
+
+    which = export_student(checkpoint, out, half=half)
+    size = Path(out).stat().st_size / 1e6
+    click.echo(f"{out}: the student's weights ({which}), {size:.1f} MB")

@@ -1,0 +1,1 @@
+"""The components of distillation, the objective that sums them, and the data they exchange."""

@@ -1,0 +1,1 @@
+"""What a detector finds, its AP, and COCO submissions."""

@@ -1,0 +1,219 @@
+"""The config of a distillation, composed from a teacher, a student and a folder of data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mmdet.datasets import CocoDataset
+from mmengine.config import Config, ConfigDict
+
+from gdetkd.checkpoints.hub import find_checkpoint, find_config
+
+BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
+# K = 80 x 1024 of the paper is ten gathered batches, one of them the present one.
+BATCHES = 9
+BOXES = 512  # of an image, for a dense student
+COCO = CocoDataset.METAINFO["classes"]
+_HEADER = """\
+# {student} learns from {teacher}.
+# Written by `gdetkd distill`, yours to edit: weights are in model.distill. Then
+#   gdetkd train {path} [--gpus N] [--plan]
+"""
+
+
+def compose(
+    teacher: str, student: str, data: Path, checkpoint: str | None = None, gpus: int = 1
+) -> Config:
+    """A whole config, which stands on no other file but the teacher's.
+
+    Components and weights are those of the configs of full size. The queue has room for as many
+    batches as the paper's.
+
+    Args:
+        teacher: Its config: a file, `gdetkd::NAME` or `mmdet::NAME`.
+        student: As the teacher; its schedule, pipelines and evaluation are the run's.
+        data: COCO 2017 as unpacked, the digits, or what `gdetkd data` has prepared.
+        checkpoint: The teacher's weights: a file, URL or `gdetkd::NAME`; by default those that
+            MMDetection's zoo has for a teacher of that name.
+        gpus: Processes it is meant for, whose proposals share the queue.
+
+    Raises:
+        FileNotFoundError: No such config or data.
+        ValueError: A config is no detector's, or there are no weights for the teacher.
+    """
+    config = Config.fromfile(find_config(student))
+    for name, loaded in ((student, config), (teacher, Config.fromfile(find_config(teacher)))):
+        if not isinstance(loaded.get("model"), dict) or "type" not in loaded.model:
+            raise ValueError(f"{name}: expected a detector's config, got one without a model")
+    if "train_dataloader" not in config:
+        raise ValueError(f"{student}: expected a config with a train_dataloader, got none")
+    if str(config.model.type).endswith("DistilledDetector"):
+        raise ValueError(
+            f"{student}: expected a plain detector as the student, got a distilled one"
+        )
+    weights = checkpoint or zoo_weights(teacher)
+    if weights is None:
+        raise ValueError(f"{teacher}: its weights are not known here; give them as --checkpoint")
+    if not weights.startswith(("http://", "https://")):
+        find_checkpoint(weights)  # before anything is written
+    use_data(config, data)
+    base = Config.fromfile(find_config(BASE))
+    dense = "roi_head" not in config.model
+    distill = base.distill_dense if dense else base.distill_two_stage
+    boxes = BOXES if dense else proposals(config.model)
+    images = gpus * config.train_dataloader.batch_size
+    distill.contrastive.queue_capacity = BATCHES * images * boxes
+    config.model = ConfigDict(
+        type="DistilledDetector",
+        student=config.model,
+        teacher=dict(config=_portable(teacher), checkpoint=weights),
+        distill=distill,
+        **(dict(student_view=dict(boxes_per_image=BOXES)) if dense else {}),
+    )
+    imports = (config.get("custom_imports") or {}).get("imports", [])
+    config.custom_imports = dict(imports=[*imports, *base.custom_imports.imports])
+    own = [hook.type for hook in base.custom_hooks]
+    hooks = [hook for hook in config.get("custom_hooks") or [] if hook["type"] not in own]
+    config.custom_hooks = [*hooks, *base.custom_hooks]
+    return config
+
+
+def proposals(model: ConfigDict) -> int:
+    """Proposals that a student of two stages samples of an image."""
+    stages = model.train_cfg.rcnn
+    return (stages[0] if isinstance(stages, list) else stages).sampler.num
+
+
+def write_config(config: Config, path: Path, teacher: str, student: str) -> None:
+    """Write it as a Python file with a word on its use.
+
+    Raises:
+        ValueError: It is no `.py`, or there is a file with another content: it may be edited.
+    """
+    if path.suffix != ".py":
+        raise ValueError(f"--out {path}: expected the name of a Python file (.py)")
+    text = _HEADER.format(student=student, teacher=teacher, path=path) + config.pretty_text
+    if path.exists():
+        if path.read_text() == text:
+            return
+        raise ValueError(
+            f"{path} is there already, and not the same; `gdetkd train {path}` trains it as it is, "
+            "another --out keeps both"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def zoo_weights(teacher: str) -> str | None:
+    """The URL at which MMDetection keeps a config's weights, or the shipped digits teacher."""
+    if teacher == "gdetkd::digits/faster_rcnn_r34_teacher.py":
+        return "gdetkd::digits_faster_rcnn_r34.pth"
+    path = Path(find_config(teacher))
+    index = path.parent / "metafile.yml"
+    if not index.is_file():
+        return None
+    models = yaml.safe_load(index.read_text())
+    models = models["Models"] if isinstance(models, dict) else models
+    return next((m.get("Weights") for m in models if m["Name"] == path.stem), None)
+
+
+def use_data(config: Config, data: Path) -> None:
+    """Point a config's data sets, evaluators and heads to a folder of data.
+
+    Raises:
+        FileNotFoundError: The folder is none of those that `compose` takes.
+    """
+    root, summary = f"{data}/", data / "dataset.json"
+    for _, dataset in _datasets(config):
+        dataset.data_root = root
+    truth = "annotations/instances_val2017.json"
+    if summary.is_file():
+        truth = _use_prepared(config, json.loads(summary.read_text()))
+    elif (data / "annotations" / "instances_train2017.json").is_file():
+        _use_split(config, "instances_train2017", "train2017", "instances_val2017", "val2017")
+        # Of other data's; a semantic head beside COCO's own keeps its number.
+        if all(head.num_classes != len(COCO) for head in _with_classes(config.model)):
+            _use_classes(config, COCO)
+    elif (data / "manifest.json").is_file() and (data / "annotations" / "train.json").is_file():
+        _use_split(config, "train", "train", "val", "val")
+        _use_classes(config, tuple("0123456789"))
+        truth = "annotations/val.json"
+    else:
+        raise FileNotFoundError(
+            f"--data {data}: expected COCO 2017 as unpacked, with "
+            "annotations/instances_train2017.json, the digits, with manifest.json, or what "
+            "`gdetkd data` has prepared, with dataset.json"
+        )
+    for stage in ("val", "test"):
+        for metric in _metrics(config.get(f"{stage}_evaluator")):
+            if "ann_file" in metric:
+                metric.ann_file = str(data / truth)  # of prepared data it is a whole path
+
+
+def _use_prepared(config: Config, summary: dict[str, Any]) -> str:
+    """Give the annotation file to validate on."""
+    from gdetkd.datasets.prepare import config_options, one_split
+
+    if warning := one_split(summary):
+        print(warning, flush=True)
+    options = config_options(summary)
+    for stage, dataset in _datasets(config):
+        place = f"{stage}_dataloader.dataset."
+        dataset.ann_file = options[place + "ann_file"]
+        dataset.data_prefix = dict(img=options[place + "data_prefix.img"])
+    _use_classes(config, tuple(summary["classes"]))
+    return str(options["val_dataloader.dataset.ann_file"])
+
+
+def _use_split(config: Config, train: str, train_images: str, val: str, val_images: str) -> None:
+    for stage, dataset in _datasets(config):
+        file, images = (train, train_images) if stage == "train" else (val, val_images)
+        dataset.ann_file = f"annotations/{file}.json"
+        dataset.data_prefix = dict(img=f"{images}/")
+
+
+def _use_classes(config: Config, classes: tuple[str, ...]) -> None:
+    for _, dataset in _datasets(config):
+        dataset.metainfo = dict(classes=classes)
+    for head in _with_classes(config.model):
+        head.num_classes = len(classes)
+
+
+def _datasets(config: Config) -> Iterator[tuple[str, ConfigDict]]:
+    """Those that the config has, with their stages, out of what repeats or joins them."""
+    for stage in ("train", "val", "test"):
+        if f"{stage}_dataloader" in config:
+            yield from ((stage, leaf) for leaf in _leaves(config[f"{stage}_dataloader"].dataset))
+
+
+def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The data sets inside wrappers such as RepeatDataset and ConcatDataset; itself without."""
+    parts = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
+    if not parts:
+        yield dataset
+    for part in parts:
+        yield from _leaves(part)
+
+
+def _with_classes(node: Any) -> Iterator[ConfigDict]:
+    """Every part of a model's config that has `num_classes`."""
+    if isinstance(node, dict):
+        if "num_classes" in node:
+            yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            yield from _with_classes(part)
+
+
+def _metrics(evaluator: Any) -> list[ConfigDict]:
+    return evaluator if isinstance(evaluator, list) else [evaluator or ConfigDict()]
+
+
+def _portable(name: str) -> str:
+    """A file by its whole path: the composed config may be moved and used from anywhere."""
+    return name if "::" in name else str(Path(find_config(name)).resolve())

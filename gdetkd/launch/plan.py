@@ -1,0 +1,256 @@
+"""What a training would do, before it does: its config, memory, time and files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from PIL import Image
+from torch import nn
+
+from gdetkd.checkpoints.hub import find_config
+from gdetkd.launch.processes import say_scaled_rate
+from gdetkd.training.runner import resumable
+
+# Parts of a large image's area: what a step costs is measured there and extrapolated.
+PARTS = (1 / 32, 1 / 16)
+LARGE = 512 * 512  # px
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a step at full image size: bytes kept for the backward pass, seconds on this machine."""
+
+    activations: float
+    seconds: float
+
+
+def show_plan(config: Config, processes: int) -> None:
+    """Print what training this config on so many processes would need and write.
+
+    Nothing is downloaded and nothing of the run is written: the teacher gets random weights.
+
+    Raises:
+        ValueError: The config does not build, or its pair cannot be distilled.
+    """
+    config = resumable(config)
+    lines: list[str] = []
+    say_scaled_rate(config, processes, lines.append)
+    print(config.pretty_text)
+    with tempfile.TemporaryDirectory() as folder:
+        model = build_with_random_teacher(config.model, Path(folder))
+    size, where = image_size(config)
+    cost = cost_of_a_step(model, config.train_dataloader.batch_size, size)
+    images, steps = images_and_steps(config, processes)
+    memory, whole = _memory(model, config.optim_wrapper.optimizer, cost.activations)
+    batch = config.train_dataloader.batch_size
+    accumulated = config.optim_wrapper.get("accumulative_counts", 1)
+    once_in = f", an update every {accumulated} steps" if accumulated > 1 else ""
+    work = Path(config.work_dir)
+    saving = config.default_hooks.checkpoint
+    unit = "epochs" if saving.get("by_epoch", True) else "steps"
+    best = " and the best one (best_*.pth)" if saving.get("save_best") else ""
+    files = _gigabytes(whole * (1 + bool(best)))
+    distilled = str(config.model.type).endswith("DistilledDetector")
+    alone = "beside each the student alone; " if distilled else ""
+    visualizer = config.get("visualizer") or {}
+    backends = [str(backend.type) for backend in visualizer.get("vis_backends") or []]
+    tensorboard = " and TensorBoard" if "TensorboardVisBackend" in backends else ""
+    lines += [
+        f"Data: {images}",
+        f"Images: {size[1]} x {size[0]} px ({where}); {batch} a step and process, "
+        f"{processes} process(es){once_in}",
+        memory,
+        f"Time: about {cost.seconds:.2f} s a step on {_device()}, one process"
+        + (f"; {steps} steps, {_duration(cost.seconds * steps)}" if steps else "")
+        + " (extrapolated; without loading of images)",
+        f"Writes to {work}/: the last {saving.get('max_keep_ckpts', 1)} checkpoint(s), every "
+        f"{saving.get('interval', 1)} {unit}{best}, about {files}; {alone}"
+        f"the config; TIME/vis_data/ with scalars{tensorboard}; TIME/TIME.log",
+        f"Resumes from: the newest whole checkpoint in {work}/ (--resume)",
+    ]
+    print("\n".join(lines))
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+
+
+def _memory(model: nn.Module, optimizer: ConfigDict, activations: float) -> tuple[str, int]:
+    """What a process needs, in a sentence, and the bytes of a checkpoint."""
+    state = _bytes(model.parameters()) + _bytes(model.buffers())
+    trained = _bytes(p for p in model.parameters() if p.requires_grad)
+    moments = 2 if "Adam" in str(optimizer.type) else 1
+    teacher = getattr(model, "teacher", None)
+    parts = {
+        "weights": state,
+        "gradients and optimizer": trained * (1 + moments),
+        "teacher": 0 if teacher is None else _bytes(teacher.parameters()),
+        "activations": activations,
+    }
+    shown = ", ".join(f"{name} {_gigabytes(size)}" for name, size in parts.items())
+    said = (
+        f"Memory a process: about {_gigabytes(sum(parts.values()))} = {shown} (fp32; extrapolated "
+        "from smaller images)"
+    )
+    return said, state + trained * moments
+
+
+def build_with_random_teacher(model: ConfigDict, folder: Path) -> nn.Module:
+    """Build a detector; a distilled one's teacher gets random weights in place of its own.
+
+    Args:
+        model: As in a config.
+        folder: Where the random weights lie for as long as building takes.
+    """
+    init_default_scope("mmdet")
+    model = copy.deepcopy(model)
+    teacher = model.get("teacher")
+    if teacher and teacher.get("config"):
+        settings = teacher.config
+        if isinstance(settings, str):
+            settings = Config.fromfile(find_config(settings)).model
+        weights = folder / "random_teacher.pth"
+        torch.save({"state_dict": MODELS.build(_untrained(settings)).state_dict()}, weights)
+        teacher.checkpoint = str(weights)
+    return MODELS.build(_untrained(model))
+
+
+def _untrained(settings: dict) -> ConfigDict:
+    """A model's config without weights to fetch; building does not load them, but names them."""
+    return ConfigDict(Config(dict(model=copy.deepcopy(settings))).model)
+
+
+def cost_of_a_step(model: nn.Module, batch: int, size: tuple[int, int]) -> Cost:
+    """Measure a step on two small sizes of image and extrapolate by area.
+
+    Args:
+        model: In any mode; it is trained on noise, so not to be used afterwards.
+        batch: Images.
+        size: Height and width in px of the full image.
+    """
+    model = model.to(get_device()).train()
+    area, points = size[0] * size[1], []
+    for part in PARTS if area > LARGE else (1,):
+        height, width = (round(side * part**0.5 / 32) * 32 for side in size)
+        data = noise(batch, height, width)
+        _step(model, data)  # the first one is slower
+        with _kept(model) as kept:
+            start = _clock()
+            _step(model, data)
+        points.append((height * width, sum(kept.values()), _clock() - start))
+    (small, *low), (large, *high) = points[0], points[-1]
+    share = (area - small) / (large - small) if large > small else 0.0
+    return Cost(*(a + max(0.0, b - a) * share for a, b in zip(low, high, strict=True)))
+
+
+def _clock() -> float:
+    """Seconds; on the CPU those of this process, so that what else runs counts less."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() / torch.get_num_threads()
+
+
+def _step(model: nn.Module, data: dict) -> None:
+    data = model.data_preprocessor(copy.deepcopy(data), True)
+    losses = model.loss(data["inputs"], data["data_samples"])
+    total = sum(
+        value.sum()
+        for name, values in losses.items()
+        if "loss" in name
+        for value in (values if isinstance(values, list) else [values])
+    )
+    total.backward()
+    model.zero_grad()
+
+
+@contextmanager
+def _kept(model: nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes by storage that autograd keeps inside, the model's own left out."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+    kept: dict[int, int] = {}
+    alive = []  # or an address would be given anew
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(storage)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield kept
+
+
+def noise(batch: int, height: int, width: int, boxes: int = 4) -> dict:
+    """What a data loader gives: noise, with objects of the first class in it."""
+    random = torch.Generator().manual_seed(0)
+    inputs, samples = [], []
+    for _ in range(batch):
+        inputs.append(torch.randint(256, (3, height, width), generator=random, dtype=torch.uint8))
+        corner = torch.rand(boxes, 2, generator=random) * torch.tensor([width, height]) * 0.5
+        side = torch.rand(boxes, 2, generator=random) * torch.tensor([width, height]) * 0.4 + 8
+        truth = InstanceData(bboxes=torch.cat([corner, corner + side], 1))
+        truth.labels = torch.zeros(boxes, dtype=torch.long)
+        nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
+        sample = DetDataSample(gt_instances=truth, ignored_instances=nothing)
+        shape = (height, width)
+        sample.set_metainfo(dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def image_size(config: Config) -> tuple[tuple[int, int], str]:
+    """Height and width in px of the largest image that a step sees, and who says so."""
+    dataset = config.train_dataloader.dataset
+    for transform in dataset.get("pipeline") or []:
+        scales = transform.get("scales") or transform.get("scale")
+        if scales is not None and "Resize" in str(transform["type"]):
+            scales = [scales] if isinstance(scales[0], int) else scales
+            width, height = max(scales, key=lambda scale: scale[0] * scale[1])
+            return (height, width), f"{transform['type']} in the config"
+    folder = Path(dataset.get("data_root", "")) / dataset.get("data_prefix", {}).get("img", "")
+    first = next((file for file in sorted(folder.glob("*.jpg"))), None)
+    if first is not None:
+        width, height = Image.open(first).size
+        return (height, width), f"as {first.name}"
+    return (800, 1333), "assumed"
+
+
+def images_and_steps(config: Config, processes: int) -> tuple[str, int | None]:
+    """What is there of the training set, in a sentence, and the steps of the run, if known."""
+    dataset, loop = config.train_dataloader.dataset, config.train_cfg
+    file = Path(dataset.get("data_root", "")) / dataset.get("ann_file", "")
+    steps = loop.get("max_iters")
+    if file.suffix != ".json" or not file.is_file():
+        return f"{file} is not there (`gdetkd data` says what to fetch)", steps
+    number = len(json.loads(file.read_text())["images"])
+    if steps is None:
+        steps = -(-number // (processes * config.train_dataloader.batch_size)) * loop.max_epochs
+    return f"{number} images in {file}", steps
+
+
+def _bytes(tensors: Iterator[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _gigabytes(number: float) -> str:
+    return f"{number / 1e9:.2f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "this CPU"

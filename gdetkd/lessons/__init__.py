@@ -1,0 +1,1 @@
+"""What only the notebooks need: exercises, short trainings, similarity measures."""

@@ -1,0 +1,89 @@
+"""Exercises of notebook 1: similarities of proposals, and how far two detectors agree on them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gdetkd.lessons.exercises import Exercise, close, number
+
+
+def solution_cosines(rows: Tensor) -> Tensor:
+    """The cosine similarity of every two rows: (N, D) to (N, N)."""
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    return unit @ unit.T
+
+
+def _right_cosines(answer) -> str | None:
+    rows = torch.tensor([[3.0, 4.0, 0.0], [6.0, 8.0, 0.0], [0.0, 0.0, 2.0], [1.0, 0.0, 1.0]])
+    got, right = answer(rows.clone()), solution_cosines(rows)
+    if not isinstance(got, Tensor) or got.shape != right.shape:
+        return f"{tuple(rows.shape)} should give a tensor of shape {tuple(right.shape)}"
+    if close(got, rows @ rows.T):
+        return "these are dot products: a longer row looks more alike to everything"
+    if not close(got.diagonal(), torch.ones(4)):
+        return f"a row and itself should have similarity 1, not {got[0, 0]:.3f}"
+    return None if close(got, right) else "right on the diagonal and wrong elsewhere"
+
+
+def solution_agreement(student: Tensor, teacher: Tensor) -> Tensor:
+    """Correlation of two similarity matrices (N, N) over the pairs i < j."""
+    i, j = torch.triu_indices(*teacher.shape, offset=1)
+    return torch.corrcoef(torch.stack([student[i, j], teacher[i, j]]))[0, 1]
+
+
+def _right_agreement(answer) -> str | None:
+    random = torch.Generator().manual_seed(0)
+    one = solution_cosines(torch.rand(6, 4, generator=random))
+    two = solution_cosines(torch.rand(6, 4, generator=random))
+    for student, teacher in ((one, two), (0.5 * one + 0.2, one)):
+        got = answer(student, teacher)
+        hint = number(got)
+        if hint:
+            return hint
+        right = solution_agreement(student, teacher)
+        if close(got, right):
+            continue
+        if close(got, torch.corrcoef(torch.stack([student.ravel(), teacher.ravel()]))[0, 1]):
+            return "the diagonal counts: it is 1 in both, which agrees without saying anything"
+        what = "shrunk and shifted" if teacher is one else "unrelated"
+        return f"a matrix and one {what}: {float(right):.3f} expected, {float(got):.3f} came"
+    return None
+
+
+EXERCISES = {
+    "cosines": Exercise(
+        "Write cosines(rows): representations (N, D) in, their similarities (N, N) out.",
+        (_right_cosines,),
+        solution_cosines,
+        {
+            "dot products": lambda rows: rows @ rows.T,
+            "normalized over proposals": lambda rows: (
+                (rows / rows.norm(dim=0)) @ (rows / rows.norm(dim=0)).T
+            ),
+            "divided by one length only": lambda rows: (rows / rows.norm(dim=1)[:, None]) @ rows.T,
+            "negative distances": lambda rows: -torch.cdist(rows, rows),
+            "channels instead of proposals": lambda rows: solution_cosines(rows.T),
+            "a softmax": lambda rows: (rows @ rows.T).softmax(1),
+        },
+    ),
+    "agreement": Exercise(
+        "Write agreement(student, teacher): the correlation of two similarity matrices over the "
+        "pairs i < j.",
+        (_right_agreement,),
+        solution_agreement,
+        {
+            "with the diagonal": lambda s, t: torch.corrcoef(torch.stack([s.ravel(), t.ravel()]))[
+                0, 1
+            ],
+            "mean absolute difference": lambda s, t: (s - t).abs().mean(),
+            "cosine without centering": lambda s, t: torch.cosine_similarity(
+                s.ravel(), t.ravel(), dim=0
+            ),
+            "a matrix": lambda s, t: torch.corrcoef(torch.stack([s.ravel(), t.ravel()])),
+            "mean of the rows' correlations": lambda s, t: torch.stack(
+                [torch.corrcoef(torch.stack([a, b]))[0, 1] for a, b in zip(s, t, strict=True)]
+            ).mean(),
+        },
+    ),
+}

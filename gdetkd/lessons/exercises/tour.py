@@ -1,0 +1,128 @@
+"""Exercises of notebook 0: when a detection counts as right, and what a gap is."""
+
+from __future__ import annotations
+
+from gdetkd.lessons.exercises import Exercise, close, number
+
+_PAIRS = (
+    ((0, 0, 10, 10), (0, 0, 10, 5)),  # half of it: 50 of 100
+    ((0, 0, 10, 10), (5, 5, 15, 15)),  # 25 of 175
+    ((2, 1, 6, 4), (2, 1, 6, 4)),
+    ((0, 0, 4, 4), (6, 7, 9, 9)),  # apart in both directions
+    ((0, 0, 4, 4), (1, 6, 3, 8)),  # apart in y alone
+    ((0, 0, 4, 4), (6, 1, 8, 3)),  # in x alone
+)
+
+
+def iou(a: tuple, b: tuple) -> float:
+    """The IoU of two boxes x1, y1, x2, y2."""
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0) * max(height, 0)
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+def _right_iou(answer) -> str | None:
+    for a, b in _PAIRS:
+        got = answer(a, b)
+        if hint := number(got):
+            return hint
+        if close(float(got), iou(a, b)):
+            continue
+        if iou(a, b) == 0:
+            return f"{a} and {b} do not touch, yet the answer is {float(got):.3f}"
+        return f"{a} and {b}: not {float(got):.3f}; how large is what they cover together?"
+    return None
+
+
+def right(ious: list[list[float]]) -> list[bool]:
+    """Which detections are right, from the IoU (n, m) of n detections, the best score first, with m
+    objects of their class: at least 0.5 with an object that none before it has taken."""
+    taken, verdicts = set(), []
+    for row in ious:
+        free = [place for place in range(len(row)) if place not in taken and row[place] >= 0.5]
+        if free:
+            taken.add(max(free, key=row.__getitem__))
+        verdicts.append(bool(free))
+    return verdicts
+
+
+_CASES = {
+    "three detections of one object": [[0.6], [0.9], [0.8]],
+    "an IoU of exactly 0.5": [[0.5, 0.0]],
+    "the best object is taken, another one fits": [[0.9, 0.6], [0.8, 0.7]],
+    "the first fits two objects, and takes the better": [[0.6, 0.9], [0.7, 0.3]],
+    "nothing fits": [[0.4, 0.3], [0.2, 0.45]],
+}
+
+
+def _right_matching(answer) -> str | None:
+    for case, ious in _CASES.items():
+        got = [bool(verdict) for verdict in answer(ious)]
+        if got != right(ious):
+            return f"{case}, IoU {ious}: not {got}"
+    return None
+
+
+def _area(box) -> float:
+    return (box[2] - box[0]) * (box[3] - box[1])
+
+
+def _shared(a, b) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(width, 0) * max(height, 0)
+
+
+def _unclipped(a, b) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return width * height / (_area(a) + _area(b) - width * height)
+
+
+def _half_clipped(a, b, free: int) -> float:
+    sides = [min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1)]
+    sides[1 - free] = max(sides[1 - free], 0)
+    shared = sides[0] * sides[1]
+    return shared / (_area(a) + _area(b) - shared)
+
+
+def _first_that_fits(ious) -> list[bool]:
+    taken, verdicts = set(), []
+    for row in ious:
+        free = [place for place, iou in enumerate(row) if place not in taken and iou >= 0.5]
+        taken |= set(free[:1])
+        verdicts.append(bool(free))
+    return verdicts
+
+
+EXERCISES = {
+    "iou": Exercise(
+        "Write iou(a, b) of two boxes x1, y1, x2, y2: what both cover, over what either covers.",
+        (_right_iou,),
+        iou,
+        {
+            "over both areas": lambda a, b: _shared(a, b) / (_area(a) + _area(b)),
+            "negative sides": _unclipped,
+            "a negative height": lambda a, b: _half_clipped(a, b, 1),
+            "a negative width": lambda a, b: _half_clipped(a, b, 0),
+            "over the first": lambda a, b: _shared(a, b) / _area(a),
+            "over the smaller": lambda a, b: _shared(a, b) / min(_area(a), _area(b)),
+            "the shared area": _shared,
+        },
+    ),
+    "right": Exercise(
+        "Write right(ious): for each detection, the best score first, whether it is right.",
+        (_right_matching,),
+        right,
+        {
+            "an object counts for all": lambda ious: [max(row) >= 0.5 for row in ious],
+            "the first object that fits": _first_that_fits,
+            "only the first": lambda ious: [max(ious[0]) >= 0.5] + [False] * (len(ious) - 1),
+            "more than a half": lambda ious: [
+                found and max(row) > 0.5 for found, row in zip(right(ious), ious, strict=True)
+            ],
+            "the best overlap wins, not the best score": lambda ious: [
+                row[0] >= 0.5 and row[0] == max(other[0] for other in ious) for row in ious
+            ],
+        },
+    ),
+}

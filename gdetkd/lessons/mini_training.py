@@ -1,0 +1,105 @@
+"""A few steps of a training, one at a time, on pictures in memory: to watch, not to measure AP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from gdetkd.checkpoints.hub import find_checkpoint
+from gdetkd.checkpoints.safe_reading import load_strictly, read_checkpoint, student_state
+from gdetkd.evaluation.pictures import Images
+from gdetkd.training.config import load_config
+
+
+def build_training(
+    config: str,
+    options: Mapping[str, Any] | None = None,
+    student: str | None = None,
+    seed: int = 0,
+) -> nn.Module:
+    """The detector that a config trains, initialized as its run would be, or with given weights.
+
+    Args:
+        config, options: As of `gdetkd.training.runner.load_config`.
+        student: A checkpoint of the student to start from.
+
+    Raises:
+        ValueError: The weights do not fit the config.
+    """
+    from mmdet.registry import MODELS
+
+    MMLogger.get_current_instance().setLevel("WARNING")  # or every tensor's initializer is told
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        detector = MODELS.build(load_config(config, options).model)
+        detector.init_weights()
+    if student is not None:
+        where = find_checkpoint(student)
+        state, _ = student_state(read_checkpoint(where))
+        load_strictly(getattr(detector, "student", detector), state, where)
+    return detector.train()
+
+
+def training_steps(
+    detector: nn.Module,
+    images: Images,
+    steps: int,
+    learning_rate: float,
+    batch: int = 8,
+    seed: int = 0,
+) -> Iterator[dict[str, float]]:
+    """Train step by step, giving each step's losses; in between the detector can be looked at.
+
+    AdamW and clipped gradients as in the digits configs, at a constant learning rate; images are
+    drawn by `seed`, without repetition until all were seen. So the same seed gives two detectors
+    the same batches.
+    """
+    optimizer = build_optim_wrapper(
+        detector,
+        dict(
+            type="OptimWrapper",
+            optimizer=dict(type="AdamW", lr=learning_rate, weight_decay=1e-4),
+            clip_grad=dict(max_norm=10.0),
+        ),
+    )
+    data = images.data()
+    order = _endless(len(images), torch.Generator().manual_seed(seed))
+    torch.manual_seed(seed)  # the samplers of proposals
+    for _ in range(steps):
+        chosen = [next(order) for _ in range(batch)]
+        losses = detector.train_step(
+            {name: [values[index] for index in chosen] for name, values in data.items()}, optimizer
+        )
+        yield {name: value.item() for name, value in losses.items()}
+
+
+def fit_projection(
+    projection: nn.Module,
+    student: Tensor,
+    teacher: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    steps: int = 60,
+    learning_rate: float = 2e-3,
+) -> Iterator[float]:
+    """Train a projection alone, on representations (N, D) that stay as they are: each step's loss.
+
+    loss: of the projected (N, E) of both, the student's first.
+    """
+    optimizer = torch.optim.AdamW(projection.parameters(), learning_rate)
+    for _ in range(steps):
+        value = loss(projection(student), projection(teacher))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        yield value.item()
+
+
+def _endless(count: int, random: torch.Generator) -> Iterator[int]:
+    while True:
+        yield from torch.randperm(count, generator=random).tolist()

@@ -1,0 +1,1 @@
+"""MMDetection's Runner made resumable: loops, hooks, data loader, random number generators."""

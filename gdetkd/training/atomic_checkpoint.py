@@ -1,0 +1,154 @@
+"""Whole checkpoints: at every moment, through a crash or a full disk, there is one to resume from.
+
+MMEngine's CheckpointHook deletes the old checkpoint first and writes the new one in place. Here a
+checkpoint is written beside its name, brought to the disk, renamed, and only then the old one goes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import all_gather_object, get_world_size, is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+
+from gdetkd.checkpoints.atomic import replacing
+from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
+from gdetkd.training import rng_state as randomness
+from gdetkd.training.loops import _Resumable, average_batch_statistics
+
+_CHECKPOINT = re.compile(r"(iter|epoch|before_non_finite_iter)_(\d+)\.pth")
+_UNFINISHED = re.compile(r"\..+\.pth\.\d+\.tmp")
+
+
+def write_whole(content: bytes, path: str | os.PathLike) -> None:
+    """Write a file so that `path` is, at every moment, the old file or the new one.
+
+    Raises:
+        OSError: It cannot be written; the old one is as it was, and nothing else is left.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"cannot write {path}: {error.strerror}. The checkpoints before it are intact; make "
+            "room or choose another --work-dir, then go on with --resume",
+        ) from error
+
+
+@register_backend("whole")
+class WholeFiles(LocalBackend):
+    """MMEngine's local files, written whole and removed late: see `remove_waiting`."""
+
+    def __init__(self) -> None:
+        self._waiting: list[str] = []
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes by `write_whole`."""
+        write_whole(obj, filepath)
+
+    def remove(self, filepath: str | Path) -> None:
+        """Put a file on the list of those to remove."""
+        self._waiting.append(str(filepath))
+
+    def remove_waiting(self, keep: str | None) -> None:
+        """Remove what is on the list, except for `keep`, which has been written again since."""
+        for path in self._waiting:
+            if path != keep:
+                Path(path).unlink(missing_ok=True)
+        self._waiting.clear()
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook, with whole files from which a training resumes exactly.
+
+    A checkpoint's `meta` also holds `progress`, see `gdetkd.training.loops`.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        if self.backend_args is None and self.file_client_args is None:
+            self.backend_args = dict(backend="whole")
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Hand a resumed training's progress to its loop."""
+        progress = (checkpoint.get("meta") or {}).get("progress")
+        loop = runner._train_loop
+        if progress and runner._resume and isinstance(loop, _Resumable):
+            loop.resume_from(progress)
+
+    def before_train(self, runner: Any) -> None:
+        if is_main_process():
+            remove_unfinished(runner.work_dir)
+        super().before_train(runner)
+        self.last_ckpt = runner.message_hub.runtime_info.get("last_ckpt")
+        self._remove_waiting(None)
+
+    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
+        average_batch_statistics(runner.model)
+        meta.update(progress_of(runner))
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._remove_waiting(self.last_ckpt)
+
+    def _save_best_checkpoint(self, runner: Any, metrics: dict) -> None:
+        loop = runner._train_loop
+        if isinstance(loop, _Resumable):
+            loop.validated = runner.iter
+        super()._save_best_checkpoint(runner, metrics)
+        self._remove_waiting(getattr(self, "best_ckpt_path", None))
+
+    def _remove_waiting(self, keep: str | None) -> None:
+        if isinstance(self.file_backend, WholeFiles):
+            self.file_backend.remove_waiting(keep)
+
+
+def progress_of(runner: Any) -> dict[str, Any]:
+    """What to add to a checkpoint's `meta`; every process must call it."""
+    loop = runner._train_loop
+    if not isinstance(loop, _Resumable):
+        return {}
+    return dict(
+        progress=dict(
+            processes=get_world_size(),
+            batch_size=loop.batch_size,
+            validated=loop.validated,
+            generators=all_gather_object(randomness.capture()),
+        )
+    )
+
+
+def last_whole_checkpoint(work_dir: str | os.PathLike, since: float = 0.0) -> str | None:
+    """The latest checkpoint in a folder that can be read to its end; None where there is none.
+
+    Args:
+        since: Leave out what was written before this time (seconds since 1970).
+    """
+    for path in _newest_first(Path(work_dir)):
+        if path.stat().st_mtime < since:
+            continue
+        try:
+            if {"meta", "message_hub", "optimizer"} <= read_checkpoint(path).keys():
+                return str(path)
+        except CheckpointError:  # cut off: written by something else
+            continue
+    return None
+
+
+def _newest_first(folder: Path) -> Iterator[Path]:
+    found = [path for path in folder.glob("*.pth") if _CHECKPOINT.fullmatch(path.name)]
+    yield from sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def remove_unfinished(work_dir: str | os.PathLike) -> None:
+    """Remove what a killed training was writing; nothing else has such names."""
+    for path in Path(work_dir).glob(".*.tmp"):
+        if _UNFINISHED.fullmatch(path.name):
+            path.unlink(missing_ok=True)

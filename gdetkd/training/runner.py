@@ -1,0 +1,128 @@
+"""Training from a config: what the command line, the demo and the tables all call."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+import gdetkd.detectors.mmdet  # noqa: F401  (registers DistilledDetector)
+import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
+from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
+from gdetkd.detectors.mmdet.building import type_name
+from gdetkd.training.atomic_checkpoint import last_whole_checkpoint
+
+# What MMEngine cannot resume exactly, and what can.
+EXACT = {
+    "IterBasedTrainLoop": "ResumableIterLoop",
+    "EpochBasedTrainLoop": "ResumableEpochLoop",
+}
+
+
+def train(config: Config, resume: bool | str = False) -> Runner:
+    """Train as the config says and give the runner back; `final_metrics` reads its validation.
+
+    Args:
+        config: As `load_config` gives it.
+        resume: True: from the last checkpoint in the work dir, if any. A path: from that file.
+            False: as the config says.
+
+    Raises:
+        CheckpointError: The file to resume from is no checkpoint, holds weights alone, or those of
+            another model.
+    """
+    # From a library at every step; the loss is logged all the same.
+    warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
+    check_writable(config.work_dir)
+    config = resumable(config)
+    last = last_whole_checkpoint(config.work_dir) if resume is True else resume
+    if resume is True and not last:
+        print(f"Nothing to resume from in {config.work_dir}: starting at step 0.", flush=True)
+    if last:
+        _check_resumable(last)
+        # MMEngine resumes from load_from where it is set.
+        config.resume, config.load_from = True, last
+    runner = Runner.from_cfg(config)
+    runner.train()
+    return runner
+
+
+def resumable(config: Config) -> Config:
+    """A copy of the config with loops that resume exactly and checkpoints that are whole.
+
+    It keeps the last checkpoint and the best one, where the config does not say otherwise, and
+    saves after whole optimizer steps only. Batches and draws stay those of the config's own types;
+    a loop or a checkpoint hook of another type is left as it is.
+    """
+    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    imports = config.setdefault("custom_imports", ConfigDict(imports=[])).imports
+    config.custom_imports.imports = list(dict.fromkeys([*imports, "gdetkd.detectors.mmdet"]))
+    hooks = config.get("custom_hooks") or []
+    config.custom_hooks = [*hooks, dict(type="ClassesHook")]
+    loop = config.train_cfg
+    if "by_epoch" in loop:
+        loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
+    name = type_name(loop)
+    loop.type = EXACT.get(name, loop.type)
+    hooks = config.setdefault("default_hooks", ConfigDict())
+    # Else metrics are logged by epoch (0, in a training by steps) and losses by step.
+    logger = hooks.setdefault("logger", ConfigDict(type="LoggerHook"))
+    if logger is not None:
+        logger.setdefault("log_metric_by_epoch", False)
+    saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
+    if saving is None or type_name(saving) != "CheckpointHook":
+        return config
+    saving.type = "WholeCheckpointHook"
+    saving.setdefault("max_keep_ckpts", 1)
+    last = loop.get("max_iters", loop.get("max_epochs"))
+    default = 1000 if name == "IterBasedTrainLoop" else 1
+    if config.get("val_cfg") and loop.get("val_interval", default) < last:
+        saving.setdefault("save_best", "auto")
+    steps = config.optim_wrapper.get("accumulative_counts", 1)
+    if not saving.get("by_epoch", True) and saving.get("interval", -1) > 0:
+        saving.interval = -(-saving.interval // steps) * steps
+    return config
+
+
+def final_metrics(runner: Runner) -> dict[str, float]:
+    """The last validation's metrics, and the mean of each loss over the last 50 steps."""
+    scalars = runner.message_hub.log_scalars
+    metrics = {
+        name.removeprefix("val/"): float(history.current())
+        for name, history in scalars.items()
+        if name.startswith("val/") and "time" not in name
+    }
+    losses = {
+        name.removeprefix("train/"): float(history.mean(50))
+        for name, history in scalars.items()
+        if name.startswith("train/") and ("loss" in name or name.endswith("share"))
+    }
+    return metrics | losses
+
+
+def check_writable(work_dir: str | os.PathLike) -> None:
+    """Raise OSError, saying what to do, if nothing can be written to a run's folder."""
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {work_dir}: {error.strerror}; choose another --work-dir"
+        ) from None
+
+
+def _check_resumable(path: str) -> None:
+    """Say before a run is built what MMEngine would trip over: no checkpoint, weights alone."""
+    if "://" in path:
+        return
+    absent = {"meta", "message_hub"} - read_checkpoint(path).keys()
+    if absent:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint to resume from, got one without {sorted(absent)}; "
+            "name the whole one that a training left, not a student-only one"
+        )
