@@ -197,7 +197,7 @@ def save_detector(config: dict, path: Path, seed: int = 1) -> dict:
 
 def distilled(student: dict, teacher: dict | None, distill=COMPONENTS, **settings) -> dict:
     return dict(
-        type="DistilledDetector", student=student, teacher=teacher, distill=distill, **settings
+        type="DistilledDetector", student=student, teacher=teacher, components=distill, **settings
     )
 
 

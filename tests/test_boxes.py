@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.overlap import overlap_mask
 
 
 def test_marks_by_hand():
@@ -17,7 +17,7 @@ def test_marks_by_hand():
     )
     expected = torch.zeros(5, 5, dtype=torch.bool)
     expected[0, 1] = expected[1, 0] = expected[1, 2] = expected[2, 1] = True
-    assert torch.equal(overlapping(rois), expected)
+    assert torch.equal(overlap_mask(rois), expected)
 
 
 def slow_iou(a, b):
@@ -34,7 +34,7 @@ def test_agrees_with_a_slow_loop(iou):
     image = torch.randint(0, 3, (40, 1), generator=generator)
     rois = torch.cat([image, corner, corner + size + 1], dim=1)
     rois[7] = rois[3]
-    marked = overlapping(rois, iou).tolist()
+    marked = overlap_mask(rois, iou).tolist()
     boxes = rois.tolist()
     for i, a in enumerate(boxes):
         for j, b in enumerate(boxes):
@@ -46,38 +46,38 @@ def test_agrees_with_a_slow_loop(iou):
 def test_other_images_stay_apart_however_far_the_boxes_reach():
     box = [-1e4, -1e4, 1e4, 1e4]
     rois = torch.tensor([[image, *box] for image in range(3)])
-    assert not overlapping(rois, 0).any()
+    assert not overlap_mask(rois, 0).any()
 
 
 def test_identical_boxes_are_not_above_one():
     rois = torch.tensor([[0, 0.1, 0.2, 7.3, 9.7]]).repeat(3, 1)
-    assert overlapping(rois, 0.99).sum() == 6
-    assert not overlapping(rois, 1.0).any()
+    assert overlap_mask(rois, 0.99).sum() == 6
+    assert not overlap_mask(rois, 1.0).any()
 
 
 def test_boxes_without_area_overlap_nothing():
     rois = torch.tensor([[0.0, 5, 5, 5, 5], [0, 5, 5, 5, 5], [0, 5, 0, 5, 9], [0, 0, 0, 9, 9]])
     inverted = torch.tensor([[0.0, 8, 8, 1, 1]])
-    assert not overlapping(torch.cat([rois, inverted]), 0).any()
+    assert not overlap_mask(torch.cat([rois, inverted]), 0).any()
 
 
 def test_no_rois():
-    marked = overlapping(torch.zeros(0, 5))
+    marked = overlap_mask(torch.zeros(0, 5))
     assert marked.shape == (0, 0)
     assert marked.dtype == torch.bool
 
 
 def test_carries_no_gradient():
-    assert not overlapping(torch.rand(3, 5, requires_grad=True)).requires_grad
+    assert not overlap_mask(torch.rand(3, 5, requires_grad=True)).requires_grad
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (5,), (2, 3, 5)])
 def test_wrong_shapes_are_refused(shape):
     with pytest.raises(ValueError, match=r"\(N, 5\), got") as error:
-        overlapping(torch.zeros(shape))
+        overlap_mask(torch.zeros(shape))
     assert str(tuple(shape)) in str(error.value)
 
 
 def test_a_wrong_threshold_is_refused():
     with pytest.raises(ValueError, match="50"):
-        overlapping(torch.zeros(1, 5), 50)
+        overlap_mask(torch.zeros(1, 5), 50)

@@ -16,17 +16,17 @@ from twins import (
     save_measured,
 )
 
-from gdetkd.reproduce.tiny_models import small
+from gdetkd.reproduce.tiny_models import tiny_model
 
-C4 = small("faster_rcnn_c4", base=16)
-FPN = small("faster_rcnn")
+C4 = tiny_model("faster_rcnn_c4", base=16)
+FPN = tiny_model("faster_rcnn")
 
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
     """A C4 teacher twice as wide as the student."""
     folder = tmp_path_factory.mktemp("wide")
-    return save_measured(small("faster_rcnn_c4", base=32), folder / "teacher.pth")
+    return save_measured(tiny_model("faster_rcnn_c4", base=32), folder / "teacher.pth")
 
 
 def test_without_weights_it_is_the_plain_detector_bit_for_bit(digits, tmp_path):
@@ -76,8 +76,8 @@ def test_with_a_pyramid_on_the_other_side(student, teacher, wide, tmp_path):
     """One level imitates boxes of four, and four levels those of one."""
     given = wide if teacher == "C4" else save_detector(FPN, tmp_path / "teacher.pth")
     model = build(distilled(C4 if student == "C4" else FPN, given))
-    student_view, teacher_view, _ = views_of(model, batch())
-    assert len(student_view.pyramid) == (1 if student == "C4" else 4)
+    student_adapter, teacher_view, _ = views_of(model, batch())
+    assert len(student_adapter.pyramid) == (1 if student == "C4" else 4)
     assert len(teacher_view.pyramid) == (1 if teacher == "C4" else 4)
     assert_gradients_reach_everything(model)
 

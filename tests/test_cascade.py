@@ -19,24 +19,24 @@ from twins import (
 )
 
 from gdetkd.detectors import adapter_for
-from gdetkd.reproduce.tiny_models import small
+from gdetkd.reproduce.tiny_models import tiny_model
 
-CASCADE = small("cascade_rcnn")
-FASTER = small("faster_rcnn")
-SHARED = small("faster_rcnn")  # one regression for all classes, as in the cascade
+CASCADE = tiny_model("cascade_rcnn")
+FASTER = tiny_model("faster_rcnn")
+SHARED = tiny_model("faster_rcnn")  # one regression for all classes, as in the cascade
 SHARED.roi_head.bbox_head.reg_class_agnostic = True
 THREE = {name: dict(own) for name, own in COMPONENTS.items() if name != "regression"}
 
 
 @pytest.fixture(scope="module")
 def cascade(tmp_path_factory):
-    config = small("cascade_rcnn", base=12, width=24)
+    config = tiny_model("cascade_rcnn", base=12, width=24)
     return save_detector(config, tmp_path_factory.mktemp("cascade") / "teacher.pth")
 
 
 @pytest.fixture(scope="module")
 def faster(tmp_path_factory):
-    config = small("faster_rcnn", base=12, width=24)
+    config = tiny_model("faster_rcnn", base=12, width=24)
     config.roi_head.bbox_head.reg_class_agnostic = True
     return save_detector(config, tmp_path_factory.mktemp("faster") / "teacher.pth")
 
@@ -233,13 +233,13 @@ def test_cascades_of_other_lengths_are_refused(cascade):
 
 
 def test_transfer_between_a_cascade_and_a_single_head_is_refused(faster):
-    student = small("cascade_rcnn", base=8, width=24)
+    student = tiny_model("cascade_rcnn", base=8, width=24)
     text = refusal(student, faster, {}, transfer_heads=True)
     assert "roi_head.bbox_head.0." in text and "missing" in text
 
 
 def test_transfer_between_cascades(tmp_path):
-    given = save_detector(small("cascade_rcnn", base=12), tmp_path / "teacher.pth")
+    given = save_detector(tiny_model("cascade_rcnn", base=12), tmp_path / "teacher.pth")
     model = build(distilled(CASCADE, given, {}, transfer_heads=True))
     theirs = model.teacher.roi_head.state_dict()
     for name, value in model.student.roi_head.state_dict().items():
@@ -254,7 +254,7 @@ def test_transfer_between_cascades(tmp_path):
 
 
 def mask_variant(kind, shared):
-    config = small(kind)
+    config = tiny_model(kind)
     if shared:  # masks are pooled by the boxes' extractor, as large as they
         config.roi_head.mask_roi_extractor = None
         for stage in config.train_cfg.rcnn:
@@ -284,7 +284,7 @@ def test_variants_with_masks(tmp_path, kind, shared):
 
 def test_a_semantic_branch_is_part_of_what_htc_sees(tmp_path):
     """As its own forward pass has it, semantic features added to the pooled boxes."""
-    config = small("htc")
+    config = tiny_model("htc")
     given = save_detector(config, tmp_path / "teacher.pth")
     model, data = build(distilled(FASTER, given, THREE)), batch()
     (view,), (seen,), _ = all_views(model, data)

@@ -60,9 +60,9 @@ def test_the_student_is_the_plain_config(path):
     assert config.model.student.to_dict() == plain.model.to_dict()
     for key in ("train_dataloader", "optim_wrapper", "param_scheduler", "train_cfg"):
         assert config[key] == plain[key], key
-    assert config.model.distill.contrastive.queue_capacity == 72 * 1024
+    assert config.model.components.contrastive.queue_capacity == 72 * 1024
     dense = "roi_head" not in plain.model
-    assert set(config.model.distill) == {"contrastive", "imitation"} | (
+    assert set(config.model.components) == {"contrastive", "imitation"} | (
         set() if dense else {"classification", "regression"}
     )
 
@@ -119,8 +119,8 @@ def test_a_distilled_config_is_built_and_stepped(path, weights):
     """R101s and X101s on the CPU: two images of 64 px, 16 boxes an image."""
     model = without_downloads(load(path))
     model["teacher"]["checkpoint"] = weights(model["teacher"]["config"])
-    if "student_view" in model or "roi_head" not in model["student"]:
-        model["student_view"] = dict(model.get("student_view") or {}, boxes_per_image=16)
+    if "student_adapter" in model or "roi_head" not in model["student"]:
+        model["student_adapter"] = dict(model.get("student_adapter") or {}, boxes_per_image=16)
     detector = build(model)
     optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=1e-4)
     losses = losses_of(detector, batch())

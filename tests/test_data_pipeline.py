@@ -94,7 +94,7 @@ _base_ = ["plain.py", "{base}/gdetkd.py"]
 model = dict(
     _delete_=True, type="DistilledDetector", student={{{{_base_.model}}}},
     teacher=dict(config="{folder}/plain.py", checkpoint="{folder}/teacher/iter_2.pth"),
-    distill=dict(imitation=dict(weight=1.0), contrastive=dict(weight=0.5, queue_capacity=200)),
+    components=dict(imitation=dict(weight=1.0), contrastive=dict(weight=0.5, queue_capacity=200)),
     transfer_heads=True,
 )
 train_cfg = dict(max_iters=4, val_interval=2)

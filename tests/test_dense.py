@@ -33,7 +33,7 @@ VIEW = dict(boxes_per_image=16)
 
 def pair(student, teacher, distill=DISTILL, **settings):
     """A built pair whose student's head predicts more than an untrained one does."""
-    settings = {"student_view": VIEW, **settings}
+    settings = {"student_adapter": VIEW, **settings}
     return build(distilled(student, teacher, distill, **settings))
 
 
@@ -162,7 +162,7 @@ def test_branches(teacher):
     """Table 4: what is pulled is that branch's tower, and combined is the sum of both."""
     distill, seen = dict(contrastive=DISTILL["contrastive"]), {}
     for branch in ("classification", "localization", "combined"):
-        model = pair(dense(), teacher, distill, student_view=dict(VIEW, branch=branch))
+        model = pair(dense(), teacher, distill, student_adapter=dict(VIEW, branch=branch))
         alive(model.student.bbox_head)
         student, _, losses = views_of(model, batch())
         seen[branch] = student.representation.detach()
@@ -181,7 +181,7 @@ def test_branches(teacher):
 
 def test_settings_reach_the_sampler(teacher):
     settings = dict(boxes_per_image=9, positive_fraction=1.0, candidates=20, seed=3)
-    model = pair(dense(), teacher, student_view=settings)
+    model = pair(dense(), teacher, student_adapter=settings)
     student, _, _ = views_of(model, batch())
     assert torch.bincount(student.rois[:, 0].long()).tolist() == [9, 9]
     assert (student.labels < 10).sum() > 5  # untrained boxes are anchors, which overlap the objects
@@ -198,7 +198,7 @@ def test_settings_reach_the_sampler(teacher):
 )
 def test_wrong_settings_are_refused(teacher, student, view, named):
     with pytest.raises(ValueError, match=named):
-        pair(student, teacher, student_view=view)
+        pair(student, teacher, student_adapter=view)
 
 
 # --- Beside the plain detector --------------------------------------------------------------------

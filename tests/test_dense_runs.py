@@ -38,7 +38,7 @@ def test_with_all_weights_0_it_is_the_plain_detector_bit_for_bit(kind, digits, t
 def test_a_distilled_run_starts_alike_and_resumes_its_drawing(digits, teacher, tmp_path):
     _, theirs = run(run_config(dense(), digits, tmp_path / "plain", steps=1))
     distill = {name: s for name, s in COMPONENTS.items() if name != "regression"}
-    model = distilled(dense(), teacher, distill, student_view=dict(boxes_per_image=16))
+    model = distilled(dense(), teacher, distill, student_adapter=dict(boxes_per_image=16))
     changes = dict(default_hooks__checkpoint=dict(interval=2, save_last=False))
     runner, whole = run(run_config(model, digits, tmp_path / "whole", steps=4, **changes))
     assert whole.images[0] == theirs.images[0]

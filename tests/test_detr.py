@@ -13,16 +13,16 @@ from gdetkd.detectors import adapter_for
 from gdetkd.detectors.mmdet.detr import best_of_image
 from gdetkd.distillation.objective import Objective
 from gdetkd.ops.roi_align import roi_align
-from gdetkd.reproduce.tiny_models import small
+from gdetkd.reproduce.tiny_models import tiny_model
 
-FASTER = small("faster_rcnn")
+FASTER = tiny_model("faster_rcnn")
 TWO = {name: COMPONENTS[name] for name in ("contrastive", "imitation")}
 # DINO's decoder is 256 wide whatever its config says, and so is Conditional DETR's.
 KINDS = dict(deformable_detr=32, dino=256, detr=32, conditional_detr=256, dab_detr=32)
 
 
 def saved(kind, folder):
-    config = small(kind, base=8, width=KINDS[kind])
+    config = tiny_model(kind, base=8, width=KINDS[kind])
     return save_detector(config, folder / f"{kind}.pth")
 
 
@@ -78,7 +78,7 @@ def test_a_box_is_represented_by_the_query_that_found_it(kind, tmp_path):
     image, query = queries.T
     rois = torch.cat([image[:, None].float(), corners[image, query]], 1)
     with torch.no_grad():
-        (view,) = adapter_for(detector, "teacher").look(
+        (view,) = adapter_for(detector, "teacher").forward_rois(
             images, [rois], [0], [sample.img_shape for sample in samples]
         )
     assert view.known.all() and view.logits is None and view.deltas is None
@@ -135,7 +135,7 @@ def test_pooled_from_the_level_for_its_size(deformable):
     rois[:, 3:] = sides[:, None]
     images = torch.rand(1, 3, 512, 512)
     with torch.no_grad():
-        (view,) = adapter.look(images, [rois], [0])
+        (view,) = adapter.forward_rois(images, [rois], [0])
     for index, level in enumerate([0, 0, 1, 1, 2, 3]):
         pooled = roi_align(
             view.pyramid[level], rois[index : index + 1], (7, 7), 1 / spec.strides[level]
@@ -165,7 +165,7 @@ def test_padding_is_masked_as_in_its_own_forward_pass(deformable):
 
     assert distance(view).max() < 1e-5  # of values around 1
     with torch.no_grad():
-        (blind,) = model.teacher_adapter.look(prepared["inputs"], [student.rois], [0])
+        (blind,) = model.teacher_adapter.forward_rois(prepared["inputs"], [student.rois], [0])
     assert distance(blind).max() > 1e-2
 
 
@@ -178,7 +178,7 @@ def test_each_component_falls(deformable, name):
 
 @pytest.mark.parametrize("student", ["faster_rcnn", "cascade_rcnn", "retinanet"])
 def test_gradients(deformable, student):
-    assert_gradients_reach_everything(build(distilled(small(student), deformable, TWO)))
+    assert_gradients_reach_everything(build(distilled(tiny_model(student), deformable, TWO)))
 
 
 def test_as_a_student_it_is_refused_by_name(tmp_path, deformable):

@@ -276,7 +276,7 @@ def test_two_detectors_of_a_process_do_not_hear_each_other(teacher):
     one, other = (build(distilled(faster_rcnn(), teacher), seed) for seed in (0, 1))
     alone = losses_of(one, batch())
     one = build(distilled(faster_rcnn(), teacher), 0)  # its queue as empty as before
-    with other._student_adapter.record() as recording:
+    with other._student_adapter.hook_outputs() as recording:
         beside = losses_of(one, batch())
         (taps,) = recording.taps
         assert taps.logits is None and taps.rois is None and taps.labels is None
@@ -401,11 +401,11 @@ def test_a_teacher_of_other_pixels_sees_its_own(tmp_path):
     data = batch(sizes=((64, 50), (40, 64)))
     student, view, _ = views_of(model, data)
     images = model.teacher.data_preprocessor(copy.deepcopy(data), True)["inputs"]
-    (own,) = model.teacher_adapter.look(images, [student.rois], [0])
+    (own,) = model.teacher_adapter.forward_rois(images, [student.rois], [0])
     # Pixels agree to 1e-4 of 255 (test_pixels.py); a dozen layers do not enlarge that much.
     torch.testing.assert_close(view.logits, own.logits, rtol=1e-3, atol=1e-3 * own.logits.std())
     images = model.data_preprocessor(data, True)["inputs"]
-    (wrong,) = model.teacher_adapter.look(images, [student.rois], [0])
+    (wrong,) = model.teacher_adapter.forward_rois(images, [student.rois], [0])
     assert (wrong.logits - own.logits).abs().mean() > 0.1 * own.logits.std()
 
 

@@ -17,7 +17,7 @@ from mmengine.optim import OptimWrapper
 from torch.utils.data import BatchSampler
 
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
-from gdetkd.training.resumable_loader import PositionedBatches
+from gdetkd.training.resumable_loader import ResumableBatchSampler
 
 # Boxes of ground truth in the two images of each rank, step after step.
 STEPS = [((3, 2), (1, 4)), ((2, 1), (0, 0)), ((0, 2), (1, 1)), ((0, 0), (0, 0))]
@@ -46,7 +46,7 @@ def train(rank, folder, teacher):
     except NonFiniteLossError as error:
         stopped = str(error)
     after = detector.student.backbone.conv1.weight.detach()
-    data = PositionedBatches(
+    data = ResumableBatchSampler(
         BatchSampler(DefaultSampler(range(12), shuffle=False), 2, False), endless=False
     )
     kept = dict(state=state, logged=logged, stopped=stopped, after=after, data=list(data))

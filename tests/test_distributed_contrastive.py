@@ -15,7 +15,7 @@ import torch.multiprocessing
 from allocations import Allocations
 
 from gdetkd.distillation.objective import Objective
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ STUDENT, TEACHER = (
 )  # fmt: skip
 
 
-LEARNED = dict(queue_holds="representations", queue_gradient=True)
+LEARNED = dict(queue_content="features", queue_gradient=True)
 
 
 def objective(settings):
@@ -53,15 +53,14 @@ def views(step, rank, count):
     made = [torch.randn(count, spec.representation_dim, generator=generator)
             for spec in (STUDENT, TEACHER)]  # fmt: skip
     return tuple(
-        DetectorView(rois=rois, pyramid=(), pooled=None, representation=features)
-        for features in made
+        RoIOutputs(rois=rois, pyramid=(), pooled=None, representation=features) for features in made
     )
 
 
 def union(batches):
     """The views of all ranks as one batch; images are numbered apart already."""
     return tuple(
-        DetectorView(
+        RoIOutputs(
             rois=torch.cat([view.rois for view in same]), pyramid=(), pooled=None,
             representation=torch.cat([view.representation for view in same]),
         )

@@ -10,8 +10,8 @@ from mmengine.config import Config
 from gdetkd.detectors.mmdet.building import load_detector
 from gdetkd.evaluation.pictures import (
     best_of_each_object,
+    forward_rois,
     jittered_truth,
-    look_at,
     match_truth,
     rpn_proposals,
     spec_of,
@@ -89,12 +89,12 @@ def test_a_loaded_detector_is_frozen_and_predicts(images, saved):
     assert not detector.training and not any(p.requires_grad for p in detector.parameters())
     rois = rpn_proposals(detector, images, per_image=7)
     assert rois.shape[1] == 5 and torch.bincount(rois[:, 0].long()).max() <= 7
-    view = look_at(detector, images, rois)
+    view = forward_rois(detector, images, rois)
     assert torch.equal(view.rois, rois)
     assert len(view.representation) == len(view.logits) == len(rois)
     assert view.representation.shape[1] == spec_of(detector).representation_dim
     # The same boxes in another order look the same: each row belongs to its box.
-    other = look_at(detector, images, rois.flip(0))
+    other = forward_rois(detector, images, rois.flip(0))
     torch.testing.assert_close(other.logits, view.logits.flip(0), rtol=1e-4, atol=1e-5)
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from allocations import Allocations
 
-from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.overlap import overlap_mask
 from gdetkd.distillation.queue import FeatureQueue
 from gdetkd.losses import contrastive, contrastive_loss
 
@@ -119,7 +119,7 @@ def test_takes_the_mask_of_overlapping_proposals():
     queries, keys, queue, _ = problem(n=3)
     ignore = torch.tensor([[False, True, False], [True, False, False], [False] * 3])
     expected = naive_loss(queries, keys, queue, ignore)
-    loss = contrastive_loss(queries, keys, queue=queue, ignore=overlapping(rois))
+    loss = contrastive_loss(queries, keys, queue=queue, ignore=overlap_mask(rois))
     torch.testing.assert_close(loss, expected)
 
 

@@ -19,11 +19,11 @@ from gdetkd.distillation.objective import (
     Objective,
     Regression,
     active_weights,
+    ddp_loss_scale,
     first_of_each_image,
-    share_of_union,
 )
-from gdetkd.distillation.overlap import overlapping
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.overlap import overlap_mask
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses import (
     class_aware_regression,
     contrastive_loss,
@@ -69,7 +69,7 @@ def view(of, count=6, images=2, seed=0, dtype=torch.float32, grad=False):
     def numbers(*shape):
         return torch.randn(*shape, generator=random).to(dtype).requires_grad_(grad)
 
-    return DetectorView(
+    return RoIOutputs(
         rois=torch.cat([image[:, None], corner, corner + side], 1).to(dtype),
         pyramid=tuple(numbers(images, of.channels, int(64 / s), int(64 / s)) for s in of.strides),
         pooled=numbers(count, of.channels, *of.pooled_size),
@@ -122,8 +122,8 @@ def test_the_contrastive_component_by_hand():
 def test_boxes_that_overlap_are_no_negatives():
     student, teacher = view(STUDENT), view(TEACHER)
     student.rois[1] = student.rois[0]  # one place, seen twice
-    marked = overlapping(student.rois, 0.5)
-    assert marked[0, 1] and marked[1, 0] and not overlapping(student.rois, 1.0).any()
+    marked = overlap_mask(student.rois, 0.5)
+    assert marked[0, 1] and marked[1, 0] and not overlap_mask(student.rois, 1.0).any()
     found = {}
     for iou, ignore in ((0.5, marked), (1.0, None)):
         settings = dict(weight=1.0, dim=4, iou=iou, temperature=1.0)
@@ -306,7 +306,7 @@ def test_gradients_go_to_the_student_and_to_the_objective_alone():
 
 
 def test_a_queue_of_representations_is_mapped_by_todays_projection():
-    settings = dict(weight=1.0, dim=4, queue_capacity=7, iou=1.0, queue_holds="representations")
+    settings = dict(weight=1.0, dim=4, queue_capacity=7, iou=1.0, queue_content="features")
     built = objective(dict(contrastive=settings))
     ckd, before = built.components["contrastive"], []
     for step in range(3):
@@ -326,12 +326,12 @@ def test_a_queue_of_representations_is_mapped_by_todays_projection():
         torch.testing.assert_close(found, expected)
         before.append(teacher.representation)
     torch.testing.assert_close(ckd.queue.features, torch.cat(before)[-7:])
-    with pytest.raises(ValueError, match="queue_holds 'keys' or 'representations', got 'all'"):
-        objective(dict(contrastive=dict(settings, queue_holds="all")))
+    with pytest.raises(ValueError, match="queue_content 'keys' or 'features', got 'all'"):
+        objective(dict(contrastive=dict(settings, queue_content="all")))
 
 
 def test_a_queue_with_a_gradient_has_the_same_loss_and_teaches_the_projection():
-    settings = dict(weight=1.0, dim=4, queue_capacity=7, queue_holds="representations")
+    settings = dict(weight=1.0, dim=4, queue_capacity=7, queue_content="features")
     values, slopes = [], []
     for learns in (False, True):
         built = objective(dict(contrastive=dict(settings, queue_gradient=learns)))
@@ -349,15 +349,15 @@ def test_a_queue_with_a_gradient_has_the_same_loss_and_teaches_the_projection():
     )
     queries = F.normalize(ckd.student_projection(student), dim=1)
     keys = F.normalize(ckd.teacher_projection(torch.cat([teacher, held])), dim=1)
-    ignore = overlapping(view(STUDENT, seed=2).rois, 0.5) & ~torch.eye(len(student), dtype=bool)
+    ignore = overlap_mask(view(STUDENT, seed=2).rois, 0.5) & ~torch.eye(len(student), dtype=bool)
     logits = queries @ keys.t() / 0.07
     logits = logits.masked_fill(F.pad(ignore, (0, len(held))), -torch.inf)
     naive = F.cross_entropy(logits, torch.arange(len(student)))
     (expected,) = torch.autograd.grad(naive, ckd.teacher_projection.weight)
     torch.testing.assert_close(slopes[1], expected)
     assert not torch.allclose(slopes[0], expected)
-    with pytest.raises(ValueError, match="queue_holds='representations' beside queue_gradient"):
-        objective(dict(contrastive=dict(settings, queue_holds="keys", queue_gradient=True)))
+    with pytest.raises(ValueError, match="queue_content='features' beside queue_gradient"):
+        objective(dict(contrastive=dict(settings, queue_content="keys", queue_gradient=True)))
 
 
 def test_the_queue_may_change_between_forward_and_backward():
@@ -499,7 +499,7 @@ def test_pairs_that_cannot_be_distilled_are_refused():
 
 
 def test_a_single_process_is_the_union():
-    assert share_of_union(torch.tensor([3.0, 0.0])).tolist() == [1.0, 1.0]
+    assert ddp_loss_scale(torch.tensor([3.0, 0.0])).tolist() == [1.0, 1.0]
 
 
 # --- Two processes --------------------------------------------------------------------------------
@@ -527,7 +527,7 @@ def union(views):
         for name in ("pooled", "representation", "logits", "deltas", "labels")
     }
     pyramid = tuple(map(torch.cat, zip(one.pyramid, other.pyramid, strict=True)))
-    return DetectorView(rois=torch.cat([one.rois, moved]), pyramid=pyramid, **joined)
+    return RoIOutputs(rois=torch.cat([one.rois, moved]), pyramid=pyramid, **joined)
 
 
 def steps_of_a_rank(rank, folder):

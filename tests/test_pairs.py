@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from gdetkd.cli import cli
 from gdetkd.reproduce import pairs
-from gdetkd.reproduce.tiny_models import ZOO, small
+from gdetkd.reproduce.tiny_models import ZOO, tiny_model
 
 RESULTS = Path(__file__).parents[1] / "results" / "digits"
 MINIATURE = [
@@ -88,9 +88,9 @@ def test_cells():
 def test_small_detectors():
     assert set(pairs.TEACHERS) <= set(ZOO)
     with pytest.raises(ValueError, match="yolox"):
-        small("yolox")
+        tiny_model("yolox")
     with pytest.raises(ValueError, match="16 or 32"):
-        small("faster_rcnn_c4", base=8)
+        tiny_model("faster_rcnn_c4", base=8)
 
 
 # --- What is committed ----------------------------------------------------------------------------

@@ -285,8 +285,8 @@ def test_the_papers_figures_are_those_of_its_tables():
 def test_the_memory_counts_the_gathered_batch():
     """K of 10 batches of 8 x 1024 is 80 x 1024, of which 72 x 1024 lie in the queue (A)."""
     options = experiments_of(COCO)["memory_10"].options
-    assert options["model.distill.contrastive.queue_capacity"] == 72 * 1024
-    assert EXPERIMENTS["memory_1"].options["model.distill.contrastive.queue_capacity"] == 0
+    assert options["model.components.contrastive.queue_capacity"] == 72 * 1024
+    assert EXPERIMENTS["memory_1"].options["model.components.contrastive.queue_capacity"] == 0
     model = load_config(DIGITS.distilled("faster_rcnn"))
     boxes = model.model.student.train_cfg.rcnn.sampler.num
     assert DIGITS.proposals == boxes * model.train_dataloader.batch_size
@@ -339,7 +339,7 @@ def test_experiments_resolve(experiment):
     config.merge_from_dict(experiment.options)
     if config.model.type != "DistilledDetector":
         return
-    active = list(active_weights(config.model.distill))
+    active = list(active_weights(config.model.components))
     if experiment.name in COMPONENTS or experiment.name.startswith("rival_"):
         assert active == [experiment.name.removeprefix("rival_")]
     if experiment.name.startswith(("memory_", "iou_", "nonlinear", "branch_")):
@@ -401,7 +401,7 @@ def test_steps_change_every_part_of_the_schedule():
 
 def test_only_switches_the_rest_off():
     config = load_config("gdetkd::digits/gdetkd_faster_rcnn_r18.py", only("contrastive"))
-    assert active_weights(config.model.distill) == {"contrastive": 0.5}
+    assert active_weights(config.model.components) == {"contrastive": 0.5}
 
 
 def test_config_hash_ignores_where_a_run_writes_and_its_seed():

@@ -18,8 +18,12 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
 from gdetkd.training import rng_state as randomness
-from gdetkd.training.atomic_checkpoint import last_whole_checkpoint, remove_unfinished, write_whole
-from gdetkd.training.resumable_loader import PositionedBatches, PositionedLoader
+from gdetkd.training.atomic_checkpoint import (
+    last_whole_checkpoint,
+    remove_unfinished,
+    write_atomically,
+)
+from gdetkd.training.resumable_loader import ResumableBatchSampler, ResumableLoader
 from gdetkd.training.runner import resumable, train
 
 
@@ -57,7 +61,7 @@ def take(batches, number):
 @pytest.mark.parametrize("case", range(4))
 def test_batches_go_on_from_any_position(case):
     def fresh():
-        return PositionedBatches(*list(samplers())[case])
+        return ResumableBatchSampler(*list(samplers())[case])
 
     whole = take(fresh(), 17 if list(samplers())[case][1] else 6)
     plain = take(list(samplers())[case][0], 5)
@@ -75,7 +79,7 @@ def loader(workers=0, start=0, size=23):
         Shapes(size), batch_sampler=BatchSampler(InfiniteSampler(Shapes(size), seed=3), 4, False),
         collate_fn=list, num_workers=workers,
     )  # fmt: skip
-    positioned = PositionedLoader(plain, seed=5, endless=True)
+    positioned = ResumableLoader(plain, seed=5, endless=True)
     positioned.batch_sampler.start = start
     return positioned
 
@@ -129,12 +133,12 @@ def test_generators_are_put_back():
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "iter_1.pth"
-    write_whole(b"old", path)
+    write_atomically(b"old", path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match="cannot write .*iter_1.pth.*intact.*--resume") as error:
-            write_whole(bytes(5000), path)
+            write_atomically(bytes(5000), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.errno == errno.EFBIG
@@ -163,7 +167,7 @@ def test_resumable_keeps_what_a_config_says(digits, tmp_path):
     exact = resumable(config)
     assert exact.train_cfg.type == "ResumableIterLoop" and config.train_cfg.type.startswith("Iter")
     saving = exact.default_hooks.checkpoint
-    assert saving.type == "WholeCheckpointHook" and saving.max_keep_ckpts == 1
+    assert saving.type == "AtomicCheckpointHook" and saving.max_keep_ckpts == 1
     assert "save_best" not in saving  # a single validation
     config.train_cfg.val_interval = 4
     config.optim_wrapper.accumulative_counts = 4

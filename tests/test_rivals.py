@@ -11,16 +11,16 @@ from helpers import backward, batch, build, distilled, faster_rcnn, losses_of, s
 
 from gdetkd.distillation.baselines import Localization, Masked, Normalized, Rigid, inside_boxes
 from gdetkd.distillation.objective import RIVALS
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 
 def spec(channels=2, strides=(4, 8)) -> DetectorSpec:
     return DetectorSpec("d", 3, channels, strides, (7, 7), 8)
 
 
-def view(*levels, truth=None) -> DetectorView:
+def view(*levels, truth=None) -> RoIOutputs:
     nothing = torch.zeros(0, 5)
-    return DetectorView(nothing, levels, None, torch.zeros(0, 8), truth=truth)
+    return RoIOutputs(nothing, levels, None, torch.zeros(0, 8), truth=truth)
 
 
 def identity(component: Rigid) -> Rigid:
@@ -109,7 +109,7 @@ def edges(bins=5, strides=(4, 8)) -> DetectorSpec:
     return DetectorSpec("d", 3, 2, strides, (7, 7), 8, "sigmoid", edge_bins=bins)
 
 
-def maps(images=2, bins=5, sizes=((3, 4), (2, 2)), seed=0) -> DetectorView:
+def maps(images=2, bins=5, sizes=((3, 4), (2, 2)), seed=0) -> RoIOutputs:
     random = torch.Generator().manual_seed(seed)
     made = view()
     made.class_maps, made.edge_maps = (

@@ -13,9 +13,9 @@ from gdetkd.lessons.similarity import (
     key_drift,
     linear_cka,
     negative_shares,
+    pairwise_auroc,
     retrieval,
-    same_class_odds,
-    structure_agreement,
+    rsa_correlation,
 )
 from gdetkd.viz import similarity as viz
 from gdetkd.viz.style import HIGHLIGHT
@@ -48,7 +48,7 @@ def test_cosines_by_hand():
 
 def test_a_rotation_changes_no_similarity_but_the_vectors():
     turned = rows() @ rotation()
-    assert structure_agreement(*map(cosine_similarities, (rows(), turned))) == pytest.approx(1)
+    assert rsa_correlation(*map(cosine_similarities, (rows(), turned))) == pytest.approx(1)
     assert linear_cka(rows(), 3 * turned) == pytest.approx(1)
     assert cosine_similarities(rows(), turned).diagonal().mean() < 0.5
 
@@ -63,8 +63,8 @@ def test_cka_is_kornbliths_on_the_gram_matrices():
 
 def test_agreement_does_not_see_the_diagonal():
     a, b = cosine_similarities(rows()), cosine_similarities(rows(seed=3))
-    before = structure_agreement(a, b)
-    assert structure_agreement(a.clone().fill_diagonal_(-9), b) == before
+    before = rsa_correlation(a, b)
+    assert rsa_correlation(a.clone().fill_diagonal_(-9), b) == before
     assert abs(before) < 0.3  # unrelated rows
 
 
@@ -79,7 +79,7 @@ def test_odds_are_the_share_of_won_comparisons():
                     if i != j and labels[i] == labels[j] and labels[a] != labels[b]:
                         x, y = similarities[i, j], similarities[a, b]
                         won.append((x > y).item() + 0.5 * (x == y).item())
-    assert same_class_odds(similarities, labels) == pytest.approx(np.mean(won))
+    assert pairwise_auroc(similarities, labels) == pytest.approx(np.mean(won))
 
 
 def test_class_similarities_are_means_over_pairs_apart():
@@ -129,9 +129,9 @@ def test_drift_is_the_angle_that_the_projection_turned():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: structure_agreement(torch.eye(3), torch.eye(4)), r"\(3, 3\) and \(4, 4\)"),
+        (lambda: rsa_correlation(torch.eye(3), torch.eye(4)), r"\(3, 3\) and \(4, 4\)"),
         (lambda: linear_cka(rows(3), rows(4)), r"\(3, 7\) and \(4, 7\)"),
-        (lambda: same_class_odds(torch.eye(3), torch.zeros(3)), "only one kind"),
+        (lambda: pairwise_auroc(torch.eye(3), torch.zeros(3)), "only one kind"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):

@@ -7,7 +7,7 @@ import torch
 from matplotlib.colors import to_hex
 from matplotlib.patches import Wedge
 
-from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.overlap import overlap_mask
 from gdetkd.distillation.queue import FeatureQueue
 from gdetkd.viz import contrastive as viz
 from gdetkd.viz.widgets_contrastive import (
@@ -121,7 +121,7 @@ def test_temperature_and_query_move_the_picture():
 
 def test_threshold_and_proposal_move_the_picture():
     rois = torch.tensor(ROIS)
-    explorer = explore_negatives([PICTURE] * 2, ROIS, lambda iou: overlapping(rois, iou).numpy())
+    explorer = explore_negatives([PICTURE] * 2, ROIS, lambda iou: overlap_mask(rois, iou).numpy())
     assert "gdetkd-negatives" in explorer._dom_classes
     assert len(set(moved(explorer, iou=0.9, proposal=2))) == 3
 

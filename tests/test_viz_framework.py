@@ -7,7 +7,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from gdetkd.distillation.structures import DetectorView
+from gdetkd.distillation.structures import RoIOutputs
 from gdetkd.viz import framework as viz
 
 
@@ -18,7 +18,7 @@ def close_figures():
 
 
 def view(channels, width):
-    return DetectorView(
+    return RoIOutputs(
         rois=torch.zeros(6, 5),
         pyramid=tuple(torch.zeros(2, channels, 32 // 2**i, 32 // 2**i) for i in range(3)),
         pooled=torch.zeros(6, channels, 7, 7),

@@ -17,7 +17,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from gdetkd.detectors.adapter import Adapter, Recording, register
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 # --- The detector, as MMDetection builds and trains one -------------------------------------------
 
@@ -91,7 +91,7 @@ class TorchvisionAdapter(Adapter):
         ]
 
     @contextmanager
-    def record(self):
+    def hook_outputs(self):
         heard, head = {}, self.detector.model.roi_heads
 
         def on_pooled(_, inputs, pooled):
@@ -110,7 +110,7 @@ class TorchvisionAdapter(Adapter):
             for hook in hooks:
                 hook.remove()
 
-    def look(self, images, boxes, stages, sizes=None):
+    def forward_rois(self, images, boxes, stages, sizes=None):
         pyramid = self.detector.extract_feat(images)
         return [self._look(pyramid, images, rois) for rois in boxes]
 
@@ -127,7 +127,7 @@ class TorchvisionAdapter(Adapter):
         logits, deltas = predictions
         index = [torch.full((len(p), 1), float(i)).to(p) for i, p in enumerate(proposals)]
         stds = deltas.new_tensor(self.specs()[0].delta_stds)
-        return DetectorView(
+        return RoIOutputs(
             rois=torch.cat([torch.cat(index), torch.cat(proposals)], 1).detach(),
             pyramid=tuple(pyramid[level] for level in "0123"),  # and one that is RPN's alone
             pooled=pooled,
@@ -147,5 +147,5 @@ class TorchvisionRecording(Recording):
     def __init__(self, adapter, heard):
         self.adapter, self.heard = adapter, heard
 
-    def views(self, batch_data_samples):
+    def outputs(self, batch_data_samples):
         return [self.adapter.view(**self.heard)]

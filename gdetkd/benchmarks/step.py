@@ -37,7 +37,7 @@ def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
     loader = Runner.build_dataloader(loaded.train_dataloader, seed=0)
     batches = iter(loader)
     off = copy.deepcopy(loaded)
-    off.model.distill = {name: dict(weight=0.0) for name in loaded.model.distill}
+    off.model.components = {name: dict(weight=0.0) for name in loaded.model.components}
     off.model.transfer_heads = False
     steps = {"distilled step": distilled, "plain step": plain, "all weights 0": _model(off)}
     optimizers = {
@@ -69,9 +69,9 @@ def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
 def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
     """Adapt every level of the student, pool the boxes of a batch, and back, without a loss."""
     student = distilled.student
-    with torch.no_grad(), distilled._student_adapter.record() as recording:
+    with torch.no_grad(), distilled._student_adapter.hook_outputs() as recording:
         student.loss(data["inputs"], data["data_samples"])
-        view = recording.views(data["data_samples"])[0]
+        view = recording.outputs(data["data_samples"])[0]
     imitation = distilled.objective[0].components["imitation"]
     rois = view.rois[imitation.chosen(view.rois)]
     levels = [level.detach().requires_grad_() for level in view.pyramid]

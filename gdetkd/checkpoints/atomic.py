@@ -10,7 +10,7 @@ from typing import IO
 
 
 @contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     """A file to write beside `path`, brought to the disk and into its place when the block ends.
 
     Its folder is made if need be. If the block fails, the old file is as it was, and nothing else

@@ -32,7 +32,7 @@ from mmengine.registry import HOOKS
 from torch import nn
 
 import gdetkd
-from gdetkd.checkpoints.atomic import replacing
+from gdetkd.checkpoints.atomic import atomic_write
 
 __all__ = [
     "CheckpointError",
@@ -407,7 +407,7 @@ def load_strictly(model: torch.nn.Module, state: Mapping[str, torch.Tensor], whe
 
 def write_checkpoint(obj: Any, path: str | os.PathLike) -> None:
     """Save ``obj``; at every moment, through a crash too, ``path`` is the old or the new file."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         torch.save(obj, file)
 
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gdetkd.datasets.report import Report, Unfit, shown
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.to_coco import Candidate, Sample, finite, inside, load_json
 
 CLASSES = (
@@ -60,7 +60,7 @@ def read_release(root: Path, report: Report) -> Splits:
     for split in SPLITS:
         file = pattern.format(split)
         if not os.path.isfile(root / file):
-            report.leave_out(Unfit("missing split", "there is no such file"), file)
+            report.leave_out(InvalidAnnotation("missing split", "there is no such file"), file)
             continue
         folder = os.path.join("images", "100k", split)
         samples = read_bdd100k(root, file, folder, report)
@@ -79,8 +79,8 @@ def read_bdd100k(root: Path, file: str, folder: str, report: Report) -> list[Sam
         if isinstance(frames, dict) and "frames" in frames:  # Scalabel's newer wrapping
             frames = frames["frames"]
         if not isinstance(frames, list):
-            raise Unfit("layout", f"expected a list of frames, got {shown(frames)}")
-    except Unfit as problem:
+            raise InvalidAnnotation("layout", f"expected a list of frames, got {shown(frames)}")
+    except InvalidAnnotation as problem:
         report.leave_out(problem, file)
         return []
     report.images_in += len(frames)
@@ -90,14 +90,14 @@ def read_bdd100k(root: Path, file: str, folder: str, report: Report) -> list[Sam
         labels: list = []
         try:
             if not isinstance(frame, dict):
-                raise Unfit("layout", f"expected an object, got {shown(frame)}")
+                raise InvalidAnnotation("layout", f"expected an object, got {shown(frame)}")
             labels = _objects(frame)
             report.objects_in += len(labels)
             name = inside(folder, frame.get("name"))
             item = f"image {frame['name']}"
             if name in samples:
-                raise Unfit("duplicate id", "is there already; the first is kept")
-        except Unfit as problem:
+                raise InvalidAnnotation("duplicate id", "is there already; the first is kept")
+        except InvalidAnnotation as problem:
             report.leave_out(problem, file, item, objects=len(labels))
             continue
         samples[name] = Sample(place, name, file, item, None, [])
@@ -105,7 +105,7 @@ def read_bdd100k(root: Path, file: str, folder: str, report: Report) -> list[Sam
         for number, label in enumerate(labels, start=1):
             try:
                 samples[name].objects.append(_candidate(label, f"{item}, label {number}", seen))
-            except Unfit as problem:
+            except InvalidAnnotation as problem:
                 report.leave_out(problem, file, f"{item}, label {number}", objects=1)
     return list(samples.values())
 
@@ -116,7 +116,7 @@ def _objects(frame: dict) -> list:
     if labels is None:
         return []
     if not isinstance(labels, list):
-        raise Unfit("layout", f"expected a list of labels, got {shown(labels)}")
+        raise InvalidAnnotation("layout", f"expected a list of labels, got {shown(labels)}")
     return [
         label
         for label in labels
@@ -126,21 +126,23 @@ def _objects(frame: dict) -> list:
 
 def _candidate(label: Any, item: str, seen: set) -> Candidate:
     if not isinstance(label, dict):
-        raise Unfit("layout", f"expected an object, got {shown(label)}")
+        raise InvalidAnnotation("layout", f"expected an object, got {shown(label)}")
     number = label.get("id")
     if isinstance(number, str | int):
         if number in seen:
-            raise Unfit("duplicate id", f"id {shown(number)} is there already; the first is kept")
+            raise InvalidAnnotation(
+                "duplicate id", f"id {shown(number)} is there already; the first is kept"
+            )
         seen.add(number)
     category = label.get("category")
     if not isinstance(category, str):
-        raise Unfit("unknown class", shown(category))
+        raise InvalidAnnotation("unknown class", shown(category))
     name = OTHER_NAMES.get(category) or UNCERTAIN.get(category) or category
     if name not in CLASSES:
-        raise Unfit("unknown class", shown(category))
+        raise InvalidAnnotation("unknown class", shown(category))
     box = label.get("box2d")
     if not isinstance(box, dict):
-        raise Unfit("no box", f"expected box2d with x1, y1, x2, y2, got {shown(box)}")
+        raise InvalidAnnotation("no box", f"expected box2d with x1, y1, x2, y2, got {shown(box)}")
     x1, y1, x2, y2 = (finite(box.get(key), key) for key in ("x1", "y1", "x2", "y2"))
     attributes = label.get("attributes")
     crowd = isinstance(attributes, dict) and attributes.get("crowd") is True

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gdetkd.datasets.report import Report, Unfit, shown
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.to_coco import Candidate, Sample, finite, inside, load_json, whole
 
 # Ids of the release: 80 of 1 to 90, in the order of MMDetection's labels.
@@ -50,7 +50,7 @@ def read_release(root: Path, report: Report) -> dict[str, tuple[list[Sample], di
     for split in SPLITS:
         file = f"annotations/instances_{split}.json"
         if not os.path.isfile(root / file):
-            report.leave_out(Unfit("missing split", "there is no such file"), file)
+            report.leave_out(InvalidAnnotation("missing split", "there is no such file"), file)
             continue
         samples = read_coco(root, file, split, tuple(CLASSES.values()), report, flat=FLAT)
         splits[split] = samples, CLASSES
@@ -84,7 +84,7 @@ def read_coco(
     try:
         content = load_json(root / file)
         images, annotations, categories = _tables(content)
-    except Unfit as problem:
+    except InvalidAnnotation as problem:
         report.leave_out(problem, file)
         return []
     report.images_in += len(images)
@@ -98,24 +98,26 @@ def read_coco(
             number, item = _identity(entry, "annotation", seen)
             sample = samples.get(_hashable(entry.get("image_id")))
             if sample is None:
-                raise Unfit("unknown image", f"image_id {shown(entry.get('image_id'))}")
+                raise InvalidAnnotation("unknown image", f"image_id {shown(entry.get('image_id'))}")
             if number in flat and _is_flat(entry):
                 report.remark("zero area", file, item, "known in the release; left out", objects=1)
                 continue
             sample.objects.append(_candidate(entry, item, labels, sample.size))
-        except Unfit as problem:
+        except InvalidAnnotation as problem:
             report.leave_out(problem, file, item, objects=1)
     return list(samples.values())
 
 
 def _tables(content: Any) -> tuple[list, list, list]:
     if not isinstance(content, dict):
-        raise Unfit(
+        raise InvalidAnnotation(
             "layout", f"expected an object with images and annotations, got {shown(content)}"
         )
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
-            raise Unfit("layout", f"expected a list of {key}, got {shown(content.get(key))}")
+            raise InvalidAnnotation(
+                "layout", f"expected a list of {key}, got {shown(content.get(key))}"
+            )
     return content["images"], content["annotations"], content["categories"]
 
 
@@ -128,7 +130,7 @@ def _samples(images: list, file: str, folder: str, report: Report) -> dict[int, 
             name = inside(folder, entry.get("file_name"))
             size = tuple(whole(entry.get(key), key, least=1) for key in ("width", "height"))
             samples[number] = Sample(number, name, file, item, size, [])
-        except Unfit as problem:
+        except InvalidAnnotation as problem:
             report.leave_out(problem, file, item)
     return samples
 
@@ -142,7 +144,7 @@ def _labels(categories: list, file: str, classes: Sequence[str], report: Report)
             number, item = _identity(entry, "category", labels)
             if entry.get("name") in classes:
                 labels[number] = classes.index(entry["name"])
-        except Unfit as problem:
+        except InvalidAnnotation as problem:
             report.leave_out(problem, file, item)
     return labels
 
@@ -150,19 +152,21 @@ def _labels(categories: list, file: str, classes: Sequence[str], report: Report)
 def _candidate(entry: dict, item: str, labels: dict, size: tuple[int, int]) -> Candidate:
     label = labels.get(_hashable(entry.get("category_id")))
     if label is None:
-        raise Unfit("unknown class", f"category_id {shown(entry.get('category_id'))}")
+        raise InvalidAnnotation("unknown class", f"category_id {shown(entry.get('category_id'))}")
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
-        raise Unfit("no box", f"expected bbox [x, y, width, height], got {shown(box)}")
+        raise InvalidAnnotation("no box", f"expected bbox [x, y, width, height], got {shown(box)}")
     x, y, w, h = (finite(value, key) for value, key in zip(box, "xywh", strict=True))
     crowd = entry.get("iscrowd", 0)
     if crowd not in (0, 1):
-        raise Unfit("iscrowd", f"expected 0 or 1, got {shown(crowd)}")
+        raise InvalidAnnotation("iscrowd", f"expected 0 or 1, got {shown(crowd)}")
     more = dict(iscrowd=int(crowd))
     if entry.get("area") is not None:
         more["area"] = finite(entry["area"], "area")
         if more["area"] <= 0:
-            raise Unfit("zero area", f"area {shown(entry['area'])}: expected more than 0")
+            raise InvalidAnnotation(
+                "zero area", f"area {shown(entry['area'])}: expected more than 0"
+            )
     if entry.get("segmentation"):
         more["segmentation"] = _segmentation(entry["segmentation"], size)
     return Candidate(item, (x, y, w, h), label, more)
@@ -180,18 +184,20 @@ def _segmentation(value: Any, size: tuple[int, int]) -> Any:
                 for coordinate in polygon:
                     finite(coordinate, "segmentation")
             return value
-    raise Unfit(
+    raise InvalidAnnotation(
         "segmentation", f"expected polygons or run lengths of the image, got {shown(value)}"
     )
 
 
 def _identity(entry: Any, what: str, taken: Any) -> tuple[int, str]:
-    """The id of an entry and how to name it; raises Unfit if it has none or is not the first."""
+    """The id of an entry and its title; raises InvalidAnnotation without one or for a second."""
     if not isinstance(entry, dict):
-        raise Unfit("layout", f"expected an object, got {shown(entry)}")
+        raise InvalidAnnotation("layout", f"expected an object, got {shown(entry)}")
     number = whole(entry.get("id"), "id")
     if number in taken:
-        raise Unfit("duplicate id", f"{what} {number} is there already; the first is kept")
+        raise InvalidAnnotation(
+            "duplicate id", f"{what} {number} is there already; the first is kept"
+        )
     if isinstance(taken, set):
         taken.add(number)
     return number, f"{what} {number}"
@@ -213,7 +219,7 @@ def _check_archive(root: Path, splits: Any, report: Report) -> None:
         digest = hashlib.file_digest(file, "md5").hexdigest()
     if digest != ARCHIVE_MD5:
         text = f"MD5 {digest}, the release's is {ARCHIVE_MD5}: fetch it again"
-        report.leave_out(Unfit("checksum", text), ARCHIVE)
+        report.leave_out(InvalidAnnotation("checksum", text), ARCHIVE)
         return
     with zipfile.ZipFile(root / ARCHIVE) as archive:
         for split in splits:
@@ -224,4 +230,4 @@ def _check_archive(root: Path, splits: Any, report: Report) -> None:
                     crc = zlib.crc32(block, crc)
             if crc != archive.getinfo(name).CRC:
                 text = f"differs from the one in {ARCHIVE}: unpack it again"
-                report.leave_out(Unfit("checksum", text), name)
+                report.leave_out(InvalidAnnotation("checksum", text), name)

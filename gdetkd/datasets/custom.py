@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gdetkd.datasets.coco import read_coco
-from gdetkd.datasets.report import Report, Unfit
+from gdetkd.datasets.report import InvalidAnnotation, Report
 from gdetkd.datasets.to_coco import Sample, load_json
 from gdetkd.datasets.voc import read_voc
 
@@ -67,6 +67,6 @@ def _image_folder(root: Path, file: str, split: str) -> str:
         for folder in folders:
             if os.path.lexists(root / folder / first):
                 return folder
-    except (Unfit, OSError, ValueError, TypeError, LookupError):
+    except (InvalidAnnotation, OSError, ValueError, TypeError, LookupError):
         pass  # what is wrong with the file, its reader reports
     return next(folder for folder in folders if os.path.isdir(root / folder))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from gdetkd.datasets.report import Unfit
+from gdetkd.datasets.report import InvalidAnnotation
 
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP")  # what OpenCV reads as well
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
@@ -33,18 +33,18 @@ def examine(path: str) -> Picture:
     JPEGs are decoded at an eighth of their size, which reads every byte in a fraction of the time.
 
     Raises:
-        Unfit: It is missing, broken, in a format that OpenCV does not read, or has 16 bits a
-            channel, of which MMDetection's loader would drop the lower 8.
+        InvalidAnnotation: It is missing, broken, in a format that OpenCV does not read, or has 16
+            bits a channel, of which MMDetection's loader would drop the lower 8.
     """
     try:
         if not os.path.isfile(path):
             os.stat(path)  # says why, for instance that links form a loop
-            raise Unfit("no image", "expected a file, found a folder or a device")
+            raise InvalidAnnotation("no image", "expected a file, found a folder or a device")
     except (OSError, ValueError) as error:
-        if isinstance(error, Unfit):
+        if isinstance(error, InvalidAnnotation):
             raise
         reason = getattr(error, "strerror", None) or error
-        raise Unfit("no image", f"cannot be opened: {reason}") from error
+        raise InvalidAnnotation("no image", f"cannot be opened: {reason}") from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -52,31 +52,33 @@ def examine(path: str) -> Picture:
                 picture = _describe(image, path)
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
                 image.load()
-    except Unfit:
+    except InvalidAnnotation:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
-        raise Unfit("broken image", f"{type(error).__name__}: {error}") from error
+        raise InvalidAnnotation("broken image", f"{type(error).__name__}: {error}") from error
     return picture
 
 
-def examine_all(paths: Iterable[str]) -> Iterator[Picture | Unfit]:
+def examine_all(paths: Iterable[str]) -> Iterator[Picture | InvalidAnnotation]:
     """`examine` of every path in its order, by threads (Pillow decodes without the GIL)."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         yield from pool.map(_examined, paths)
 
 
-def _examined(path: str) -> Picture | Unfit:
+def _examined(path: str) -> Picture | InvalidAnnotation:
     try:
         return examine(path)
-    except Unfit as problem:
+    except InvalidAnnotation as problem:
         return problem
 
 
 def _describe(image: Image.Image, path: str) -> Picture:
     if image.format not in FORMATS:
-        raise Unfit("image format", f"expected one of {', '.join(FORMATS)}, got {image.format}")
+        raise InvalidAnnotation(
+            "image format", f"expected one of {', '.join(FORMATS)}, got {image.format}"
+        )
     if image.mode in WIDE_MODES or _bits(image, path) > 8:
-        raise Unfit(
+        raise InvalidAnnotation(
             "16-bit image",
             f"expected 8 bits a channel, got {_bits(image, path)} (mode {image.mode}): the loader "
             "would keep the upper 8; scale the values yourself",

@@ -20,7 +20,7 @@ import numpy as np
 from gdetkd.datasets import bdd100k, coco, voc
 from gdetkd.datasets import custom as own
 from gdetkd.datasets.contact_sheet import contact_sheet
-from gdetkd.datasets.report import Report, Unfit
+from gdetkd.datasets.report import InvalidAnnotation, Report
 from gdetkd.datasets.to_coco import Progress, assemble
 
 REPORT, SUMMARY, SHEET = "report.txt", "dataset.json", "contact_sheet.jpg"
@@ -93,7 +93,9 @@ def prepare(
         if content["images"]:
             contents[split] = content
         else:
-            report.leave_out(Unfit("empty split", "it has no image that can be used"), split)
+            report.leave_out(
+                InvalidAnnotation("empty split", "it has no image that can be used"), split
+            )
     out.mkdir(parents=True, exist_ok=True)
     report.write(out / REPORT)
     if (on_error == "strict" and report.bad) or not contents:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-class Unfit(ValueError):
+class InvalidAnnotation(ValueError):
     """An object, image or file that cannot be used: a short kind, and what was found."""
 
     def __init__(self, kind: str, text: str) -> None:
@@ -49,7 +49,9 @@ class Report:
     objects_in: int = 0
     objects_out: int = 0
 
-    def leave_out(self, problem: Unfit, file: str, item: str = "", objects: int = 0) -> None:
+    def leave_out(
+        self, problem: InvalidAnnotation, file: str, item: str = "", objects: int = 0
+    ) -> None:
         """Something cannot be used, and `objects` objects with it."""
         self.problems.append(Problem(problem.kind, file, item, problem.text, objects))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gdetkd.datasets.images import Picture, examine_all
-from gdetkd.datasets.report import Report, Unfit, shown
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 
 ROUNDING = 1.0  # a box may reach this many pixels out of its image
 
@@ -70,7 +70,7 @@ def assemble(
     for sample, picture in zip(progress(samples, "images"), pictures, strict=True):
         try:
             _check_size(sample, picture)
-        except Unfit as problem:
+        except InvalidAnnotation as problem:
             report.leave_out(problem, sample.file, sample.item, objects=len(sample.objects))
             continue
         for kind, text in picture.remarks:
@@ -80,7 +80,7 @@ def assemble(
         for candidate in sample.objects:
             try:
                 check_box(candidate.box, width, height)
-            except Unfit as problem:
+            except InvalidAnnotation as problem:
                 report.leave_out(problem, sample.file, candidate.item, objects=1)
                 continue
             if min(candidate.box[2:]) < 1:
@@ -102,63 +102,67 @@ def _annotation(candidate: Candidate, number: int, image: int, category: int) ->
 
 
 def check_box(box: Sequence[float], width: int, height: int) -> None:
-    """Raise Unfit unless (x, y, w, h) has an area and lies in the image, up to `ROUNDING`."""
+    """Raise InvalidAnnotation unless (x, y, w, h) has an area in the image, up to `ROUNDING`."""
     x, y, w, h = box
     if not w > 0 or not h > 0:
-        raise Unfit("zero area", f"{_text(box)}: expected a width and height above 0")
+        raise InvalidAnnotation("zero area", f"{_text(box)}: expected a width and height above 0")
     outside = max(-x, -y, x + w - width, y + h - height)
     if outside > ROUNDING:
-        raise Unfit("box outside", f"{_text(box)} in an image of {width} x {height}")
+        raise InvalidAnnotation("box outside", f"{_text(box)} in an image of {width} x {height}")
 
 
 def finite(value: object, what: str) -> float:
-    """The value as a number; raises Unfit if it is none, NaN or infinite."""
+    """The value as a number; raises InvalidAnnotation if it is none, NaN or infinite."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):
-        raise Unfit("no number", f"{what}: expected a number, got {shown(value)}") from None
+        raise InvalidAnnotation(
+            "no number", f"{what}: expected a number, got {shown(value)}"
+        ) from None
     if isinstance(value, str | bool):
-        raise Unfit("no number", f"{what}: expected a number, got {shown(value)}")
+        raise InvalidAnnotation("no number", f"{what}: expected a number, got {shown(value)}")
     if not math.isfinite(number):
-        raise Unfit("not finite", f"{what} is {shown(value)}")
+        raise InvalidAnnotation("not finite", f"{what} is {shown(value)}")
     return number
 
 
 def whole(value: object, what: str, least: int = 0) -> int:
-    """The value as a whole number of 63 bits; raises Unfit if it is none or below `least`."""
+    """The value as a whole number of 63 bits; raises InvalidAnnotation if none or below `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-        raise Unfit(what, f"expected a whole number from {least}, got {shown(value)}")
+        raise InvalidAnnotation(what, f"expected a whole number from {least}, got {shown(value)}")
     return value
 
 
 def inside(folder: str, name: object) -> str:
-    """The path of a file below the root; raises Unfit if the name leads elsewhere."""
+    """The path of a file below the root; raises InvalidAnnotation if the name leads elsewhere."""
     if not isinstance(name, str) or not name or "\0" in name:
-        raise Unfit("file name", f"expected a path, got {shown(name)}")
+        raise InvalidAnnotation("file name", f"expected a path, got {shown(name)}")
     path = os.path.normpath(os.path.join(folder, name))
     if os.path.isabs(name) or path.split(os.sep)[0] == "..":
-        raise Unfit("file name", f"expected a path inside the data set, got {shown(name)}")
+        raise InvalidAnnotation(
+            "file name", f"expected a path inside the data set, got {shown(name)}"
+        )
     return path
 
 
 def load_json(path: Path) -> Any:
-    """The content of a JSON file; raises Unfit if it cannot be read."""
+    """The content of a JSON file; raises InvalidAnnotation if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return json.load(file)
     except OSError as error:
-        raise Unfit("unreadable", f"cannot be opened: {error.strerror}") from error
+        raise InvalidAnnotation("unreadable", f"cannot be opened: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise Unfit("no JSON", f"{type(error).__name__}: {error}") from error
+        raise InvalidAnnotation("no JSON", f"{type(error).__name__}: {error}") from error
 
 
-def _check_size(sample: Sample, picture: Picture | Unfit) -> None:
-    if isinstance(picture, Unfit):
-        raise Unfit(picture.kind, f"{sample.name}: {picture.text}")
+def _check_size(sample: Sample, picture: Picture | InvalidAnnotation) -> None:
+    if isinstance(picture, InvalidAnnotation):
+        raise InvalidAnnotation(picture.kind, f"{sample.name}: {picture.text}")
     found = (picture.width, picture.height)
     turned = any(kind == "turned image" for kind, _ in picture.remarks)
     if sample.size not in (None, found) and not (turned and sample.size == found[::-1]):
-        raise Unfit(
+        raise InvalidAnnotation(
             "image size",
             f"{sample.name}: the annotation says {_pair(sample.size)}, the file {_pair(found)}",
         )

@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from gdetkd.datasets.report import Report, Unfit, shown
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.to_coco import Candidate, Sample, finite, inside
 
 CLASSES = (
@@ -43,7 +43,7 @@ def read_release(root: Path, report: Report) -> Splits:
     for split, name in SPLITS.items():
         file = os.path.join(folder, "ImageSets", "Main", f"{name}.txt")
         if not os.path.isfile(root / file):
-            report.leave_out(Unfit("missing split", "there is no such file"), file)
+            report.leave_out(InvalidAnnotation("missing split", "there is no such file"), file)
             continue
         samples = read_voc(root, folder, file, CLASSES, report)
         splits[split] = samples, classes
@@ -68,7 +68,7 @@ def read_voc(
     """
     try:
         names = _listed(root, file) if file else _all_names(root / folder / "Annotations")
-    except Unfit as problem:
+    except InvalidAnnotation as problem:
         report.leave_out(problem, file or os.path.join(folder, "Annotations"))
         return []
     report.images_in += len(names)
@@ -78,11 +78,11 @@ def read_voc(
         try:
             where = inside(os.path.join(folder, "Annotations"), f"{name}.xml")
             if name in samples:
-                problem = Unfit("duplicate id", f"image {shown(name)} is listed twice")
+                problem = InvalidAnnotation("duplicate id", f"image {shown(name)} is listed twice")
                 report.leave_out(problem, file or where, f"line {place}")
                 continue
             tree = _tree(root / where)
-        except Unfit as problem:
+        except InvalidAnnotation as problem:
             report.leave_out(problem, where, f"image {name}")
             continue
         samples[name] = Sample(place, _image(root, folder, name), where, f"image {name}", None, [])
@@ -95,9 +95,9 @@ def _listed(root: Path, file: str) -> list[str]:
     try:
         text = (root / file).read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise Unfit("unreadable", f"cannot be opened: {error.strerror}") from error
+        raise InvalidAnnotation("unreadable", f"cannot be opened: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise Unfit("unreadable", f"expected UTF-8: {error}") from error
+        raise InvalidAnnotation("unreadable", f"expected UTF-8: {error}") from error
     return [line.strip() for line in text.split("\n") if line.strip()]
 
 
@@ -105,7 +105,7 @@ def _all_names(folder: Path) -> list[str]:
     try:
         return sorted(name[:-4] for name in os.listdir(folder) if name.endswith(".xml"))
     except OSError as error:
-        raise Unfit("unreadable", f"cannot be listed: {error.strerror}") from error
+        raise InvalidAnnotation("unreadable", f"cannot be listed: {error.strerror}") from error
 
 
 def _image(root: Path, folder: str, name: str) -> str:
@@ -118,12 +118,12 @@ def _tree(path: Path) -> ElementTree.Element:
     try:
         tree = ElementTree.parse(path).getroot()
     except OSError as error:
-        raise Unfit("unreadable", f"cannot be opened: {error.strerror}") from error
+        raise InvalidAnnotation("unreadable", f"cannot be opened: {error.strerror}") from error
     except (ElementTree.ParseError, LookupError, ValueError, RecursionError) as error:
         text = f"{error}; its objects cannot be counted"
-        raise Unfit("no XML", text) from error
+        raise InvalidAnnotation("no XML", text) from error
     if tree.tag != "annotation":
-        raise Unfit("layout", f"expected <annotation>, got <{shown(tree.tag)}>")
+        raise InvalidAnnotation("layout", f"expected <annotation>, got <{shown(tree.tag)}>")
     return tree
 
 
@@ -135,14 +135,14 @@ def _fill(sample: Sample, tree: ElementTree.Element, classes: Sequence[str], rep
     if size is not None:
         try:
             sample.size = tuple(_pixels(size, key, least=1) for key in ("width", "height"))
-        except Unfit as problem:
+        except InvalidAnnotation as problem:
             report.leave_out(problem, sample.file, sample.item, objects=len(objects))
             return False
     for place, entry in enumerate(objects, start=1):
         item = f"object {place}"
         try:
             sample.objects.append(_candidate(entry, item, classes))
-        except Unfit as problem:
+        except InvalidAnnotation as problem:
             report.leave_out(problem, sample.file, item, objects=1)
     return True
 
@@ -150,14 +150,14 @@ def _fill(sample: Sample, tree: ElementTree.Element, classes: Sequence[str], rep
 def _candidate(entry: ElementTree.Element, item: str, classes: Sequence[str]) -> Candidate:
     name = (entry.findtext("name") or "").strip()
     if name not in classes:
-        raise Unfit("unknown class", shown(name))
+        raise InvalidAnnotation("unknown class", shown(name))
     box = entry.find("bndbox")
     if box is None:
-        raise Unfit("no box", "there is no <bndbox>")
+        raise InvalidAnnotation("no box", "there is no <bndbox>")
     xmin, ymin, xmax, ymax = (_pixels(box, key) for key in ("xmin", "ymin", "xmax", "ymax"))
     difficult = (entry.findtext("difficult") or "0").strip()
     if difficult not in ("0", "1"):
-        raise Unfit("difficult", f"expected 0 or 1, got {shown(difficult)}")
+        raise InvalidAnnotation("difficult", f"expected 0 or 1, got {shown(difficult)}")
     flag = int(difficult)
     return Candidate(
         item,
@@ -172,12 +172,16 @@ def _pixels(parent: ElementTree.Element, key: str, least: int | None = None) -> 
     text = parent.findtext(key)
     try:
         number = int(finite(float(text or ""), key))
-    except Unfit:
+    except InvalidAnnotation:
         raise
     except ValueError:
-        raise Unfit("no number", f"{key}: expected a number, got {shown(text)}") from None
+        raise InvalidAnnotation(
+            "no number", f"{key}: expected a number, got {shown(text)}"
+        ) from None
     if abs(number) >= 2**31:
-        raise Unfit("not finite", f"{key} is {shown(text)}")
+        raise InvalidAnnotation("not finite", f"{key} is {shown(text)}")
     if least is not None and number < least:
-        raise Unfit("image size", f"{key}: expected at least {least}, got {shown(text)}")
+        raise InvalidAnnotation(
+            "image size", f"{key}: expected at least {least}, got {shown(text)}"
+        )
     return number

@@ -10,15 +10,15 @@ from typing import Any
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 
 class Adapter(ABC):
-    """Gives the `DetectorSpec` of a detector and, at a step, its `DetectorView`.
+    """Gives the `DetectorSpec` of a detector and, at a step, its `RoIOutputs`.
 
-    As a student the detector is left alone: `record` listens while its own `loss()` runs. As a
-    teacher it is asked to `look` at the student's boxes. A detector of several stages (Cascade
-    R-CNN) has a spec and a view of each; most have one.
+    As a student the detector is left alone: `hook_outputs` listens while its own `loss()` runs. As
+    a teacher it is asked to `forward_rois` of the student's boxes. A detector of several stages
+    (Cascade R-CNN) has a spec and outputs of each; most have one.
 
     Attributes:
         state: What of the adapter is saved with a training, if anything (a sampler's position).
@@ -39,7 +39,7 @@ class Adapter(ABC):
         """The detector's shapes, by stage. Raises ValueError where distillation cannot use it."""
 
     @abstractmethod
-    def record(self) -> AbstractContextManager[Recording]:
+    def hook_outputs(self) -> AbstractContextManager[Recording]:
         """Listen to one `loss()` of the detector; nothing stays attached afterwards.
 
         Raises:
@@ -47,13 +47,13 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def look(
+    def forward_rois(
         self,
         images: Tensor,
         boxes: Sequence[Tensor],
         stages: Sequence[int],
         sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> list[DetectorView]:
+    ) -> list[RoIOutputs]:
         """What stages of the detector make of given boxes: backbone, neck and heads, no proposals.
 
         images: (B, 3, H, W), normalised its way; boxes: for each of the stages asked, (N, 5) in
@@ -67,10 +67,10 @@ class Adapter(ABC):
 
 
 class Recording(ABC):
-    """What `Adapter.record` heard."""
+    """What `Adapter.hook_outputs` heard."""
 
     @abstractmethod
-    def views(self, batch_data_samples: SampleList) -> list[DetectorView]:
+    def outputs(self, batch_data_samples: SampleList) -> list[RoIOutputs]:
         """The student's view, by stage, of the boxes that fed its loss."""
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses.common import check_number
 
 
@@ -42,13 +42,13 @@ class Rigid(nn.Module):
             nn.Conv2d(student.channels, teacher.channels, 1) for _ in self.levels
         )
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> tuple[Tensor, Tensor, dict]:
         losses = [self.compare(mine, target) for mine, target, _ in self.maps(student, teacher)]
         loss = torch.stack(losses).mean()
         return loss, loss.new_full((), len(student.pyramid[0])), {}
 
     def maps(
-        self, student: DetectorView, teacher: DetectorView
+        self, student: RoIOutputs, teacher: RoIOutputs
     ) -> Iterator[tuple[Tensor, Tensor, float]]:
         """What the student made of each common level, adapted, the teacher's, the stride."""
         for (own, given), adapt, stride in zip(self.levels, self.adapt, self.strides, strict=True):
@@ -68,7 +68,7 @@ class Masked(Rigid):
         ValueError: At a step, if the student's view does not know the ground truth.
     """
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> tuple[Tensor, Tensor, dict]:
         truth = student.need("truth", "masked")
         total, cells = student.pyramid[0].new_zeros((), dtype=torch.float32), 0
         for mine, target, stride in self.maps(student, teacher):
@@ -122,7 +122,7 @@ class Localization(nn.Module):
         self.bins, self.temperature = student.edge_bins, temperature
         _, self.levels = common_levels(student, teacher, "localization")
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> tuple[Tensor, Tensor, dict]:
         total = cells = 0.0
         for own, given in self.levels:
             mine, target = where_both_are(student.edge_maps[own], teacher.edge_maps[given].detach())

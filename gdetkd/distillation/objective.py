@@ -1,6 +1,6 @@
 """The distillation objective: which losses a pair of detectors is trained with, and their weights.
 
-Every component takes the student's and the teacher's `DetectorView` of the same boxes and gives
+Every component takes the student's and the teacher's `RoIOutputs` of the same boxes and gives
 its loss, unweighted, with the number of things it is a mean over. `Objective` weighs them, and
 makes the mean of the ranks' losses that of the union of their batches.
 
@@ -18,9 +18,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gdetkd.distillation.baselines import Localization, Masked, Normalized, Rigid
-from gdetkd.distillation.overlap import overlapping
-from gdetkd.distillation.queue import FeatureQueue, gather_rows
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.overlap import overlap_mask
+from gdetkd.distillation.queue import FeatureQueue, all_gather_variable
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses import (
     class_aware_regression,
     contrastive_loss,
@@ -50,7 +50,7 @@ class Contrastive(nn.Module):
         iou: Proposals that overlap more than this are no negatives of each other (Table 2);
             1.0 keeps all.
         projection: 'linear', or 'nonlinear' with a hidden layer and ReLU (Table 3).
-        queue_holds: 'keys', what f made of earlier batches at the time, or 'representations', the
+        queue_content: 'keys', what f made of earlier batches at the time, or 'features', the
             teacher's own, which f maps anew at every step: never stale, as the teacher does not
             change, for a queue as wide as they are. B speaks of "representations from previous
             batches", which can be read either way.
@@ -72,18 +72,17 @@ class Contrastive(nn.Module):
         queue_capacity: int = 0,
         iou: float = 0.5,
         projection: str = "linear",
-        queue_holds: str = "keys",
+        queue_content: str = "keys",
         queue_gradient: bool = False,
     ) -> None:
         super().__init__()
-        if queue_holds not in ("keys", "representations"):
+        if queue_content not in ("keys", "features"):
             raise ValueError(
-                "contrastive: expected queue_holds 'keys' or 'representations', "
-                f"got {queue_holds!r}"
+                f"contrastive: expected queue_content 'keys' or 'features', got {queue_content!r}"
             )
-        if queue_gradient and queue_holds == "keys":
+        if queue_gradient and queue_content == "keys":
             raise ValueError(
-                "contrastive: expected queue_holds='representations' beside queue_gradient=True; "
+                "contrastive: expected queue_content='features' beside queue_gradient=True; "
                 "'keys' are constants"
             )
         check_number("contrastive: temperature", temperature, 0, above=True)
@@ -94,16 +93,16 @@ class Contrastive(nn.Module):
         self.teacher_projection = self.student_projection
         if teacher.representation_dim != student.representation_dim:
             self.teacher_projection = _projection(projection, teacher.representation_dim, dim)
-        self.projects_queue = queue_holds == "representations"
+        self.projects_queue = queue_content == "features"
         wide = teacher.representation_dim if self.projects_queue else dim
         self.queue = FeatureQueue(queue_capacity, wide)
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> tuple[Tensor, Tensor, dict]:
         known = slice(None) if teacher.known is None else teacher.known
         queries = self.student_projection(student.representation[known])
         # The teacher's features are constants: gathering them before the projection lets every
         # rank project by itself, and no gradient has to cross ranks.
-        gathered, own = gather_rows(teacher.representation.detach()[known])
+        gathered, own = all_gather_variable(teacher.representation.detach()[known])
         keys = self.teacher_projection(gathered)
         first = torch.cat([keys[own], keys[: own.start], keys[own.stop :]])
         queue = None
@@ -115,7 +114,7 @@ class Contrastive(nn.Module):
             queries,
             first,
             queue=queue,
-            ignore=overlapping(student.rois[known], self.iou) if self.iou < 1 else None,
+            ignore=overlap_mask(student.rois[known], self.iou) if self.iou < 1 else None,
             temperature=self.temperature,
         )
         # Rank order, the same rows on every rank: the queues stay equal.
@@ -185,7 +184,7 @@ class Imitation(nn.Module):
         )
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> tuple[Tensor, Tensor, dict]:
         if len(student.pyramid) != len(self.strides):
             raise ValueError(
                 f"imitation: expected {len(self.strides)} pyramid levels of the student, one for "
@@ -249,7 +248,7 @@ class Classification(nn.Module):
                 f"got {conversion!r}"
             )
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> tuple[Tensor, Tensor, dict]:
         logits = [view.need("logits", "classification") for view in (student, teacher)]
         student_logits, teacher_logits = (
             nn.functional.pad(given, (0, 1)) if kind == "sigmoid" else given
@@ -312,7 +311,7 @@ class Regression(nn.Module):
         # Differences are taken in common units and counted in those the student is trained in.
         self.register_buffer("unit", torch.tensor(student.delta_stds), persistent=False)
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> tuple[Tensor, Tensor, dict]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> tuple[Tensor, Tensor, dict]:
         deltas = student.need("deltas", "regression") / self.unit
         target = teacher.need("deltas", "regression").detach() / self.unit
         if self.class_aware:
@@ -380,7 +379,7 @@ class Objective(nn.Module):
                     f"distillation component {name!r}: {error}; its settings beside weight: {known}"
                 ) from error
 
-    def forward(self, student: DetectorView, teacher: DetectorView) -> dict[str, Tensor]:
+    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> dict[str, Tensor]:
         """Weighted losses as 'kd_NAME_loss', diagnostics as 'kd_NAME_...' (never with 'loss').
 
         Raises:
@@ -393,7 +392,7 @@ class Objective(nn.Module):
             losses.append(self.weights[name] * loss)
             counts.append(count)
             shown.update({f"kd_{name}_{key}": value for key, value in extra.items()})
-        scales = share_of_union(torch.stack(counts))
+        scales = ddp_loss_scale(torch.stack(counts))
         result = {
             f"kd_{name}_loss": loss * scale
             for name, loss, scale in zip(self.components, losses, scales, strict=True)
@@ -405,7 +404,7 @@ class Objective(nn.Module):
         if "contrastive" in self.components:
             self.components["contrastive"].queue.undo()
 
-    def _check(self, student: DetectorView, teacher: DetectorView) -> None:
+    def _check(self, student: RoIOutputs, teacher: RoIOutputs) -> None:
         rows = [len(student.rois), len(student.representation), len(teacher.representation)]
         if len(set(rows)) != 1:
             raise ValueError(
@@ -433,7 +432,7 @@ def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, flo
     return weights
 
 
-def share_of_union(counts: Tensor) -> Tensor:
+def ddp_loss_scale(counts: Tensor) -> Tensor:
     """What makes DDP's average of per-rank means the mean over the union: N_rank * world / N."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return torch.ones_like(counts)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-__all__ = ["overlapping"]
+__all__ = ["overlap_mask"]
 
 
 @torch.no_grad()
-def overlapping(rois: Tensor, iou: float = 0.5) -> Tensor:
+def overlap_mask(rois: Tensor, iou: float = 0.5) -> Tensor:
     """Mark the pairs of RoIs that overlap by more than ``iou`` in the same image.
 
     Supplement B, Table 2: proposals that show the same thing should not be pushed apart, so

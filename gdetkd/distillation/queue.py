@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["FeatureQueue", "gather_rows"]
+__all__ = ["FeatureQueue", "all_gather_variable"]
 
 
 class FeatureQueue(nn.Module):
@@ -133,7 +133,7 @@ class FeatureQueue(nn.Module):
         self._mirrored = self._undo = None
 
 
-def gather_rows(rows: Tensor) -> tuple[Tensor, slice]:
+def all_gather_variable(rows: Tensor) -> tuple[Tensor, slice]:
     """All ranks' rows (sum of n, dim) in rank order, and where this rank's stand among them.
 
     Any n, also 0, on any rank. No gradient crosses ranks: give it constants. Without a process

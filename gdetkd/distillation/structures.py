@@ -51,7 +51,7 @@ class DetectorSpec:
 
 
 @dataclass
-class DetectorView:
+class RoIOutputs:
     """What a detector makes of a set of boxes at one step.
 
     Attributes:
@@ -91,5 +91,5 @@ class DetectorView:
         """A field that a component cannot do without; ValueError, naming both, where it is None."""
         value = getattr(self, field)
         if value is None:
-            raise ValueError(f"{component}: expected views with {field} (DetectorView), got None")
+            raise ValueError(f"{component}: expected views with {field} (RoIOutputs), got None")
         return value

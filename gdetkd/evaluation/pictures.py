@@ -19,7 +19,7 @@ from torchvision.ops import box_iou
 
 from gdetkd.datasets import digits
 from gdetkd.detectors import adapter_for
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 
 @dataclass
@@ -123,7 +123,7 @@ def best_of_each_object(rois: Tensor, images: Images, iou: float = 0.5) -> Tenso
     return which[best >= iou].unique()
 
 
-def look_at(detector: nn.Module, images: Images, rois: Tensor) -> DetectorView:
+def forward_rois(detector: nn.Module, images: Images, rois: Tensor) -> RoIOutputs:
     """What a detector makes of given boxes: features, representation, logits, deltas.
 
     Preprocesses the pictures its way; without gradients. rois: (N, 5), pixels.
@@ -134,7 +134,7 @@ def look_at(detector: nn.Module, images: Images, rois: Tensor) -> DetectorView:
     data = detector.data_preprocessor(images.data(), False)
     with torch.no_grad():
         adapter = adapter_for(detector, type(detector).__name__)
-        return adapter.look(data["inputs"], [rois], [len(adapter.specs()) - 1])[0]
+        return adapter.forward_rois(data["inputs"], [rois], [len(adapter.specs()) - 1])[0]
 
 
 def spec_of(detector: nn.Module) -> DetectorSpec:

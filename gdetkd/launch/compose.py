@@ -20,7 +20,7 @@ BOXES = 512  # of an image, for a dense student
 COCO = CocoDataset.METAINFO["classes"]
 _HEADER = """\
 # {student} learns from {teacher}.
-# Written by `gdetkd distill`, yours to edit: weights are in model.distill. Then
+# Written by `gdetkd distill`, yours to edit: weights are in model.components. Then
 #   gdetkd train {path} [--gpus N] [--plan]
 """
 
@@ -63,7 +63,7 @@ def compose(
     use_data(config, data)
     base = Config.fromfile(find_config(BASE))
     dense = "roi_head" not in config.model
-    distill = base.distill_dense if dense else base.distill_two_stage
+    distill = base.dense_components if dense else base.two_stage_components
     boxes = BOXES if dense else proposals(config.model)
     images = gpus * config.train_dataloader.batch_size
     distill.contrastive.queue_capacity = BATCHES * images * boxes
@@ -71,8 +71,8 @@ def compose(
         type="DistilledDetector",
         student=config.model,
         teacher=dict(config=_portable(teacher), checkpoint=weights),
-        distill=distill,
-        **(dict(student_view=dict(boxes_per_image=BOXES)) if dense else {}),
+        components=distill,
+        **(dict(student_adapter=dict(boxes_per_image=BOXES)) if dense else {}),
     )
     imports = (config.get("custom_imports") or {}).get("imports", [])
     config.custom_imports = dict(imports=[*imports, *base.custom_imports.imports])

@@ -18,8 +18,8 @@ __all__ = [
     "linear_cka",
     "negative_shares",
     "retrieval",
-    "same_class_odds",
-    "structure_agreement",
+    "pairwise_auroc",
+    "rsa_correlation",
 ]
 
 
@@ -30,7 +30,7 @@ def cosine_similarities(rows: Tensor, others: Tensor | None = None) -> Tensor:
     return (rows @ others.t()).float()
 
 
-def structure_agreement(similarities: Tensor, reference: Tensor) -> float:
+def rsa_correlation(similarities: Tensor, reference: Tensor) -> float:
     """Pearson correlation of two similarity matrices (N, N) over the pairs i < j; N >= 3."""
     if similarities.shape != reference.shape or similarities.shape[0] != similarities.shape[-1]:
         raise ValueError(
@@ -56,7 +56,7 @@ def linear_cka(rows: Tensor, others: Tensor) -> float:
     return (shared / ((rows.t() @ rows).norm() * (others.t() @ others).norm())).item()
 
 
-def same_class_odds(similarities: Tensor, labels: Tensor, apart: Tensor | None = None) -> float:
+def pairwise_auroc(similarities: Tensor, labels: Tensor, apart: Tensor | None = None) -> float:
     """How often a pair of one class is more alike than a pair of two: 0.5 is chance, 1 always.
 
     The area under the ROC curve, so no scale of similarities matters.

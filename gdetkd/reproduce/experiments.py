@@ -83,14 +83,14 @@ MINIATURE = Benchmark(
 
 def only(*kept: str, transfer: bool = False, **options: Any) -> dict[str, Any]:
     """Options that switch the other components off."""
-    off = {f"model.distill.{name}.weight": 0.0 for name in COMPONENTS if name not in kept}
+    off = {f"model.components.{name}.weight": 0.0 for name in COMPONENTS if name not in kept}
     return off | {"model.transfer_heads": transfer} | options
 
 
 def components(benchmark: Benchmark) -> list[Experiment]:
     """The components alone and together, and how long a baseline has to train for as much."""
     plain, distilled = benchmark.plain("faster_rcnn"), benchmark.distilled("faster_rcnn")
-    own_regression = {"model.distill.regression.class_aware": False}
+    own_regression = {"model.components.regression.class_aware": False}
     variants = {
         "gdetkd": ("G-DetKD (all)", {}),
         "no_transfer": ("All but head transfer", {"model.transfer_heads": False}),
@@ -161,7 +161,7 @@ def causes() -> list[Experiment]:
         *(
             Experiment(
                 f"regression_{weight:g}", f"CAReg alone, {label} of the weight", DISTILLED,
-                only("regression") | {"model.distill.regression.weight": weight}, seeds=3,
+                only("regression") | {"model.components.regression.weight": weight}, seeds=3,
             )
             for weight, label in ((0.25, "a quarter"), (0.1, "a tenth"))
         ),
@@ -171,8 +171,8 @@ def causes() -> list[Experiment]:
             DISTILLED,
             only("regression")
             | {
-                "model.distill.regression.class_aware": False,
-                "model.distill.regression.weight": 0.1,
+                "model.components.regression.class_aware": False,
+                "model.components.regression.weight": 0.1,
             },
             seeds=3,
         ),
@@ -183,7 +183,7 @@ def causes() -> list[Experiment]:
         ),
         Experiment(
             "no_regression", "All but CAReg", DISTILLED,
-            {"model.distill.regression.weight": 0.0}, seeds=3,
+            {"model.components.regression.weight": 0.0}, seeds=3,
         ),
         Experiment("baseline_boxes_2", "Baseline, twice the box loss", PLAIN, {heavier: 2.0}),
         Experiment(
@@ -211,7 +211,7 @@ def causes() -> list[Experiment]:
                 f"branch_{branch}_learned",
                 f"RetinaNet: CKD, {branch} branch, the queue projected anew, with a gradient",
                 DIGITS.distilled("retinanet"),
-                only("contrastive") | {"model.student_view.branch": branch} | LEARNED,
+                only("contrastive") | {"model.student_adapter.branch": branch} | LEARNED,
                 seeds=5,
             )
             for branch in BRANCHES
@@ -224,8 +224,8 @@ def causes() -> list[Experiment]:
                 DISTILLED,
                 only("contrastive")
                 | {
-                    "model.distill.contrastive.queue_capacity": 0,
-                    "model.distill.contrastive.iou": threshold,
+                    "model.components.contrastive.queue_capacity": 0,
+                    "model.components.contrastive.iou": threshold,
                 },
                 seeds=3,
             )
@@ -236,7 +236,7 @@ def causes() -> list[Experiment]:
             Experiment(
                 f"memory_60{suffix}", f"CKD, K of 60 batches{label}", DISTILLED,
                 only("contrastive")
-                | {"model.distill.contrastive.queue_capacity": 59 * DIGITS.proposals}
+                | {"model.components.contrastive.queue_capacity": 59 * DIGITS.proposals}
                 | options,
                 seeds=1,
             )
@@ -253,7 +253,7 @@ def attempts() -> list[Experiment]:
     The longest has twice the teacher's own schedule.
     """
     sampler = "model.student.train_cfg.rcnn.sampler"
-    distill = "model.distill"
+    distill = "model.components"
     changes = {
         "imitation_10": ("SGFI twice as heavy", {f"{distill}.imitation.weight": 10.0}),
         "contrastive_2": ("CKD four times as heavy", {f"{distill}.contrastive.weight": 2.0}),
@@ -301,7 +301,7 @@ def attempts() -> list[Experiment]:
 
 def tuning() -> list[Experiment]:
     """On digits: how the weights of the config were picked, on val and seed 0."""
-    imitation, contrastive = (f"model.distill.{n}.weight" for n in ("imitation", "contrastive"))
+    imitation, contrastive = (f"model.components.{n}.weight" for n in ("imitation", "contrastive"))
     changes = {
         "1": ("SGFI's weight 1", {imitation: 1.0}),
         "3": ("SGFI's weight 3, CKD's 0.1", {imitation: 3.0, contrastive: 0.1}),
@@ -345,7 +345,7 @@ def larger_students() -> list[Experiment]:
 
 def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
     """Tables 1 to 3: memory, negatives, projection, for CKD alone."""
-    config, setting = benchmark.distilled("faster_rcnn"), "model.distill.contrastive"
+    config, setting = benchmark.distilled("faster_rcnn"), "model.components.contrastive"
     memory = {
         f"memory_{count}": Experiment(
             f"memory_{count}", f"CKD, K of {count} batches", config,
@@ -378,10 +378,10 @@ def contrastive_ablations(benchmark: Benchmark) -> list[Experiment]:
 
 
 # The queue keeps what the teacher saw, not what the projection of that step made of it ...
-FRESH = {"model.distill.contrastive.queue_holds": "representations"}
+FRESH = {"model.components.contrastive.queue_content": "features"}
 # ... and the projection learns from it as from the batch's own.
-LEARNED = FRESH | {"model.distill.contrastive.queue_gradient": True}
-ALL_BOXES = {"model.distill.imitation.boxes_per_image": None}
+LEARNED = FRESH | {"model.components.contrastive.queue_gradient": True}
+ALL_BOXES = {"model.components.imitation.boxes_per_image": None}
 MEMORIES = (1, 5, 10, 15, 20)  # gathered batches: 8, 40, 80, 120 and 160 x 1024 in the paper
 # Experiments by IoU; that of 0.5 is the configs' own.
 THRESHOLDS = {
@@ -407,7 +407,7 @@ def dense_students(benchmark: Benchmark) -> list[Experiment]:
     made += [
         Experiment(
             f"branch_{branch}", f"RetinaNet: CKD, {branch} branch", config,
-            only("contrastive") | {"model.student_view.branch": branch}, seeds=5,
+            only("contrastive") | {"model.student_adapter.branch": branch}, seeds=5,
         )
         for branch in BRANCHES
     ]  # fmt: skip
@@ -416,8 +416,8 @@ def dense_students(benchmark: Benchmark) -> list[Experiment]:
             f"conversion_{conversion}", f"RetinaNet: class KD, {text}", config,
             only("classification")
             | {
-                "model.distill.classification.weight": 1.0,
-                "model.distill.classification.conversion": conversion,
+                "model.components.classification.weight": 1.0,
+                "model.components.classification.conversion": conversion,
             },
             seeds=3,
         )
@@ -505,14 +505,14 @@ def dense_pair(benchmark: Benchmark) -> list[Experiment]:
     needs, options = own_teacher(benchmark, "gfl")
     distilled = benchmark.distilled("gfl")
     # LD's own weight and temperature.
-    localization = only() | {"model.distill.localization.weight": 0.25}
+    localization = only() | {"model.components.localization.weight": 0.25}
     return [
         teacher_of(benchmark, "gfl", "GFL"),
         Experiment("gfl", "GFL: baseline", benchmark.plain("gfl"), seeds=3),
         Experiment("gdetkd_gfl", "GFL: SGFI and CKD", distilled, options, 3, needs),
         Experiment(
             "classification_gfl", "GFL: class KD alone", distilled,
-            options | only("classification") | {"model.distill.classification.weight": 1.0}, 3,
+            options | only("classification") | {"model.components.classification.weight": 1.0}, 3,
             needs,
         ),
         Experiment(
@@ -526,7 +526,7 @@ def stages(benchmark: Benchmark) -> list[Experiment]:
     """On digits: which stage of a Cascade R-CNN teaches a Faster R-CNN best."""
     needs, options = own_teacher(benchmark, "cascade")
     # A Cascade R-CNN regresses one box for all classes, and its heads are others.
-    options |= {"model.distill.regression.weight": 0.0, "model.transfer_heads": False}
+    options |= {"model.components.regression.weight": 0.0, "model.transfer_heads": False}
     return [
         Experiment(
             f"stage_{stage}", f"Taught by stage {stage + 1} of a Cascade R-CNN",
@@ -541,7 +541,7 @@ def rivals(benchmark: Benchmark) -> list[Experiment]:
     return [
         Experiment(
             f"rival_{name}", label, benchmark.distilled("faster_rcnn"),
-            only() | {f"model.distill.{name}.weight": benchmark.imitation}, seeds=3,
+            only() | {f"model.components.{name}.weight": benchmark.imitation}, seeds=3,
         )
         for name, label in (
             ("rigid", "Same-level imitation (FitNets)"),

@@ -25,9 +25,9 @@ from torch.nn.functional import cross_entropy, normalize
 from tqdm import tqdm
 
 from gdetkd.detectors.mmdet.building import load_detector
-from gdetkd.distillation.overlap import overlapping
+from gdetkd.distillation.overlap import overlap_mask
 from gdetkd.distillation.queue import FeatureQueue
-from gdetkd.evaluation.pictures import look_at, rpn_proposals, val_images
+from gdetkd.evaluation.pictures import forward_rois, rpn_proposals, val_images
 from gdetkd.evaluation.records import (
     append_json_line,
     environment,
@@ -104,7 +104,7 @@ def batches(count: int) -> list[tuple[Tensor, ...]]:
     for index in tqdm(range(count), desc="Looking at pictures", unit="batch", disable=None):
         images = val_images(IMAGES, index * IMAGES, split="train")
         rois = rpn_proposals(student, images, PROPOSALS)
-        views = (look_at(detector, images, rois) for detector in (student, teacher))
+        views = (forward_rois(detector, images, rois) for detector in (student, teacher))
         made.append((*(view.representation.half() for view in views), rois))
     return made
 
@@ -133,7 +133,7 @@ def course(
     losses, gradients, apart, alike, exploded = [], [], [], [], None
     for step, index in enumerate(order):
         student, teacher, rois = given[index]
-        student, teacher, ignore = student.float(), teacher.float(), overlapping(rois, IOU)
+        student, teacher, ignore = student.float(), teacher.float(), overlap_mask(rois, IOU)
         queries = f(adapter(student))
         with torch.set_grad_enabled(setting.keys != "none"):
             keys = f(teacher)

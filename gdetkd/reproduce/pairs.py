@@ -26,7 +26,7 @@ from gdetkd.checkpoints.hub import find_config
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
 from gdetkd.evaluation.records import environment, read_json_lines
 from gdetkd.reproduce import records
-from gdetkd.reproduce.tiny_models import small
+from gdetkd.reproduce.tiny_models import tiny_model
 
 STUDENTS = (
     "faster_rcnn", "faster_rcnn_c4", "cascade_rcnn", "retinanet", "fcos", "gfl", "atss"
@@ -149,7 +149,7 @@ def teacher_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, st
     The heads of an untrained detector predict almost nothing, and its BatchNorm knows nothing of
     its features; this one's do.
     """
-    config = small(kind, base=32 if kind == "faster_rcnn_c4" else 12, width=32)
+    config = tiny_model(kind, base=32 if kind == "faster_rcnn_c4" else 12, width=32)
 
     def make(model: nn.Module) -> None:
         for name, parameter in model.named_parameters():
@@ -165,7 +165,7 @@ def teacher_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, st
 
 def student_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, str | dict]:
     """Config and weights of a student after `PLAIN_STEPS` of its own training."""
-    config = small(kind, base=16 if kind == "faster_rcnn_c4" else 8)
+    config = tiny_model(kind, base=16 if kind == "faster_rcnn_c4" else 8)
     order = [batches[index % len(batches)] for index in range(PLAIN_STEPS)]
     where = _saved(folder, f"{kind}_student", config, lambda model: _train(model, order))
     return dict(config=config, checkpoint=where)
@@ -210,8 +210,8 @@ def _build(student: dict, teacher: dict, distill: dict) -> nn.Module:
                 type="DistilledDetector",
                 student=copy.deepcopy(student["config"]),
                 teacher=copy.deepcopy(teacher),
-                distill=copy.deepcopy(distill),
-                student_view=dict(boxes_per_image=64) if dense else None,
+                components=copy.deepcopy(distill),
+                student_adapter=dict(boxes_per_image=64) if dense else None,
             )
         )
     model.student.load_state_dict(torch.load(student["checkpoint"])["state_dict"])

@@ -32,7 +32,7 @@ WIDTHS = (
 )  # fmt: skip
 
 
-def small(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> ConfigDict:
+def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> ConfigDict:
     """The model of a detector on a ResNet-18 of `base` channels; its pyramid has `width` of them.
 
     kind: One of `ZOO`. A C4's `base` is 16 or 32: MMDetection's res5 has no other narrow form.

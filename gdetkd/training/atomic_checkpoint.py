@@ -17,7 +17,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from gdetkd.checkpoints.atomic import replacing
+from gdetkd.checkpoints.atomic import atomic_write
 from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
 from gdetkd.training import rng_state as randomness
 from gdetkd.training.loops import _Resumable, average_batch_statistics
@@ -26,14 +26,14 @@ _CHECKPOINT = re.compile(r"(iter|epoch|before_non_finite_iter)_(\d+)\.pth")
 _UNFINISHED = re.compile(r"\..+\.pth\.\d+\.tmp")
 
 
-def write_whole(content: bytes, path: str | os.PathLike) -> None:
+def write_atomically(content: bytes, path: str | os.PathLike) -> None:
     """Write a file so that `path` is, at every moment, the old file or the new one.
 
     Raises:
         OSError: It cannot be written; the old one is as it was, and nothing else is left.
     """
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(content)
     except OSError as error:
         raise OSError(
@@ -43,16 +43,16 @@ def write_whole(content: bytes, path: str | os.PathLike) -> None:
         ) from error
 
 
-@register_backend("whole")
-class WholeFiles(LocalBackend):
+@register_backend("atomic")
+class AtomicFiles(LocalBackend):
     """MMEngine's local files, written whole and removed late: see `remove_waiting`."""
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes by `write_whole`."""
-        write_whole(obj, filepath)
+        """Write bytes by `write_atomically`."""
+        write_atomically(obj, filepath)
 
     def remove(self, filepath: str | Path) -> None:
         """Put a file on the list of those to remove."""
@@ -67,7 +67,7 @@ class WholeFiles(LocalBackend):
 
 
 @HOOKS.register_module()
-class WholeCheckpointHook(CheckpointHook):
+class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook, with whole files from which a training resumes exactly.
 
     A checkpoint's `meta` also holds `progress`, see `gdetkd.training.loops`.
@@ -76,7 +76,7 @@ class WholeCheckpointHook(CheckpointHook):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         if self.backend_args is None and self.file_client_args is None:
-            self.backend_args = dict(backend="whole")
+            self.backend_args = dict(backend="atomic")
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
         """Hand a resumed training's progress to its loop."""
@@ -106,7 +106,7 @@ class WholeCheckpointHook(CheckpointHook):
         self._remove_waiting(getattr(self, "best_ckpt_path", None))
 
     def _remove_waiting(self, keep: str | None) -> None:
-        if isinstance(self.file_backend, WholeFiles):
+        if isinstance(self.file_backend, AtomicFiles):
             self.file_backend.remove_waiting(keep)
 
 

@@ -184,7 +184,7 @@ def _keep(runner: Any, progress: dict[str, Any]) -> str:
     # save_checkpoint counts the running step as done, which it is not.
     meta = dict(epoch=runner.epoch, iter=runner.iter, **progress)
     runner.save_checkpoint(
-        runner.work_dir, name, meta=meta, by_epoch=False, backend_args=dict(backend="whole")
+        runner.work_dir, name, meta=meta, by_epoch=False, backend_args=dict(backend="atomic")
     )
     return f"Kept {Path(runner.work_dir) / name}, from which training can resume."
 

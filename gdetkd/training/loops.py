@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
-from gdetkd.training.resumable_loader import PositionedLoader
+from gdetkd.training.resumable_loader import ResumableLoader
 from gdetkd.training.rng_state import restore
 
 
@@ -37,7 +37,7 @@ class _Resumable:
             dataloader = runner.build_dataloader(
                 dataloader, seed=runner.seed, diff_rank_seed=different
             )
-        loader = PositionedLoader(dataloader, runner.seed, self.endless)
+        loader = ResumableLoader(dataloader, runner.seed, self.endless)
         super().__init__(runner, loader, **settings)
         self.validated = 0
         self._progress: dict[str, Any] | None = None

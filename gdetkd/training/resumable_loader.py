@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from gdetkd.training.rng_state import preserved, seeded
 
 
-class PositionedBatches:
+class ResumableBatchSampler:
     """The batches of another batch sampler, every index with its position, from `start` on.
 
     Args:
@@ -91,13 +91,13 @@ class SeededDataset(Dataset):
         return SeededDataset, (self.dataset, self.seed)
 
 
-class PositionedLoader(DataLoader):
+class ResumableLoader(DataLoader):
     """A data loader that starts at a position and leaves the global generators alone.
 
     Args:
         loader: The plain data loader, not yet iterated.
         seed: The run's.
-        endless: As for `PositionedBatches`.
+        endless: As for `ResumableBatchSampler`.
     """
 
     def __init__(self, loader: DataLoader, seed: int, endless: bool) -> None:
@@ -111,7 +111,7 @@ class PositionedLoader(DataLoader):
             )
         super().__init__(
             SeededDataset(loader.dataset, seed),
-            batch_sampler=PositionedBatches(loader.batch_sampler, endless),
+            batch_sampler=ResumableBatchSampler(loader.batch_sampler, endless),
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,

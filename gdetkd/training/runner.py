@@ -76,7 +76,7 @@ def resumable(config: Config) -> Config:
     saving = hooks.setdefault("checkpoint", ConfigDict(type="CheckpointHook"))
     if saving is None or type_name(saving) != "CheckpointHook":
         return config
-    saving.type = "WholeCheckpointHook"
+    saving.type = "AtomicCheckpointHook"
     saving.setdefault("max_keep_ckpts", 1)
     last = loop.get("max_iters", loop.get("max_epochs"))
     default = 1000 if name == "IterBasedTrainLoop" else 1

@@ -31,8 +31,8 @@ custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
 contrastive = dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=72 * 1024, iou=0.5)
 imitation = dict(weight=1.0)
 # Features and contrast alone for a dense student, as in the paper for such pairs.
-distill_dense = dict(contrastive=contrastive, imitation=imitation)
-distill_two_stage = dict(
+dense_components = dict(contrastive=contrastive, imitation=imitation)
+two_stage_components = dict(
     contrastive=contrastive,
     imitation=imitation,
     classification=dict(weight=1.0),

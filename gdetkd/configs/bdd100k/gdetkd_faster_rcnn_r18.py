@@ -9,6 +9,6 @@ model = dict(
         config="gdetkd::bdd100k/faster_rcnn_r50_teacher.py",
         checkpoint="work_dirs/bdd100k_teacher/epoch_12.pth",
     ),
-    distill={{_base_.distill_two_stage}},
+    components={{_base_.two_stage_components}},
     transfer_heads=True,
 )

@@ -7,6 +7,6 @@ model = dict(
     type="DistilledDetector",
     student={{_base_.model}},
     teacher={{_base_.teachers.cascade_rcnn_r50}},
-    distill={{_base_.distill_two_stage}},
+    components={{_base_.two_stage_components}},
     transfer_heads=True,
 )

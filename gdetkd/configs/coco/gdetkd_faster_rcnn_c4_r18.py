@@ -8,5 +8,5 @@ model = dict(
     type="DistilledDetector",
     student={{_base_.model}},
     teacher={{_base_.teachers.faster_rcnn_c4_r50}},
-    distill={{_base_.distill_two_stage}},
+    components={{_base_.two_stage_components}},
 )

@@ -7,7 +7,7 @@ model = dict(
     type="DistilledDetector",
     student={{_base_.model}},
     teacher={{_base_.teachers.mask_rcnn_x101_instaboost}},
-    distill={{_base_.distill_two_stage}},
+    components={{_base_.two_stage_components}},
     transfer_heads=True,
 )
 # Within an epoch, too: an interruption costs minutes.

@@ -6,5 +6,5 @@ model = dict(
     type="DistilledDetector",
     student={{_base_.model}},
     teacher={{_base_.teachers.mask_rcnn_x101_instaboost}},
-    distill={{_base_.distill_dense}},
+    components={{_base_.dense_components}},
 )

@@ -6,5 +6,5 @@ model = dict(
     type="DistilledDetector",
     student={{_base_.model}},
     teacher={{_base_.teachers.faster_rcnn_r50}},
-    distill={{_base_.distill_dense}},
+    components={{_base_.dense_components}},
 )

@@ -11,7 +11,7 @@ model = dict(
         config="gdetkd::digits/faster_rcnn_c4_r34_teacher.py",
         checkpoint="work_dirs/faster_rcnn_c4_r34_teacher/iter_3000.pth",
     ),
-    distill=dict(
+    components=dict(
         contrastive=dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=9 * 8 * 48, iou=0.5),
         imitation=dict(weight=5.0, sampling_ratio=2, boxes_per_image=16),
         classification=dict(weight=1.0),

@@ -11,8 +11,8 @@ model = dict(
         config="gdetkd::digits/faster_rcnn_r34_teacher.py",
         checkpoint="gdetkd::digits_faster_rcnn_r34.pth",
     ),
-    student_view=dict(branch="classification", boxes_per_image=48),
-    distill=dict(
+    student_adapter=dict(branch="classification", boxes_per_image=48),
+    components=dict(
         # With the present batch of 8 x 48, K is 13 batches; the paper's best is 10.
         contrastive=dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=9 * 512, iou=0.5),
         imitation=dict(weight=5.0, sampling_ratio=2, boxes_per_image=16),

@@ -9,6 +9,6 @@ model = dict(
         config="gdetkd::voc07/faster_rcnn_r50_teacher.py",
         checkpoint="work_dirs/voc07_teacher/epoch_12.pth",
     ),
-    distill={{_base_.distill_two_stage}},
+    components={{_base_.two_stage_components}},
     transfer_heads=True,
 )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gdetkd.detectors.adapter import Adapter, Recording, register
 from gdetkd.detectors.mmdet.sampling import BoxSampler, matched_labels
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.ops.roi_align import roi_align
 
 BRANCHES = ("classification", "localization", "combined")
@@ -105,30 +105,30 @@ class DenseAdapter(Adapter):
         ]
 
     @contextmanager
-    def record(self) -> Iterator[_DenseRecording]:
+    def hook_outputs(self) -> Iterator[DenseRecording]:
         with self._taps() as heard:
-            yield _DenseRecording(self, heard)
+            yield DenseRecording(self, heard)
 
-    def look(
+    def forward_rois(
         self,
         images: Tensor,
         boxes: Sequence[Tensor],
         stages: Sequence[int],
         sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> list[DetectorView]:
+    ) -> list[RoIOutputs]:
         pyramid = self.detector.extract_feat(images)
         with self._taps() as heard:
             self.head(pyramid)
         return [self._look(tuple(pyramid), heard, rois) for rois in boxes]
 
-    def _look(self, pyramid: tuple[Tensor, ...], heard: _Heard, rois: Tensor) -> DetectorView:
+    def _look(self, pyramid: tuple[Tensor, ...], heard: _Heard, rois: Tensor) -> RoIOutputs:
         level = level_of(rois, box_sides(self.head))
         strides = [stride[0] for stride in self.head.prior_generator.strides]
         features = [reduce(torch.add, maps) for maps in zip(*heard.maps.values(), strict=True)]
         pooled, averaged = (
             pool_from(maps, rois, level, strides, self.pooled_size) for maps in (pyramid, features)
         )
-        return DetectorView(
+        return RoIOutputs(
             rois=rois,
             pyramid=pyramid,
             pooled=pooled,
@@ -177,11 +177,11 @@ class _Heard:
         self.maps: dict[str, list[Tensor]] = {}
 
 
-class _DenseRecording(Recording):
+class DenseRecording(Recording):
     def __init__(self, adapter: DenseAdapter, heard: _Heard) -> None:
         self.adapter, self.heard = adapter, heard
 
-    def views(self, batch_data_samples: SampleList) -> list[DetectorView]:
+    def outputs(self, batch_data_samples: SampleList) -> list[RoIOutputs]:
         head, heard = self.adapter.head, self.heard
         scores = heard.outputs[0]
         boxes = decoded_boxes(head, heard.outputs, [s.img_shape[:2] for s in batch_data_samples])
@@ -203,7 +203,7 @@ class _DenseRecording(Recording):
         anchors = scores[0].shape[1] // head.cls_out_channels
         rows = [rows_at(maps, image, index // anchors) for maps in heard.maps.values()]
         return [
-            DetectorView(
+            RoIOutputs(
                 rois=torch.cat([image[:, None].to(boxes), boxes[image, index]], 1),
                 pyramid=heard.pyramid,
                 pooled=None,

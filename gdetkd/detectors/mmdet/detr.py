@@ -15,7 +15,7 @@ from torchvision.ops import box_convert, box_iou
 
 from gdetkd.detectors.adapter import Adapter, Recording, register
 from gdetkd.detectors.mmdet.dense import level_of, pool_from
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 POOLED = (7, 7)  # bins of a pooled box, as in R-CNNs with FPN
 # The side, in cells of its level, of the boxes that a level is for: the middle of the 14 to 28 that
@@ -67,20 +67,20 @@ class DetrAdapter(Adapter):
             pyramid = self.detector.extract_feat(torch.zeros(1, 3, side, side, device=device))
         return pyramid[0].shape[1], tuple(side // level.shape[-1] for level in pyramid)
 
-    def record(self) -> AbstractContextManager[Recording]:
+    def hook_outputs(self) -> AbstractContextManager[Recording]:
         raise ValueError(
             f"{self.name}: expected a student that is trained on boxes, "
             f"{type(self.detector).__name__} is trained on queries that it matches to the truth as "
             "a set; a DETR can be a teacher only"
         )
 
-    def look(
+    def forward_rois(
         self,
         images: Tensor,
         boxes: Sequence[Tensor],
         stages: Sequence[int],
         sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> list[DetectorView]:
+    ) -> list[RoIOutputs]:
         padded = tuple(images.shape[-2:])
         sizes = sizes or [padded] * len(images)
         samples = [
@@ -101,11 +101,11 @@ class DetrAdapter(Adapter):
         pyramid: tuple[Tensor, ...],
         states: Tensor,
         predicted: Tensor,
-    ) -> DetectorView:
+    ) -> RoIOutputs:
         query, overlap = best_of_image(rois, predicted)
         strides = self._levels[1]
         level = level_of(rois, [CELLS * stride for stride in strides])
-        return DetectorView(
+        return RoIOutputs(
             rois=rois,
             pyramid=pyramid,
             pooled=pool_from(pyramid, rois, level, strides, POOLED),

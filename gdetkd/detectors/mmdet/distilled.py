@@ -19,7 +19,7 @@ from gdetkd.detectors.mmdet.building import load_detector
 from gdetkd.detectors.mmdet.pixels import PixelConversion
 from gdetkd.detectors.transfer import freeze_heads, transfer_heads
 from gdetkd.distillation.objective import Objective, active_weights
-from gdetkd.distillation.structures import DetectorView
+from gdetkd.distillation.structures import RoIOutputs
 
 HALVES = ("float16", "bfloat16")
 
@@ -55,10 +55,10 @@ class DistilledDetector(BaseDetector):
             teaches a student of a single stage (by default the last). To be quicker:
             `autocast`, a dtype ('float16', 'bfloat16') it runs in, by default that of the student;
             `channels_last`; `compile`.
-        distill: Settings by component, each with its `weight`.
+        components: Settings by component, each with its `weight`.
         transfer_heads: Put the teacher's RPN and RCNN weights into the student and freeze them
             (supplement A).
-        student_view: Settings of the student's adapter, e.g. `branch` of a dense student.
+        student_adapter: Settings of the student's adapter, e.g. `branch` of a dense student.
         seed: Seed of the distillation's own modules; the student's initial weights and the
             batches do not depend on it.
         data_preprocessor: The student's, where its config has none.
@@ -71,9 +71,9 @@ class DistilledDetector(BaseDetector):
         self,
         student: dict,
         teacher: Mapping[str, Any] | None = None,
-        distill: Mapping[str, Mapping[str, Any]] | None = None,
+        components: Mapping[str, Mapping[str, Any]] | None = None,
         transfer_heads: bool = False,
-        student_view: Mapping[str, Any] | None = None,
+        student_adapter: Mapping[str, Any] | None = None,
         seed: int = 0,
         data_preprocessor: dict | None = None,
     ) -> None:
@@ -88,10 +88,10 @@ class DistilledDetector(BaseDetector):
         self.sampling: nn.Module | None = None  # of a dense student
         self._teacher: _Unregistered | None = None
         self.before_stopping: Callable[[], str] | None = None
-        distill, teacher = distill or {}, dict(teacher or {})
-        if not active_weights(distill) and not transfer_heads:
+        components, teacher = components or {}, dict(teacher or {})
+        if not active_weights(components) and not transfer_heads:
             return
-        self._student_adapter = adapter_for(built, "student", **(student_view or {}))
+        self._student_adapter = adapter_for(built, "student", **(student_adapter or {}))
         self._look = {key: teacher.pop(key, None) for key in ("stage", "autocast")}
         if self._look["autocast"] not in (None, *HALVES):
             raise ValueError(
@@ -102,18 +102,18 @@ class DistilledDetector(BaseDetector):
         with torch.random.fork_rng(devices=_cuda_devices()):
             torch.manual_seed(seed)
             self._teacher = _Unregistered(adapter_for(build_teacher(**teacher), "teacher"))
-            if active_weights(distill):
-                self._build_objective(distill)
+            if active_weights(components):
+                self._build_objective(components)
         if transfer_heads:
             freeze_heads(self._student_adapter, self.teacher_adapter)
 
-    def _build_objective(self, distill: Mapping[str, Mapping[str, Any]]) -> None:
+    def _build_objective(self, components: Mapping[str, Mapping[str, Any]]) -> None:
         student, teacher = self._student_adapter.specs(), self.teacher_adapter.specs()
-        with self._student_adapter.record():  # a family that only teaches says so
+        with self._student_adapter.hook_outputs():  # a family that only teaches says so
             pass
         self._stages = stage_pairs(len(student), len(teacher), self._look["stage"])
         self.objective = nn.ModuleList(
-            Objective(student[own], teacher[given], distill) for own, given in self._stages
+            Objective(student[own], teacher[given], components) for own, given in self._stages
         )
         self.sampling = self._student_adapter.state
         self.pixels = PixelConversion(
@@ -160,9 +160,9 @@ class DistilledDetector(BaseDetector):
         """The student's losses and, by their names, those of distillation ('kd_...')."""
         if self.objective is None:
             return self.student.loss(batch_inputs, batch_data_samples)
-        with self._student_adapter.record() as recording:
+        with self._student_adapter.hook_outputs() as recording:
             losses = self.student.loss(batch_inputs, batch_data_samples)
-            students = recording.views(batch_data_samples)
+            students = recording.outputs(batch_data_samples)
         truth = _ground_truth(batch_data_samples, batch_inputs)
         teachers = self._look_at(batch_inputs, batch_data_samples, [v.rois for v in students])
         for index, objective in enumerate(self.objective):
@@ -175,16 +175,16 @@ class DistilledDetector(BaseDetector):
     @torch.no_grad()
     def _look_at(
         self, batch_inputs: Tensor, samples: SampleList, boxes: list[Tensor]
-    ) -> list[DetectorView]:
+    ) -> list[RoIOutputs]:
         """What the teacher's stages make of the boxes (N, 5) of the student's stages."""
         images = self.pixels(batch_inputs, samples)
         stages = [given for _, given in self._stages]
         sizes = [tuple(sample.img_shape[:2]) for sample in samples]
         half = self._look["autocast"]
         if half is None:
-            return self.teacher_adapter.look(images, boxes, stages, sizes)
+            return self.teacher_adapter.forward_rois(images, boxes, stages, sizes)
         with torch.autocast(images.device.type, getattr(torch, half)):
-            views = self.teacher_adapter.look(images, boxes, stages, sizes)
+            views = self.teacher_adapter.forward_rois(images, boxes, stages, sizes)
         return [_in_full(view) for view in views]
 
     def parse_losses(self, losses: dict) -> tuple[Tensor, dict[str, Tensor]]:
@@ -264,7 +264,7 @@ def build_teacher(
     return teacher
 
 
-def _in_full(view: DetectorView) -> DetectorView:
+def _in_full(view: RoIOutputs) -> RoIOutputs:
     """A view in float32, which the objective's layers take whether the student has AMP or not."""
     names = ("pooled", "representation", "logits")
     values = {name: getattr(view, name) for name in names}

@@ -14,7 +14,7 @@ from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from gdetkd.detectors.adapter import Adapter, Recording, register
-from gdetkd.distillation.structures import DetectorSpec, DetectorView
+from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 
 @register
@@ -101,18 +101,18 @@ class TwoStageAdapter(Adapter):
         )
 
     @contextmanager
-    def record(self) -> Iterator[_TwoStageRecording]:
+    def hook_outputs(self) -> Iterator[TwoStageRecording]:
         with ExitStack() as stack:
             taps = [stack.enter_context(_taps(*stage[:2])) for stage in self.stages()]
-            yield _TwoStageRecording(taps)
+            yield TwoStageRecording(taps)
 
-    def look(
+    def forward_rois(
         self,
         images: Tensor,
         boxes: Sequence[Tensor],
         stages: Sequence[int],
         sizes: Sequence[tuple[int, int]] | None = None,
-    ) -> list[DetectorView]:
+    ) -> list[RoIOutputs]:
         pyramid = self.detector.extract_feat(images)
         views, own, more = [], self.stages(), {}
         if getattr(self.head, "with_semantic", False):
@@ -131,12 +131,12 @@ class TwoStageAdapter(Adapter):
         return {name: head for name, head in heads.items() if head is not None}
 
 
-class _TwoStageRecording(Recording):
+class TwoStageRecording(Recording):
     def __init__(self, taps: list[_Taps]) -> None:
         self.taps = taps
 
-    def views(self, batch_data_samples: SampleList | None = None) -> list[DetectorView]:
-        views: list[DetectorView] = []
+    def outputs(self, batch_data_samples: SampleList | None = None) -> list[RoIOutputs]:
+        views: list[RoIOutputs] = []
         for taps in self.taps:
             # A cascade ends at a stage without any boxes; the later ones have none either.
             ended = views and taps.logits is None and not len(views[-1].rois)
@@ -152,7 +152,7 @@ class _Taps:
         self.rois = self.pyramid = self.pooled = None
         self.representation = self.logits = self.deltas = self.labels = None
 
-    def view(self) -> DetectorView:
+    def view(self) -> RoIOutputs:
         if self.logits is None or len(self.logits) != len(self.rois):
             raise RuntimeError(
                 f"{type(self.box_head).__name__}: expected its loss to end with one pass of the "
@@ -161,7 +161,7 @@ class _Taps:
             )
         coder = self.box_head.bbox_coder
         deltas = self.deltas.view(len(self.rois), self.deltas.shape[1] // 4, 4).float()
-        return DetectorView(
+        return RoIOutputs(
             rois=self.rois.detach(),
             pyramid=self.pyramid,
             pooled=self.pooled,
