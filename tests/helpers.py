@@ -25,6 +25,7 @@ from gdetkd.checkpoints.safe_reading import allow_checkpoint_types
 
 SIZE = 64  # px
 CLASSES = tuple("0123456789")
+OBJECTIVE = "distiller.objective."
 COMPONENTS = dict(
     contrastive=dict(weight=0.5, dim=8, queue_capacity=40),
     imitation=dict(weight=1.0, sampling_ratio=2),
@@ -246,7 +247,9 @@ def backward(model: torch.nn.Module, losses: dict) -> dict[str, torch.Tensor]:
 def views_of(model: torch.nn.Module, data: dict, seed: int = 0) -> tuple:
     """The views of student and teacher that the objective gets in `loss`, and the losses."""
     seen = []
-    handle = model.objective[0].register_forward_pre_hook(lambda _, views: seen.extend(views))
+    handle = model.distiller.objective[0].register_forward_pre_hook(
+        lambda _, views: seen.extend(views)
+    )
     losses = losses_of(model, data, seed)
     handle.remove()
     return *seen, losses
@@ -268,7 +271,9 @@ class Recorder(Hook):
         model = runner.model
         state = model.state_dict()
         self.start = self._students(state)
-        self.objective = {k: v.clone() for k, v in state.items() if k.startswith("objective.")}
+        self.objective = {
+            k: v.clone() for k, v in state.items() if k.startswith("distiller.objective.")
+        }
 
         def before_step(*_):
             gradients = {name: p.grad for name, p in model.named_parameters()}
@@ -286,9 +291,9 @@ class Recorder(Hook):
     @staticmethod
     def _students(tensors):
         return {
-            name.removeprefix("student."): None if value is None else value.clone()
+            name.removeprefix("distiller.student."): None if value is None else value.clone()
             for name, value in tensors.items()
-            if not name.startswith("objective.")
+            if not name.startswith(OBJECTIVE)
         }
 
 

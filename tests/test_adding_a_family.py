@@ -56,7 +56,7 @@ def test_the_page_lists_every_adapter():
     page = (folder / "README.md").read_text()
     files = {Path(a.__module__.replace(".", "/")).name for a in ADAPTERS} - {"torchvision_family"}
     assert {"two_stage", "dense", "detr"} <= files
-    assert all(f"`{name}.py`" in page for name in files)
+    assert all(f"`mmdet/{name}.py`" in page for name in files)
 
 
 def test_without_weights_it_is_the_plain_detector():
@@ -66,7 +66,7 @@ def test_without_weights_it_is_the_plain_detector():
     theirs, ours = backward(plain, losses_of(plain, batch())), None
     ours = backward(model, losses_of(model, batch()))
     for name, grad in theirs.items():
-        assert torch.equal(ours[f"student.{name}"], grad), name
+        assert torch.equal(ours[f"distiller.student.{name}"], grad), name
 
 
 def test_the_students_view_is_what_fed_its_loss(given):

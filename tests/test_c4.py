@@ -35,7 +35,7 @@ def test_without_weights_it_is_the_plain_detector_bit_for_bit(digits, tmp_path):
 
 def test_the_view_is_what_fed_the_loss(wide):
     model = build(distilled(C4, wide))
-    (spec,) = model._student_adapter.specs()
+    (spec,) = model.distiller.student_adapter.specs()
     assert spec.strides == (16,) and spec.channels == 64 and spec.pooled_size == (8, 8)
     assert spec.representation_dim == 128
     head = model.student.roi_head
@@ -58,7 +58,7 @@ def test_the_view_is_what_fed_the_loss(wide):
 
 def test_widths_that_differ_have_a_projection_each(wide):
     model = build(distilled(C4, wide))
-    contrastive = model.objective[0].components["contrastive"]
+    contrastive = model.distiller.objective[0].components["contrastive"]
     assert contrastive.student_projection.in_features == 128
     assert contrastive.teacher_projection.in_features == 256
     assert_gradients_reach_everything(model)

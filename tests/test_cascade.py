@@ -46,7 +46,7 @@ def all_views(model, data):
     seen = []
     handles = [
         objective.register_forward_pre_hook(lambda _, views: seen.append(views))
-        for objective in model.objective
+        for objective in model.distiller.objective
     ]
     losses = losses_of(model, data)
     for handle in handles:
@@ -116,11 +116,11 @@ def test_losses_are_named_and_weighed_by_stage(cascade):
     """The default weights of MMDetection's stages are 1, 0.5 and 0.25."""
     model = build(distilled(CASCADE, cascade))
     students, teachers, losses = all_views(model, batch())
-    assert [spec.loss_weight for spec in model._student_adapter.specs()] == [1, 0.5, 0.25]
+    assert [spec.loss_weight for spec in model.distiller.student_adapter.specs()] == [1, 0.5, 0.25]
     names = {f"s{stage}.kd_{name}_loss" for stage in range(3) for name in COMPONENTS}
     assert names == {name for name in losses if "kd_" in name and "loss" in name}
     for stage, factor in enumerate((1, 0.5, 0.25)):
-        component = model.objective[stage].components["classification"]
+        component = model.distiller.objective[stage].components["classification"]
         alone, *_ = component(students[stage], teachers[stage])
         torch.testing.assert_close(losses[f"s{stage}.kd_classification_loss"], factor * alone)
 
@@ -133,13 +133,13 @@ def test_deltas_are_compared_in_common_units(faster):
     for stage, weight in enumerate((1, 0.5, 0.25)):
         view, given = students[stage], teachers[stage]
         view.deltas = given.deltas.clone()
-        losses = model.objective[stage](view, given)
+        losses = model.distiller.objective[stage](view, given)
         assert losses["kd_regression_loss"] < 1e-6
         # One of the student's own units off in x, everywhere: 1 by the share of objects.
         stds = CASCADE.roi_head.bbox_head[stage].bbox_coder.target_stds
         view.deltas = given.deltas + torch.tensor([stds[0], 0, 0, 0])
         objects = given.logits.softmax(1)[:, :-1].sum(1).mean()
-        loss = model.objective[stage](view, given)["kd_regression_loss"]
+        loss = model.distiller.objective[stage](view, given)["kd_regression_loss"]
         torch.testing.assert_close(loss, weight * objects, rtol=1e-4, atol=0)
 
 
@@ -150,7 +150,7 @@ def test_gradients_reach_every_stage(cascade):
         only = {n: v for n, v in losses_of(model, batch()).items() if n.startswith(f"s{stage}.kd_")}
         gradients = backward(model, only)
         for other in range(3):
-            grad = gradients[f"student.roi_head.bbox_head.{other}.fc_cls.weight"]
+            grad = gradients[f"distiller.student.roi_head.bbox_head.{other}.fc_cls.weight"]
             assert (grad is not None and grad.any()) == (other == stage)
 
 
@@ -305,7 +305,7 @@ def test_a_semantic_branch_is_part_of_what_htc_sees(tmp_path):
 def test_a_copy_listens_to_itself_and_nothing_stays(cascade):
     model = build(distilled(CASCADE, cascade))
     copied = copy.deepcopy(model)
-    assert copied.teacher is model.teacher and len(copied.objective) == 3
+    assert copied.teacher is model.teacher and len(copied.distiller.objective) == 3
     fed = heard_by(copied.student.roi_head.bbox_head)
     students, _, _ = all_views(copied, batch())
     for view, given in zip(students, fed, strict=True):
@@ -313,7 +313,7 @@ def test_a_copy_listens_to_itself_and_nothing_stays(cascade):
     for detector in (model, copied):
         for head in (*detector.student.roi_head.bbox_head, *detector.teacher.roi_head.bbox_head):
             assert not head._forward_hooks and "get_targets" not in vars(head)
-    assert all(len(o.components["contrastive"].queue) == 0 for o in model.objective)
+    assert all(len(o.components["contrastive"].queue) == 0 for o in model.distiller.objective)
 
 
 def test_the_features_of_a_step_do_not_outlive_it(cascade):
@@ -348,7 +348,7 @@ def assert_sound(model, data):
     losses = losses_of(model, data)
     assert all(value.isfinite() for value in model.parse_losses(losses)[1].values())
     for name, grad in backward(model, losses).items():
-        if name.startswith("objective."):
+        if name.startswith("distiller.objective."):
             assert grad is not None and grad.isfinite().all(), name
 
 

@@ -129,7 +129,7 @@ def test_a_distilled_config_is_built_and_stepped(path, weights):
     optimizer.step()
     assert all(value.isfinite() for value in logged.values())
     assert sum("kd_" in name and "loss" in name for name in logged) >= len(model["distill"])
-    for name_, parameter in detector.objective.named_parameters():
+    for name_, parameter in detector.distiller.objective.named_parameters():
         assert parameter.grad is not None and parameter.isfinite().all(), name_
 
 

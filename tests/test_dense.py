@@ -110,7 +110,7 @@ def test_the_students_view_is_what_fed_its_loss(teacher, kind, sizes):
     layer.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
     loss = head.loss_by_feat
     head.loss_by_feat = lambda *args, **kwargs: fed.append(args) or loss(*args, **kwargs)
-    model.sampling.register_forward_hook(lambda _, __, drawn: sampled.append(drawn))
+    model.distiller.sampling.register_forward_hook(lambda _, __, drawn: sampled.append(drawn))
     head.register_forward_pre_hook(lambda _, inputs: before.append(inputs[0]))
     data = batch(sizes=sizes)
     student, seen_by_teacher, losses = views_of(model, data)
@@ -185,7 +185,7 @@ def test_settings_reach_the_sampler(teacher):
     student, _, _ = views_of(model, batch())
     assert torch.bincount(student.rois[:, 0].long()).tolist() == [9, 9]
     assert (student.labels < 10).sum() > 5  # untrained boxes are anchors, which overlap the objects
-    assert model.sampling.candidates == 20 and model.sampling.seed == 3
+    assert model.distiller.sampling.candidates == 20 and model.distiller.sampling.seed == 3
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_the_samplers_position_is_saved_beside_the_student(teacher):
     losses_of(model, batch())
     losses_of(model, batch())
     state = model.state_dict()
-    assert state["sampling.steps"] == 2
+    assert state["distiller.sampling.steps"] == 2
     assert set(student_state(dict(state_dict=state))[0]) == set(plain.state_dict())
     resumed = pair(dense(), teacher)
     resumed.load_state_dict(copy.deepcopy(state))
@@ -246,8 +246,12 @@ def test_the_samplers_position_is_saved_beside_the_student(teacher):
     assert torch.equal(*rois)
     assert not torch.equal(rois[0], views_of(model, batch())[0].rois)
     twin = copy.deepcopy(model)
-    assert twin._student_adapter.state is twin.sampling is not model.sampling
-    assert twin._student_adapter.detector is twin.student
+    assert (
+        twin.distiller.student_adapter.state
+        is twin.distiller.sampling
+        is not model.distiller.sampling
+    )
+    assert twin.distiller.student_adapter.detector is twin.student
 
 
 def test_mixed_precision(teacher):

@@ -81,7 +81,7 @@ def test_a_box_is_represented_by_the_query_that_found_it(kind, tmp_path):
         (view,) = adapter_for(detector, "teacher").forward_rois(
             images, [rois], [0], [sample.img_shape for sample in samples]
         )
-    assert view.known.all() and view.logits is None and view.deltas is None
+    assert view.valid_mask.all() and view.logits is None and view.deltas is None
     torch.testing.assert_close(view.representation, found["hidden_states"][-1][image, query])
 
 
@@ -97,10 +97,10 @@ def test_known_is_an_iou_of_a_half_with_some_query(deformable):
         states = found["hidden_states"][-1]
         centers, sides = teacher.bbox_head(**found)[1][-1].split(2, -1)
     boxes = torch.cat([centers - sides / 2, centers + sides / 2], -1) * 64
-    assert 0 < view.known.sum() < len(view.known)
+    assert 0 < view.valid_mask.sum() < len(view.valid_mask)
     for index, roi in enumerate(student.rois):
         overlap = box_iou(roi[None, 1:], boxes[int(roi[0])])[0]
-        assert view.known[index] == (overlap.max() >= 0.5)
+        assert view.valid_mask[index] == (overlap.max() >= 0.5)
         best = states[int(roi[0]), overlap.argmax()]
         torch.testing.assert_close(view.representation[index], best)
     assert not view.representation.requires_grad and not view.pooled.requires_grad
@@ -109,17 +109,17 @@ def test_known_is_an_iou_of_a_half_with_some_query(deformable):
 def test_boxes_that_are_not_known_are_left_out_of_the_contrast(deformable):
     model = build(distilled(FASTER, deformable, TWO))
     student, view, losses = views_of(model, batch())
-    contrastive = model.objective[0].components["contrastive"]
-    count = int(view.known.sum())
+    contrastive = model.distiller.objective[0].components["contrastive"]
+    count = int(view.valid_mask.sum())
     assert int(contrastive.queue.enqueued) == count < len(view.rois)
     contrastive.queue.load_state_dict(type(contrastive.queue)(40, 8).state_dict())
     first, number, _ = contrastive(student, view)
     assert number == count
     view.representation = view.representation.clone()
-    view.representation[~view.known] = float("nan")
+    view.representation[~view.valid_mask] = float("nan")
     contrastive.queue.load_state_dict(type(contrastive.queue)(40, 8).state_dict())
     assert torch.equal(contrastive(student, view)[0], first)
-    view.known = torch.zeros_like(view.known)
+    view.valid_mask = torch.zeros_like(view.valid_mask)
     nothing, number, _ = contrastive(student, view)
     assert nothing == 0 and number == 0 and nothing.requires_grad
 
@@ -165,7 +165,9 @@ def test_padding_is_masked_as_in_its_own_forward_pass(deformable):
 
     assert distance(view).max() < 1e-5  # of values around 1
     with torch.no_grad():
-        (blind,) = model.teacher_adapter.forward_rois(prepared["inputs"], [student.rois], [0])
+        (blind,) = model.distiller.teacher_adapter.forward_rois(
+            prepared["inputs"], [student.rois], [0]
+        )
     assert distance(blind).max() > 1e-2
 
 
@@ -202,6 +204,6 @@ def test_a_copy_shares_it(deformable):
     model = build(distilled(FASTER, deformable, TWO))
     copied = copy.deepcopy(model)
     assert copied.teacher is model.teacher
-    assert isinstance(copied.objective[0], Objective)
+    assert isinstance(copied.distiller.objective[0], Objective)
     ours, theirs = (losses_of(m, batch()) for m in (copied, model))
     assert torch.equal(ours["kd_imitation_loss"], theirs["kd_imitation_loss"])

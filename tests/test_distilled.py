@@ -41,7 +41,9 @@ def random_states():
 
 
 def grads_of_objective(gradients):
-    return {name: grad for name, grad in gradients.items() if name.startswith("objective.")}
+    return {
+        name: grad for name, grad in gradients.items() if name.startswith("distiller.objective.")
+    }
 
 
 # --- What weight 0 leaves out ---------------------------------------------------------------------
@@ -51,22 +53,22 @@ def test_with_all_weights_0_there_is_no_teacher_and_nothing_to_train():
     nowhere = dict(config="nowhere.py", checkpoint="nowhere.pth")
     plain = build(faster_rcnn())
     model = build(distilled(faster_rcnn(), nowhere, ZERO))
-    assert model.teacher is None and model.objective is None
-    assert list(model.state_dict()) == [f"student.{key}" for key in plain.state_dict()]
+    assert model.teacher is None and model.distiller.objective is None
+    assert list(model.state_dict()) == [f"distiller.student.{key}" for key in plain.state_dict()]
     assert len(list(model.modules())) == len(list(plain.modules())) + 1
     ours, theirs = losses_of(model, batch()), losses_of(plain, batch())
     assert list(ours) == list(theirs)
     gradients = backward(model, ours)
     for name, grad in backward(plain, theirs).items():
-        assert (grad is None) == (gradients[f"student.{name}"] is None)
-        assert grad is None or torch.equal(gradients[f"student.{name}"], grad)
+        assert (grad is None) == (gradients[f"distiller.student.{name}"] is None)
+        assert grad is None or torch.equal(gradients[f"distiller.student.{name}"], grad)
 
 
 @pytest.mark.parametrize("left_out", COMPONENTS)
 def test_a_component_of_weight_0_is_not_built(teacher, left_out):
     distill = {**COMPONENTS, left_out: ZERO[left_out]}
     model = build(distilled(faster_rcnn(), teacher, distill))
-    assert set(model.objective[0].components) == set(COMPONENTS) - {left_out}
+    assert set(model.distiller.objective[0].components) == set(COMPONENTS) - {left_out}
     losses = losses_of(model, batch())
     assert {key for key in losses if key.startswith("kd_") and "loss" in key} == {
         f"kd_{name}_loss" for name in COMPONENTS if name != left_out
@@ -96,7 +98,9 @@ def test_the_students_initial_weights_are_those_of_the_plain_detector(twin, tran
 
 def test_the_added_modules_follow_their_own_seed(teacher):
     states = [
-        build(distilled(faster_rcnn(), teacher, seed=own), seed=seed).objective.state_dict()
+        build(
+            distilled(faster_rcnn(), teacher, seed=own), seed=seed
+        ).distiller.objective.state_dict()
         for own, seed in ((0, 0), (0, 1), (1, 0))
     ]
     key = "0.components.contrastive.student_projection.weight"
@@ -276,7 +280,7 @@ def test_two_detectors_of_a_process_do_not_hear_each_other(teacher):
     one, other = (build(distilled(faster_rcnn(), teacher), seed) for seed in (0, 1))
     alone = losses_of(one, batch())
     one = build(distilled(faster_rcnn(), teacher), 0)  # its queue as empty as before
-    with other._student_adapter.hook_outputs() as recording:
+    with other.distiller.student_adapter.hook_outputs() as recording:
         beside = losses_of(one, batch())
         (taps,) = recording.taps
         assert taps.logits is None and taps.rois is None and taps.labels is None
@@ -380,7 +384,7 @@ def test_a_copy_shares_the_teacher_and_listens_to_itself(teacher):
     )
     assert all(grad is not None for grad in grads_of_objective(backward(copied, losses)).values())
     assert all(p.grad is None for p in model.parameters())
-    assert len(model.objective[0].components["contrastive"].queue) == 0
+    assert len(model.distiller.objective[0].components["contrastive"].queue) == 0
     assert nothing_attached(model) and nothing_attached(copied)
 
 
@@ -401,11 +405,11 @@ def test_a_teacher_of_other_pixels_sees_its_own(tmp_path):
     data = batch(sizes=((64, 50), (40, 64)))
     student, view, _ = views_of(model, data)
     images = model.teacher.data_preprocessor(copy.deepcopy(data), True)["inputs"]
-    (own,) = model.teacher_adapter.forward_rois(images, [student.rois], [0])
+    (own,) = model.distiller.teacher_adapter.forward_rois(images, [student.rois], [0])
     # Pixels agree to 1e-4 of 255 (test_pixels.py); a dozen layers do not enlarge that much.
     torch.testing.assert_close(view.logits, own.logits, rtol=1e-3, atol=1e-3 * own.logits.std())
     images = model.data_preprocessor(data, True)["inputs"]
-    (wrong,) = model.teacher_adapter.forward_rois(images, [student.rois], [0])
+    (wrong,) = model.distiller.teacher_adapter.forward_rois(images, [student.rois], [0])
     assert (wrong.logits - own.logits).abs().mean() > 0.1 * own.logits.std()
 
 
@@ -594,8 +598,8 @@ def test_transferred_heads_are_the_teachers_frozen(tmp_path, mask):
                 assert grad is None
             else:  # through the frozen heads into backbone and neck
                 assert grad is not None and grad.isfinite().all()
-        assert gradients["student.neck.fpn_convs.0.conv.weight"].any()
-        assert gradients["student.backbone.conv1.weight"].any()
+        assert gradients["distiller.student.neck.fpn_convs.0.conv.weight"].any()
+        assert gradients["distiller.student.backbone.conv1.weight"].any()
     theirs = heads(model.teacher)
     for name, value in heads(model.student).items():
         assert torch.equal(value, theirs[name]), name
@@ -610,7 +614,7 @@ def test_transferred_heads_are_the_teachers_frozen(tmp_path, mask):
 def test_transfer_alone_needs_no_component(twin):
     model = build(distilled(faster_rcnn(), twin, {}, transfer_heads=True))
     losses = losses_of(model, batch())
-    assert model.objective is None and not any(name.startswith("kd_") for name in losses)
+    assert model.distiller.objective is None and not any(name.startswith("kd_") for name in losses)
     assert torch.equal(model.student.rpn_head.rpn_cls.weight, model.teacher.rpn_head.rpn_cls.weight)
 
 
@@ -675,7 +679,9 @@ def test_no_proposal_at_all(teacher):
 def test_a_loss_that_is_not_finite_is_named(teacher, value):
     model = build(distilled(faster_rcnn(), teacher))
     with torch.no_grad():
-        model.objective[0].components["contrastive"].student_projection.weight[0, 0] = value
+        model.distiller.objective[0].components["contrastive"].student_projection.weight[0, 0] = (
+            value
+        )
     with pytest.raises(NonFiniteLossError, match="kd_contrastive_loss = nan") as error:
         model.parse_losses(losses_of(model, batch()))
     text = str(error.value)
@@ -708,7 +714,7 @@ def test_mixed_precision(teacher):
     for name, value in plain.parse_losses(theirs)[1].items():
         assert name == "loss" or torch.equal(value, model.parse_losses(losses)[1][name]), name
     # The same views in full precision, through an objective that starts as this one did.
-    objective = build(distilled(faster_rcnn(), teacher)).objective[0]
+    objective = build(distilled(faster_rcnn(), teacher)).distiller.objective[0]
     for name, full in objective(in_full(student), in_full(seen_by_teacher)).items():
         assert losses[name].dtype == torch.float32
         # bfloat16 has 8 bits; two or three layers of the objective's own round to them.

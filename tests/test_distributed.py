@@ -40,7 +40,7 @@ def train(rank, folder, teacher):
     state = {name: value.clone() for name, value in detector.state_dict().items()}
     stopped = ""
     if rank == 1:
-        detector.objective[0].weights["regression"] = float("nan")
+        detector.distiller.objective[0].weights["regression"] = float("nan")
     try:
         wrapped.train_step(batch(seed=9), optimizer)
     except NonFiniteLossError as error:
@@ -84,11 +84,12 @@ def test_two_ranks_keep_the_same_weights_and_the_same_queue(ranks):
         if "running_" not in name and "num_batches" not in name:  # BatchNorm is each rank's own
             assert torch.equal(value, other[name]), name
     moved = "backbone.conv1.weight"
-    assert not torch.equal(one[f"student.{moved}"], start[moved])
+    assert not torch.equal(one[f"distiller.student.{moved}"], start[moved])
     assert not torch.equal(
-        one["student.backbone.bn1.running_mean"], other["student.backbone.bn1.running_mean"]
+        one["distiller.student.backbone.bn1.running_mean"],
+        other["distiller.student.backbone.bn1.running_mean"],
     )
-    queue = "objective.0.components.contrastive.queue"
+    queue = "distiller.objective.0.components.contrastive.queue"
     assert int(one[f"{queue}.enqueued"]) == len(STEPS) * (2 * 5 + 2 * 10)
     assert one[f"{queue}.storage"].any(1).all()  # 40 rows, all filled
 
@@ -97,4 +98,4 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_both(ranks):
     assert "kd_regression_loss = nan" in ranks[1]["stopped"]
     assert "a loss of another rank" in ranks[0]["stopped"]
     for rank in ranks:
-        assert torch.equal(rank["after"], rank["state"]["student.backbone.conv1.weight"])
+        assert torch.equal(rank["after"], rank["state"]["distiller.student.backbone.conv1.weight"])

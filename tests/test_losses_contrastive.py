@@ -7,7 +7,7 @@ from allocations import Allocations
 
 from gdetkd.distillation.overlap import overlap_mask
 from gdetkd.distillation.queue import FeatureQueue
-from gdetkd.losses import contrastive, contrastive_loss
+from gdetkd.losses import contrastive, contrastive_loss, naive_contrastive_loss
 
 F64 = torch.float64
 
@@ -41,17 +41,6 @@ def slow_loss(queries, keys, queue=(), ignore=None, temperature=0.07):
             everything += math.exp(cosine(query, key) / temperature)
         total -= math.log(positive / everything)
     return total / len(queries)
-
-
-def naive_loss(queries, keys, queue=None, ignore=None, temperature=0.07):
-    """All similarities at once, differentiated by autograd."""
-    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
-    logits = queries @ (keys if queue is None else torch.cat([keys, queue])).t() / temperature
-    if ignore is not None:
-        left_out = torch.zeros_like(logits, dtype=torch.bool)
-        left_out[:, : ignore.shape[1]] = ignore
-        logits = logits.masked_fill(left_out.fill_diagonal_(False), -torch.inf)
-    return F.cross_entropy(logits, torch.arange(len(queries)))
 
 
 @pytest.fixture(params=[1, 300, None], ids=["one row at a time", "ragged", "one block"])
@@ -89,6 +78,19 @@ def test_agrees_with_a_slow_loop(width, k):
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_it_is_its_equation():
+    generator = torch.Generator().manual_seed(0)
+    queries, keys, queue = (torch.randn(n, 6, generator=generator, dtype=F64) for n in (5, 7, 9))
+    queue = F.normalize(queue, dim=1)
+    ignore = torch.rand(5, 6, generator=generator) < 0.4
+    for negatives, mask in ((None, None), (queue, None), (queue, ignore)):
+        settings = dict(queue=negatives, ignore=mask, temperature=0.3)
+        torch.testing.assert_close(
+            contrastive_loss(queries, keys, **settings),
+            naive_contrastive_loss(queries, keys, **settings),
+        )
+
+
 def test_without_mask_and_queue_agrees_with_a_slow_loop():
     queries, keys, _, _ = problem(n=5, m=5)
     expected = slow_loss(queries.tolist(), keys.tolist())
@@ -118,7 +120,7 @@ def test_takes_the_mask_of_overlapping_proposals():
     rois = torch.tensor([[0.0, 0, 0, 10, 10], [0, 0, 0, 10, 9], [1, 0, 0, 10, 10]])
     queries, keys, queue, _ = problem(n=3)
     ignore = torch.tensor([[False, True, False], [True, False, False], [False] * 3])
-    expected = naive_loss(queries, keys, queue, ignore)
+    expected = naive_contrastive_loss(queries, keys, queue=queue, ignore=ignore)
     loss = contrastive_loss(queries, keys, queue=queue, ignore=overlap_mask(rois))
     torch.testing.assert_close(loss, expected)
 
@@ -161,7 +163,9 @@ def test_float32_agrees_with_float64_autograd(block, monkeypatch):
         value = loss(*projected, queue=queue.to(dtype), ignore=ignore, temperature=inputs[3])
         return value.detach(), *torch.autograd.grad(value, inputs)
 
-    for ours, exact in zip(run(contrastive_loss, torch.float32), run(naive_loss, F64), strict=True):
+    for ours, exact in zip(
+        run(contrastive_loss, torch.float32), run(naive_contrastive_loss, F64), strict=True
+    ):
         # float32 is off by 6e-8 an operation, a logit near 1 / 0.07 by about 1e-6
         assert (ours - exact).norm() < 1e-5 * exact.norm()
 
@@ -247,7 +251,7 @@ def test_no_tensor_of_all_similarities_exists():
             loss(*inputs, queue=queue, ignore=ignore, temperature=temperature).backward()
         return watched.largest
 
-    assert largest(naive_loss) == whole  # the watch sees what it should
+    assert largest(naive_contrastive_loss) == whole  # the watch sees what it should
     assert largest(contrastive_loss) <= contrastive.CPU_BLOCK_BYTES < whole / 3
 
 

@@ -4,7 +4,11 @@ import pytest
 import torch
 from allocations import Allocations
 
-from gdetkd.losses import level_weights, semantic_guided_imitation
+from gdetkd.losses import (
+    level_weights,
+    naive_semantic_guided_imitation,
+    semantic_guided_imitation,
+)
 
 F64 = torch.float64
 
@@ -135,6 +139,14 @@ def test_imitation_agrees_with_a_slow_loop():
     torch.testing.assert_close(
         semantic_guided_imitation(levels, teacher, weights),
         torch.tensor(total / teacher.numel(), dtype=F64),
+    )
+
+
+def test_imitation_is_its_equation():
+    levels, teacher, weights = rand(4, 3, 2, 5, 5), rand(4, 2, 5, 5, seed=1), rand(4, 3, seed=2)
+    torch.testing.assert_close(
+        semantic_guided_imitation(levels, teacher, weights),
+        naive_semantic_guided_imitation(levels, teacher, weights),
     )
 
 

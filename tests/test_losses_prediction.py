@@ -7,6 +7,9 @@ from gdetkd.losses import (
     class_aware_regression,
     converted_prediction_distillation,
     ground_truth_class_regression,
+    naive_class_aware_regression,
+    naive_converted_prediction_distillation,
+    naive_prediction_distillation,
     object_scores,
     prediction_distillation,
 )
@@ -55,6 +58,42 @@ def test_class_aware_regression_agrees_with_a_slow_loop(c_student, c_teacher):
     probs = rand(5, 4, seed=2).softmax(1)[:, :3]
     loss = class_aware_regression(student, teacher, probs)
     torch.testing.assert_close(loss, torch.as_tensor(slow_class_aware(student, teacher, probs)))
+
+
+def test_class_aware_regression_is_its_equation():
+    student, teacher = rand(5, 3, 4), rand(5, 3, 4, seed=1)
+    probs = rand(5, 4, seed=2).softmax(1)[:, :3]
+    torch.testing.assert_close(
+        class_aware_regression(student, teacher, probs),
+        naive_class_aware_regression(student, teacher, probs),
+    )
+
+
+def test_prediction_distillation_is_its_equation():
+    student, teacher = rand(6, 4), rand(6, 4, seed=1)
+    torch.testing.assert_close(
+        prediction_distillation(student, teacher), naive_prediction_distillation(student, teacher)
+    )
+
+
+@pytest.mark.parametrize("background", [-1, 0])
+def test_converted_distillation_is_its_equation(background):
+    student, teacher = rand(6, 4), rand(6, 4, seed=1)
+    torch.testing.assert_close(
+        converted_prediction_distillation(student, teacher, background),
+        naive_converted_prediction_distillation(student, teacher, background),
+    )
+
+
+def test_a_class_that_both_exclude_does_not_count():
+    student, teacher = rand(3, 4).requires_grad_(), rand(3, 4, seed=1)
+    without = torch.tensor([True, True, False, True])
+    excluded = student.masked_fill(~without, -torch.inf)
+    loss = prediction_distillation(excluded, teacher.masked_fill(~without, -torch.inf))
+    expected = prediction_distillation(student[:, without], teacher[:, without])
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert student.grad.isfinite().all()
 
 
 def test_class_aware_regression_of_a_certain_teacher_is_the_plain_one():

@@ -11,18 +11,14 @@ import torch.multiprocessing
 from torch.nn import functional as F
 from torchvision.ops import roi_align
 
-from gdetkd.distillation.objective import (
-    COMPONENTS,
-    Classification,
-    Contrastive,
-    Imitation,
-    Objective,
-    Regression,
-    active_weights,
-    ddp_loss_scale,
-    first_of_each_image,
-)
+from gdetkd.distillation.classification import Classification
+from gdetkd.distillation.component import active_weights
+from gdetkd.distillation.contrastive import Contrastive
+from gdetkd.distillation.distributed import ddp_loss_scale
+from gdetkd.distillation.imitation import Imitation, first_of_each_image
+from gdetkd.distillation.objective import Objective
 from gdetkd.distillation.overlap import overlap_mask
+from gdetkd.distillation.regression import Regression
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses import (
     class_aware_regression,
@@ -254,7 +250,7 @@ def test_a_regression_that_both_share():
 def test_ground_truth_regression_needs_labels():
     student, teacher = view(STUDENT), view(TEACHER)
     student.labels = None
-    with pytest.raises(ValueError, match="labels"):
+    with pytest.raises(ValueError, match="regression: .* student's RoIOutputs to have labels"):
         Regression(STUDENT, TEACHER, class_aware=False)(student, teacher)
 
 
@@ -326,7 +322,7 @@ def test_a_queue_of_representations_is_mapped_by_todays_projection():
         torch.testing.assert_close(found, expected)
         before.append(teacher.representation)
     torch.testing.assert_close(ckd.queue.features, torch.cat(before)[-7:])
-    with pytest.raises(ValueError, match="queue_content 'keys' or 'features', got 'all'"):
+    with pytest.raises(ValueError, match="queue_content to be one of .*, got 'all'"):
         objective(dict(contrastive=dict(settings, queue_content="all")))
 
 
@@ -432,8 +428,14 @@ def test_weights_above_0_are_kept():
         (dict(imitation=dict(weight="1.0")), "got '1.0'"),
         (
             dict(contrastive=dict(weight=1, gamma=1)),
-            "'contrastive'.*gamma.*weight: temperature, dim, queue_capacity",
+            "'contrastive'.*weight, temperature, dim, queue_capacity.* got 'gamma'",
         ),
+        (dict(contrastive=dict(weight=True)), "finite weight >= 0, got True"),
+        (dict(contrastive=dict(weight=1, queue_capacity=4.5)), "queue_capacity .* got 4.5"),
+        (dict(contrastive=dict(weight=1, queue_capacity=-1)), "queue_capacity .* got -1"),
+        (dict(contrastive=dict(weight=1, dim=0)), "dim .* whole number from 1, got 0"),
+        (dict(imitation=dict(weight=1, embedding=("a", 8))), "embedding .* got 'a'"),
+        (dict(regression=dict(weight=1, class_aware="no")), "class_aware .* got 'no'"),
         (dict(contrastive=dict(weight=1, temperature=0)), "temperature .* above 0, got 0"),
         (dict(contrastive=dict(weight=1, temperature="0.07")), "temperature .* got '0.07'"),
         (dict(contrastive=dict(weight=1, iou=1.5)), "iou .* from 0 to 1, got 1.5"),
@@ -444,7 +446,7 @@ def test_weights_above_0_are_kept():
         (dict(imitation=dict(weight=1, embedding=3)), "embedding .* two layers, got 3"),
         (
             dict(contrastive=dict(weight=1, projection="deep")),
-            "'linear' or 'nonlinear', got 'deep'",
+            "projection to be one of .'linear', 'nonlinear'., got 'deep'",
         ),
     ],
 )
@@ -474,8 +476,17 @@ def test_views_of_other_boxes_are_refused():
 def test_a_view_without_what_a_component_needs_is_refused_by_name(component, side, field):
     pair = [view(STUDENT), view(TEACHER)]
     pair[side] = replace(pair[side], **{field: None})
-    with pytest.raises(ValueError, match=f"{component}: expected views with {field}"):
+    with pytest.raises(ValueError, match=f"{component}: expected .* to have {field}"):
         objective({component: dict(weight=1)})(*pair)
+
+
+def test_a_forward_pass_in_eval_mode_leaves_the_queue_alone():
+    ckd = objective(dict(contrastive=dict(weight=1, queue_capacity=20)))
+    with torch.no_grad():
+        ckd.eval()(view(STUDENT), view(TEACHER))
+    assert len(ckd.components["contrastive"].queue) == 0
+    ckd.train()(view(STUDENT), view(TEACHER))
+    assert len(ckd.components["contrastive"].queue) == 6
 
 
 def test_a_step_is_taken_back():
@@ -495,7 +506,7 @@ def test_pairs_that_cannot_be_distilled_are_refused():
     with pytest.raises(ValueError, match=r"\(N, 3, 4\) from student and \(N, 1, 4\) from teacher"):
         objective(teacher=one)
     without = {**SETTINGS, "regression": dict(weight=0)}
-    assert set(objective(without, teacher=one).components) == set(COMPONENTS) - {"regression"}
+    assert set(objective(without, teacher=one).components) == set(SETTINGS) - {"regression"}
 
 
 def test_a_single_process_is_the_union():

@@ -8,7 +8,8 @@ from helpers import batch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmengine.model import ImgDataPreprocessor
 
-from gdetkd.detectors.mmdet.pixels import PixelConversion
+from gdetkd.detectors.mmdet.base import pixel_format
+from gdetkd.detectors.pixels import PixelConversion
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 SIZES = ((64, 50), (40, 61))
@@ -20,7 +21,8 @@ def converted(student, teacher, sizes=SIZES):
     data = batch(sizes=sizes)
     mine = student(copy.deepcopy(data), True)
     theirs = teacher(copy.deepcopy(data), True)["inputs"]
-    found = PixelConversion(student, teacher)(mine["inputs"], mine["data_samples"])
+    convert = PixelConversion(pixel_format(student), pixel_format(teacher))
+    found = convert(mine["inputs"], sizes)
     return found, theirs, mine["inputs"]
 
 
@@ -83,10 +85,9 @@ def test_a_divisor_that_changes_nothing_keeps_the_students_tensor():
 
 
 def test_another_preprocessor_is_refused():
-    for pair in ((ImgDataPreprocessor(), DetDataPreprocessor()), (DetDataPreprocessor(), None)):
-        name = "student" if pair[0].__class__ is ImgDataPreprocessor else "teacher"
-        with pytest.raises(ValueError, match=f"^{name}: expected .*DetDataPreprocessor, got"):
-            PixelConversion(*pair)
+    for preprocessor in (ImgDataPreprocessor(), None):
+        with pytest.raises(ValueError, match="expected .*DetDataPreprocessor, got"):
+            pixel_format(preprocessor)
 
 
 def test_a_network_that_preprocesses_on_another_device_is_followed():
@@ -94,4 +95,5 @@ def test_a_network_that_preprocesses_on_another_device_is_followed():
     student, teacher = DetDataPreprocessor(**IMAGENET), DetDataPreprocessor()
     data = student(batch(sizes=SIZES), True)
     images = data["inputs"].double()
-    assert PixelConversion(student, teacher)(images, data["data_samples"]).dtype == torch.float64
+    convert = PixelConversion(pixel_format(student), pixel_format(teacher))
+    assert convert(images, SIZES).dtype == torch.float64

@@ -9,8 +9,10 @@ import torch
 from dense import dense
 from helpers import backward, batch, build, distilled, faster_rcnn, losses_of, save_detector
 
-from gdetkd.distillation.baselines import Localization, Masked, Normalized, Rigid, inside_boxes
-from gdetkd.distillation.objective import RIVALS
+from gdetkd.distillation.fitnet import FitNet
+from gdetkd.distillation.localization_distillation import LocalizationDistillation
+from gdetkd.distillation.masked_imitation import MaskedImitation, inside_boxes
+from gdetkd.distillation.pkd import PKD
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 
@@ -18,12 +20,12 @@ def spec(channels=2, strides=(4, 8)) -> DetectorSpec:
     return DetectorSpec("d", 3, channels, strides, (7, 7), 8)
 
 
-def view(*levels, truth=None) -> RoIOutputs:
+def view(*levels, gt_boxes=None) -> RoIOutputs:
     nothing = torch.zeros(0, 5)
-    return RoIOutputs(nothing, levels, None, torch.zeros(0, 8), truth=truth)
+    return RoIOutputs(nothing, levels, None, torch.zeros(0, 8), gt_boxes=gt_boxes)
 
 
-def identity(component: Rigid) -> Rigid:
+def identity(component: FitNet) -> FitNet:
     for layer in component.adapt:
         torch.nn.init.dirac_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
@@ -31,7 +33,7 @@ def identity(component: Rigid) -> Rigid:
 
 
 def test_rigid_by_hand():
-    rigid = identity(Rigid(spec(), spec()))
+    rigid = identity(FitNet(spec(), spec()))
     one, two = torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 1, 1)
     teacher = view(one + 1, two + 3)  # errors 1 and 9, the levels weigh the same: 5
     loss, count, shown = rigid(view(one, two), teacher)
@@ -39,42 +41,44 @@ def test_rigid_by_hand():
 
 
 def test_only_levels_of_one_stride_are_compared():
-    rigid = identity(Rigid(spec(strides=(8, 16)), spec(strides=(4, 8))))
+    rigid = identity(FitNet(spec(strides=(8, 16)), spec(strides=(4, 8))))
     student = view(torch.zeros(1, 2, 2, 2), torch.full((1, 2, 1, 1), torch.nan))
     teacher = view(torch.full((1, 2, 4, 4), torch.nan), torch.ones(1, 2, 2, 2))
     assert rigid(student, teacher)[0].item() == 1
     with pytest.raises(ValueError, match=r"\(8, 16\) from d and \(4,\) from d"):
-        Rigid(spec(strides=(8, 16)), spec(strides=(4,)))
+        FitNet(spec(strides=(8, 16)), spec(strides=(4,)))
 
 
 def test_a_teacher_padded_further_is_compared_where_both_have_pixels():
-    rigid = identity(Rigid(spec(strides=(4,)), spec(strides=(4,))))
+    rigid = identity(FitNet(spec(strides=(4,)), spec(strides=(4,))))
     teacher = torch.full((1, 2, 3, 3), 100.0)
     teacher[..., :2, :2] = 2
     assert rigid(view(torch.zeros(1, 2, 2, 2)), view(teacher))[0].item() == 4
 
 
 def test_masked_is_rigid_on_the_cells_of_the_boxes():
-    masked = identity(Masked(spec(strides=(4,)), spec(strides=(4,))))
+    masked = identity(MaskedImitation(spec(strides=(4,)), spec(strides=(4,))))
     teacher = torch.arange(8.0).view(1, 2, 2, 2)
     # Only the upper left cell's centre (2, 2) lies in the box: channels 0 and 4, (0 + 16) / 2.
-    truth = torch.tensor([[0, 1, 1, 3, 3.0]])
-    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), truth=truth), view(teacher))
+    gt_boxes = torch.tensor([[0, 1, 1, 3, 3.0]])
+    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), gt_boxes=gt_boxes), view(teacher))
     assert loss.item() == 8
     everything = torch.tensor([[0, 0, 0, 8, 8.0]])
-    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), truth=everything), view(teacher))
+    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), gt_boxes=everything), view(teacher))
     assert loss.item() == pytest.approx(teacher.square().mean().item())
-    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), truth=truth[:0]), view(teacher))
+    loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), gt_boxes=gt_boxes[:0]), view(teacher))
     assert loss.item() == 0
-    with pytest.raises(ValueError, match="masked: expected views with truth"):
+    with pytest.raises(
+        ValueError, match="masked_imitation: .*student's RoIOutputs to have gt_boxes"
+    ):
         masked(view(torch.zeros(1, 2, 2, 2)), view(teacher))
 
 
 def test_masked_counts_every_cell_once_whatever_its_level():
-    masked = identity(Masked(spec(), spec()))
+    masked = identity(MaskedImitation(spec(), spec()))
     # Four cells of the finer level lie inside, of error 1, and the one of the coarser, of error 9.
-    truth = torch.tensor([[0, 0, 0, 8, 8.0]])
-    student = view(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 1, 1), truth=truth)
+    gt_boxes = torch.tensor([[0, 0, 0, 8, 8.0]])
+    student = view(torch.zeros(1, 2, 2, 2), torch.zeros(1, 2, 1, 1), gt_boxes=gt_boxes)
     loss, count, _ = masked(student, view(torch.ones(1, 2, 2, 2), torch.full((1, 2, 1, 1), 3.0)))
     assert loss.item() == pytest.approx(13 / 5) and count.item() == 5
 
@@ -95,7 +99,7 @@ def test_inside_boxes_against_a_loop():
 
 
 def test_normalized_is_one_less_the_correlation():
-    normalized = identity(Normalized(spec(1, (4,)), spec(1, (4,))))
+    normalized = identity(PKD(spec(1, (4,)), spec(1, (4,))))
     student, teacher = torch.randn(2, 1, 5, 5), torch.randn(2, 1, 5, 5)
     loss, *_ = normalized(view(student), view(teacher))
     correlation = torch.corrcoef(torch.stack([student.flatten(), teacher.flatten()]))[0, 1]
@@ -121,7 +125,7 @@ def maps(images=2, bins=5, sizes=((3, 4), (2, 2)), seed=0) -> RoIOutputs:
 
 def test_localization_against_a_loop():
     student, teacher = maps(), maps(seed=1)
-    loss, count, _ = Localization(edges(), edges(), temperature=2.0)(student, teacher)
+    loss, count, _ = LocalizationDistillation(edges(), edges(), temperature=2.0)(student, teacher)
     total = weights = 0.0
     for mine, given, scores in zip(
         student.edge_maps, teacher.edge_maps, teacher.class_maps, strict=True
@@ -137,11 +141,13 @@ def test_localization_against_a_loop():
                     weights += weight
     assert loss.item() == pytest.approx(total / weights, rel=1e-5)
     assert count.item() == pytest.approx(weights, rel=1e-5)
-    assert Localization(edges(), edges())(student, student)[0].item() == pytest.approx(0, abs=1e-6)
+    assert LocalizationDistillation(edges(), edges())(student, student)[0].item() == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_localization_of_parts_of_a_batch_weighed_by_their_counts_is_that_of_the_batch():
-    localization = Localization(edges(), edges())
+    localization = LocalizationDistillation(edges(), edges())
     student, teacher = maps(), maps(seed=1)
     whole, count, _ = localization(student, teacher)
     parts = []
@@ -160,16 +166,16 @@ def test_localization_needs_the_same_distributions(student, teacher):
     with pytest.raises(
         ValueError, match=f"GFLHead.*got {student} bins from d and {teacher} from d"
     ):
-        Localization(edges(student), edges(teacher))
-    with pytest.raises(ValueError, match="localization: .*a stride in common"):
-        Localization(edges(strides=(4,)), edges(strides=(8,)))
+        LocalizationDistillation(edges(student), edges(teacher))
+    with pytest.raises(ValueError, match="localization_distillation: .*a stride in common"):
+        LocalizationDistillation(edges(strides=(4,)), edges(strides=(8,)))
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", ["fitnet", "masked_imitation", "pkd", "localization_distillation"])
 def test_a_rival_trains_a_real_student_beside_its_own_losses(teacher, name, tmp_path):
-    student, untouched = faster_rcnn(), "student.rpn_head.rpn_cls.weight"
-    if name == "localization":
-        student, untouched = dense("GFL"), "student.bbox_head.gfl_cls.weight"
+    student, untouched = faster_rcnn(), "distiller.student.rpn_head.rpn_cls.weight"
+    if name == "localization_distillation":
+        student, untouched = dense("GFL"), "distiller.student.bbox_head.gfl_cls.weight"
         teacher = save_detector(dense("GFL", base=6, feat=12), tmp_path / "gfl.pth")
     model = build(distilled(student, teacher, {name: dict(weight=1.0)}))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
@@ -179,6 +185,13 @@ def test_a_rival_trains_a_real_student_beside_its_own_losses(teacher, name, tmp_
         found.append(losses[f"kd_{name}_loss"].item())
         gradients = backward(model, {f"kd_{name}_loss": losses[f"kd_{name}_loss"]})
         optimizer.step()
-    assert gradients["student.backbone.conv1.weight"].abs().sum() > 0
+    assert gradients["distiller.student.backbone.conv1.weight"].abs().sum() > 0
     assert gradients[untouched] is None
     assert found[-1] < 0.9 * found[0]
+
+
+def test_scores_that_all_underflow_leave_nothing_to_imitate():
+    student, teacher = maps(), maps(seed=1)
+    teacher.class_maps = tuple(torch.full_like(level, -200.0) for level in teacher.class_maps)
+    output = LocalizationDistillation(edges(), edges())(student, teacher)
+    assert output.loss == 0 and output.count == 0

@@ -73,7 +73,7 @@ def test_with_all_weights_0_it_is_the_plain_detector_bit_for_bit(plain_run, digi
     model = distilled(faster_rcnn(), nowhere, ZERO)
     runner, ours = run(run_config(model, digits, tmp_path, steps=3))
     _, theirs = plain_run
-    assert runner.model.teacher is None and runner.model.objective is None
+    assert runner.model.teacher is None and runner.model.distiller.objective is None
     assert ours.images == theirs.images and len(ours.images) == 3
     assert ours.logs == theirs.logs  # the numbers, all of them, exactly
     for mine, other in [
@@ -206,7 +206,10 @@ def test_the_student_is_validated_not_the_teacher(distilled_run):
 def test_resuming_restores_the_queue_and_goes_on(distilled_run, digits, teacher, tmp_path):
     _, before, folder = distilled_run
     saved = read_checkpoint(folder / "iter_3.pth")["state_dict"]
-    keys = [f"objective.0.components.contrastive.queue.{name}" for name in ("storage", "enqueued")]
+    keys = [
+        f"distiller.objective.0.components.contrastive.queue.{name}"
+        for name in ("storage", "enqueued")
+    ]
     assert set(keys) < set(saved)
     assert saved[keys[1]] == 3 * 20  # 10 boxes an image, 2 images, 3 steps
     config = run_config(
@@ -222,9 +225,9 @@ def test_resuming_restores_the_queue_and_goes_on(distilled_run, digits, teacher,
     for name, value in resumed.objective.items():  # when training began again
         assert torch.equal(value, saved[name]), name
     for name, value in resumed.start.items():
-        assert torch.equal(value, saved[f"student.{name}"]), name
+        assert torch.equal(value, saved[f"distiller.student.{name}"]), name
     assert resumed.images[0] == before.images[3]
-    queue = runner.model.objective[0].components["contrastive"].queue
+    queue = runner.model.distiller.objective[0].components["contrastive"].queue
     assert int(queue.enqueued) == 5 * 20 and len(queue) == 40
 
 
@@ -254,7 +257,10 @@ def test_transferred_heads_are_the_teachers_after_training(digits, twin, tmp_pat
 
 def test_heads_that_were_overwritten_are_noticed(digits, twin, tmp_path):
     other = build(faster_rcnn(), seed=7).state_dict()
-    torch.save({f"student.{name}": value for name, value in other.items()}, tmp_path / "other.pth")
+    torch.save(
+        {f"distiller.student.{name}": value for name, value in other.items()},
+        tmp_path / "other.pth",
+    )
     model = distilled(faster_rcnn(), twin, {}, transfer_heads=True)
     config = run_config(model, digits, tmp_path, load_from=str(tmp_path / "other.pth"))
     with pytest.raises(RuntimeError, match="rpn_head.* is not the teacher's at the start"):
@@ -274,7 +280,7 @@ def test_gradient_accumulation(digits, teacher, tmp_path):
     key = "backbone.conv1.weight"
     assert torch.equal(recorder.weights[0][key], recorder.start[key])
     assert not torch.equal(recorder.weights[1][key], recorder.start[key])
-    queue = runner.model.objective[0].components["contrastive"].queue
+    queue = runner.model.distiller.objective[0].components["contrastive"].queue
     assert int(queue.enqueued) == 4 * 20  # at every forward pass
 
 
@@ -295,7 +301,7 @@ def test_averaged_weights_are_the_ones_exported(digits, teacher, tmp_path):
     (averaging,) = (hook for hook in runner.hooks if type(hook).__name__ == "EMAHook")
     copied = averaging.ema_model.module
     assert copied.teacher is runner.model.teacher
-    assert copied._student_adapter.detector is copied.student
+    assert copied.distiller.student_adapter.detector is copied.student
     exported = torch.load(tmp_path / "iter_3_student.pth", weights_only=True)
     assert exported["meta"]["weights"] == "ema"
     build(faster_rcnn()).load_state_dict(exported["state_dict"], strict=True)
@@ -385,7 +391,7 @@ class Poison(Hook):
 
 
 def endless_weight(model):
-    model.objective[0].weights["classification"] = math.inf
+    model.distiller.objective[0].weights["classification"] = math.inf
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_checkpoint(digits, teacher, tmp_path):
@@ -407,11 +413,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_a_checkpoint(digits,
     assert saved["meta"]["iter"] == 2 and "optimizer" in saved
     progress = saved["meta"]["progress"]  # what another number of processes goes by
     assert progress["processes"] == 1 and progress["batch_size"] == 2
-    queue = "objective.0.components.contrastive.queue.enqueued"
+    queue = "distiller.objective.0.components.contrastive.queue.enqueued"
     assert int(saved["state_dict"][queue]) == 2 * 20  # without those of the step that was stopped
     trained = {name for name, _ in build(faster_rcnn()).named_parameters()}
     for name in trained:  # BatchNorm's statistics have seen the third batch
-        assert torch.equal(saved["state_dict"][f"student.{name}"], reached[1][name]), name
+        assert torch.equal(saved["state_dict"][f"distiller.student.{name}"], reached[1][name]), name
     config = run_config(
         model, digits, tmp_path / "again", steps=4, resume=True, load_from=str(kept), **ours
     )
@@ -444,7 +450,7 @@ def test_the_shipped_configs_build(path, tmp_path):
         config.model.teacher.checkpoint = str(tmp_path / "teacher.pth")
     detector = build(config.model)
     if distils:
-        assert detector.teacher is not None and detector.objective is not None
+        assert detector.teacher is not None and detector.distiller.objective is not None
         assert {hook.type for hook in config.custom_hooks} >= {
             "DistillationHook",
             "SafeCheckpointHook",

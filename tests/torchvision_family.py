@@ -16,8 +16,9 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from gdetkd.detectors.adapter import Adapter, Recording, register
-from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
+from gdetkd.detectors import register
+from gdetkd.detectors.mmdet.base import MMDetAdapter
+from gdetkd.distillation import DetectorSpec, RoIOutputs
 
 # --- The detector, as MMDetection builds and trains one -------------------------------------------
 
@@ -68,8 +69,8 @@ class TorchvisionFasterRCNN(BaseDetector):
 
 
 @register
-class TorchvisionAdapter(Adapter):
-    """Taps of torchvision's Faster R-CNN."""
+class TorchvisionAdapter(MMDetAdapter):
+    """torchvision's Faster R-CNN inside a detector of MMDetection."""
 
     @classmethod
     def supports(cls, detector):
@@ -92,60 +93,58 @@ class TorchvisionAdapter(Adapter):
 
     @contextmanager
     def hook_outputs(self):
-        heard, head = {}, self.detector.model.roi_heads
+        recorder, head = TorchvisionRecorder(self), self.detector.model.roi_heads
 
         def on_pooled(_, inputs, pooled):
-            heard["pyramid"], heard["proposals"], heard["pooled"] = *inputs[:2], pooled
+            recorder.pyramid, recorder.proposals, recorder.pooled = *inputs[:2], pooled
 
         def on_predicted(_, inputs, outputs):
-            heard["representation"], heard["predictions"] = inputs[0], outputs
+            recorder.representation, recorder.predictions = inputs[0], outputs
 
         hooks = [
             head.box_roi_pool.register_forward_hook(on_pooled),
             head.box_predictor.register_forward_hook(on_predicted),
         ]
         try:
-            yield TorchvisionRecording(self, heard)
+            yield recorder
         finally:
             for hook in hooks:
                 hook.remove()
 
     def forward_rois(self, images, boxes, stages, sizes=None):
         pyramid = self.detector.extract_feat(images)
-        return [self._look(pyramid, images, rois) for rois in boxes]
+        return [self._forward(pyramid, images, rois) for rois in boxes]
 
-    def _look(self, pyramid, images, rois):
+    def _forward(self, pyramid, images, rois):
         proposals = [rois[rois[:, 0] == index, 1:] for index in range(len(images))]
-        head = self.detector.model.roi_heads
-        pooled = head.box_roi_pool(pyramid, proposals, [tuple(images.shape[-2:])] * len(images))
-        representation = head.box_head(pooled)
-        return self.view(
-            pyramid, proposals, pooled, representation, head.box_predictor(representation)
-        )
-
-    def view(self, pyramid, proposals, pooled, representation, predictions):
-        logits, deltas = predictions
-        index = [torch.full((len(p), 1), float(i)).to(p) for i, p in enumerate(proposals)]
-        stds = deltas.new_tensor(self.specs()[0].delta_stds)
-        return RoIOutputs(
-            rois=torch.cat([torch.cat(index), torch.cat(proposals)], 1).detach(),
-            pyramid=tuple(pyramid[level] for level in "0123"),  # and one that is RPN's alone
-            pooled=pooled,
-            representation=representation,
-            logits=torch.cat([logits[:, 1:], logits[:, :1]], 1),  # the background last
-            deltas=deltas.unflatten(1, (-1, 4))[:, 1:] * stds,  # in units of boxes
-        )
+        head, size = self.detector.model.roi_heads, tuple(images.shape[-2:])
+        with self.hook_outputs() as recorder:
+            pooled = head.box_roi_pool(pyramid, proposals, [size] * len(images))
+            head.box_predictor(head.box_head(pooled))
+        return recorder.outputs()[0]
 
     def heads(self):
         head = self.detector.model.roi_heads
         return dict(rpn=self.detector.model.rpn, box_head=head.box_head, fc=head.box_predictor)
 
 
-class TorchvisionRecording(Recording):
-    """What a loss pass of torchvision's Faster R-CNN let hear."""
+class TorchvisionRecorder:
+    """What passed through the RoI head, in the conventions of `RoIOutputs`."""
 
-    def __init__(self, adapter, heard):
-        self.adapter, self.heard = adapter, heard
+    def __init__(self, adapter):
+        self.adapter = adapter
 
-    def outputs(self, batch_data_samples):
-        return [self.adapter.view(**self.heard)]
+    def outputs(self, batch_data_samples=None):
+        logits, deltas = self.predictions
+        images = [torch.full((len(p), 1), float(i)).to(p) for i, p in enumerate(self.proposals)]
+        stds = deltas.new_tensor(self.adapter.specs()[0].delta_stds)
+        return [
+            RoIOutputs(
+                rois=torch.cat([torch.cat(images), torch.cat(self.proposals)], 1).detach(),
+                pyramid=tuple(self.pyramid[level] for level in "0123"),  # one more is the RPN's
+                pooled=self.pooled,
+                representation=self.representation,
+                logits=torch.cat([logits[:, 1:], logits[:, :1]], 1),  # the background last
+                deltas=deltas.unflatten(1, (-1, 4))[:, 1:] * stds,  # in units of boxes
+            )
+        ]

@@ -53,12 +53,12 @@ def assert_gradients_reach_everything(model, data=None) -> None:
 
     With a single level SGFI has nothing to choose, and what chooses gets zeros.
     """
-    one_level = len(model._student_adapter.specs()[0].strides) == 1
+    one_level = len(model.distiller.student_adapter.specs()[0].strides) == 1
     losses = losses_of(model, data or batch())
     _, logged = model.parse_losses(losses)
     assert all(value.isfinite() for value in logged.values())
     for name, grad in backward(model, losses).items():
-        if name.startswith("objective."):
+        if name.startswith("distiller.objective."):
             idle = one_level and ("embed" in name or "temperature" in name)
             assert grad is not None and (idle or grad.any()), name
         assert grad is None or grad.isfinite().all(), name

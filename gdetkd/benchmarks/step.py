@@ -69,10 +69,10 @@ def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
 def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
     """Adapt every level of the student, pool the boxes of a batch, and back, without a loss."""
     student = distilled.student
-    with torch.no_grad(), distilled._student_adapter.hook_outputs() as recording:
+    with torch.no_grad(), distilled.distiller.student_adapter.hook_outputs() as recording:
         student.loss(data["inputs"], data["data_samples"])
         view = recording.outputs(data["data_samples"])[0]
-    imitation = distilled.objective[0].components["imitation"]
+    imitation = distilled.distiller.objective[0].components["imitation"]
     rois = view.rois[imitation.chosen(view.rois)]
     levels = [level.detach().requires_grad_() for level in view.pyramid]
 

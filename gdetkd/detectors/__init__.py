@@ -1,5 +1,15 @@
 """Detectors as students and teachers: the adapter protocol and the families of each library."""
 
-from gdetkd.detectors.adapter import ADAPTERS, Adapter, adapter_for
+from gdetkd.detectors.adapter import ADAPTERS, Adapter, TrainingPass, adapter_for, register
+from gdetkd.detectors.distiller import Distiller
+from gdetkd.detectors.pixels import PixelFormat
 
-__all__ = ["ADAPTERS", "Adapter", "adapter_for"]
+__all__ = [
+    "ADAPTERS",
+    "Adapter",
+    "Distiller",
+    "PixelFormat",
+    "TrainingPass",
+    "adapter_for",
+    "register",
+]

@@ -1,26 +1,72 @@
-"""How distillation looks at a detector: one adapter a family, found by a registry."""
+"""The adapter protocol: what a family of detectors has to answer so that it can be distilled.
+
+Distillation asks four things of a detector. An adapter answers them from outside: the detector is
+built, trained and saved by its own library, and is not changed.
+
+**What are your shapes?** `specs()` gives a `DetectorSpec` per stage (one, except for a cascade),
+and raises ValueError with a sentence where distillation would read something wrong. It runs when a
+pair is built, so that nothing is refused in the middle of a training.
+
+**As a student: what did you compute while your own loss ran?** `training_pass(images, targets)`
+runs the detector's own loss with hooks that record what passes, and gives a `TrainingPass`: the
+losses, untouched, the images as the network saw them, and `RoIOutputs` per stage for the boxes that
+fed the loss. Nothing stays attached, and nothing is drawn at random that would not be drawn anyway.
+
+**As a teacher: what do you compute for these boxes?** `forward_rois(images, boxes, stages, sizes)`
+runs backbone, neck and head on given boxes, without proposals of its own, and gives `RoIOutputs`
+for each stage asked for. What it has no answer to is left None (`DetectorSpec.scores` and
+`delta_stds` say so beforehand) or masked out (`RoIOutputs.valid_mask`).
+
+**What do you expect of pixels?** `pixel_format()`, so that each network sees images normalized its
+own way.
+
+A family may leave out `heads` (nothing to transfer), `state` (nothing of the adapter to save with a
+training), and being a student at all (`check_student` and `training_pass` raise ValueError).
+
+What is fixed in `RoIOutputs`: rois in pixels of the student's batch, image by image; the background
+last in softmax logits, absent from sigmoid ones; deltas with the head's own normalization taken
+out; the representation is the *input* of the last classification layer.
+"""
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
-from mmdet.structures import SampleList
 from torch import Tensor, nn
 
+from gdetkd.detectors.pixels import PixelFormat
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
+
+Size = tuple[int, int]  # height, width in pixels
+
+
+@dataclass
+class TrainingPass:
+    """What a student computed in one pass of its own loss.
+
+    Attributes:
+        losses: The student's own, as its library gives them.
+        images: (B, 3, H, W), as the network saw them, in the adapter's `pixel_format`.
+        sizes: Of each image (height, width) before it was padded.
+        outputs: By stage, for the boxes that fed the loss.
+    """
+
+    losses: dict[str, Any]
+    images: Tensor
+    sizes: list[Size]
+    outputs: list[RoIOutputs]
 
 
 class Adapter(ABC):
-    """Gives the `DetectorSpec` of a detector and, at a step, its `RoIOutputs`.
-
-    As a student the detector is left alone: `hook_outputs` listens while its own `loss()` runs. As
-    a teacher it is asked to `forward_rois` of the student's boxes. A detector of several stages
-    (Cascade R-CNN) has a spec and outputs of each; most have one.
+    """One detector, as distillation sees it; see the module's docstring for the protocol.
 
     Attributes:
+        detector, name: The detector, and how messages call it ('student', 'teacher').
         state: What of the adapter is saved with a training, if anything (a sampler's position).
     """
 
@@ -28,6 +74,11 @@ class Adapter(ABC):
 
     def __init__(self, detector: nn.Module, name: str) -> None:
         self.detector, self.name = detector, name
+
+    @property
+    def title(self) -> str:
+        """The name with the detector's class, for messages."""
+        return f"{self.name} ({type(self.detector).__name__})"
 
     @classmethod
     @abstractmethod
@@ -39,11 +90,18 @@ class Adapter(ABC):
         """The detector's shapes, by stage. Raises ValueError where distillation cannot use it."""
 
     @abstractmethod
-    def hook_outputs(self) -> AbstractContextManager[Recording]:
-        """Listen to one `loss()` of the detector; nothing stays attached afterwards.
+    def pixel_format(self) -> PixelFormat:
+        """How the network expects its images to be normalized and padded."""
 
-        Raises:
-            ValueError: The family cannot be a student.
+    def check_student(self) -> None:
+        """Raise ValueError where the detector can teach at most."""
+        self.specs()
+
+    @abstractmethod
+    def training_pass(self, images: Any, targets: Any) -> TrainingPass:
+        """Run the detector's own loss and record what it computed.
+
+        images, targets: As the detector's own library takes them in training.
         """
 
     @abstractmethod
@@ -52,29 +110,27 @@ class Adapter(ABC):
         images: Tensor,
         boxes: Sequence[Tensor],
         stages: Sequence[int],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        sizes: Sequence[Size] | None = None,
     ) -> list[RoIOutputs]:
-        """What stages of the detector make of given boxes: backbone, neck and heads, no proposals.
+        """What stages of the detector compute for given boxes.
 
-        images: (B, 3, H, W), normalised its way; boxes: for each of the stages asked, (N, 5) in
+        images: (B, 3, H, W), in its `pixel_format`; boxes: for each of the stages asked, (N, 5) in
         pixels of those images; sizes: of each image (height, width) before it was padded, for a
         detector that masks its padding (by default nothing is padding).
         """
 
-    @abstractmethod
     def heads(self) -> dict[str, nn.Module]:
         """The heads that head transfer moves, by the name they have in the detector."""
+        return {}
 
-
-class Recording(ABC):
-    """What `Adapter.hook_outputs` heard."""
-
-    @abstractmethod
-    def outputs(self, batch_data_samples: SampleList) -> list[RoIOutputs]:
-        """The student's view, by stage, of the boxes that fed its loss."""
+    def head_conventions(self, head: nn.Module) -> dict[str, object]:
+        """What a head's outputs are relative to (anchors, box coding), which no shape tells."""
+        return {}
 
 
 ADAPTERS: list[type[Adapter]] = []
+# Where the families of a library are; imported once a detector may be of that library.
+LIBRARIES = {"mmdet": "gdetkd.detectors.mmdet"}
 
 
 def register(adapter: type[Adapter]) -> type[Adapter]:
@@ -89,12 +145,15 @@ def adapter_for(detector: nn.Module, name: str, **settings: Any) -> Adapter:
     Raises:
         ValueError: There is none, or it does not know a setting; the message names both.
     """
+    for library, families in LIBRARIES.items():
+        if library in sys.modules:
+            import_module(families)
     for adapter in ADAPTERS:
         if adapter.supports(detector):
             try:
                 return adapter(detector, name, **settings)
             except TypeError as error:
-                raise ValueError(f"{name}: view settings of {adapter.__name__}: {error}") from error
+                raise ValueError(f"{name}: settings of {adapter.__name__}: {error}") from error
     known = ", ".join(sorted(adapter.__name__ for adapter in ADAPTERS))
     raise ValueError(
         f"{name}: no adapter for {type(detector).__name__}; expected a detector that one of these "

@@ -7,10 +7,7 @@ for K less the rows that all ranks bring at a step.
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-
-__all__ = ["FeatureQueue", "all_gather_variable"]
 
 
 class FeatureQueue(nn.Module):
@@ -131,25 +128,3 @@ class FeatureQueue(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
         self._mirrored = self._undo = None
-
-
-def all_gather_variable(rows: Tensor) -> tuple[Tensor, slice]:
-    """All ranks' rows (sum of n, dim) in rank order, and where this rank's stand among them.
-
-    Any n, also 0, on any rank. No gradient crosses ranks: give it constants. Without a process
-    group it gives the rows back.
-    """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return rows, slice(0, len(rows))
-    world, rank = dist.get_world_size(), dist.get_rank()
-    counts = torch.empty(world, dtype=torch.int64, device=rows.device)
-    dist.all_gather_into_tensor(counts, counts.new_tensor([len(rows)]))
-    lengths = counts.tolist()
-    padded = rows.new_zeros(max(lengths), rows.shape[1])
-    padded[: len(rows)] = rows
-    blocks = rows.new_empty(world * len(padded), rows.shape[1])  # gloo knows no stacked output
-    dist.all_gather_into_tensor(blocks, padded)
-    blocks = blocks.view(world, *padded.shape)
-    gathered = torch.cat([block[:n] for block, n in zip(blocks, lengths, strict=True)])
-    start = sum(lengths[:rank])
-    return gathered, slice(start, start + lengths[rank])

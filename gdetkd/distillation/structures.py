@@ -1,7 +1,7 @@
-"""What distillation needs to know of a detector: its shapes at build time, its features at a step.
+"""What distillation needs to know of a detector: its shapes at build time, its outputs at a step.
 
-Both are plain data. An adapter (`gdetkd.detectors`) fills them from an MMDetection model; they can
-as well be filled by hand from any other detector.
+Both are plain data. An adapter (`gdetkd.detectors`) fills them from a detector; they can as well be
+filled by hand.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ class DetectorSpec:
 
     Attributes:
         name: How messages call it.
-        num_classes: Object classes C; logits have C + 1 columns, the background last.
+        num_classes: Object classes C; softmax logits have C + 1 columns, the background last.
         channels: Width of the pyramid levels that boxes are pooled from.
-        strides: Stride of each of those levels, image pixels a cell.
+        strides: Stride of each of those levels, image pixels per cell.
         pooled_size: Bins (h, w) of a pooled box.
         representation_dim: Width of the representation just before the prediction layer.
-        scores: What the logits are: 'softmax' (classes and background compete), 'sigmoid' (a
-            detector of each class by itself, no background column), or None without logits for
-            given boxes.
+        scores: What the logits are: 'softmax' (classes and background compete), 'sigmoid' (one
+            detector per class, no background column), or None without logits for given boxes.
         class_shared_regression: One regression for all classes (MMDetection's
-            `reg_class_agnostic`) instead of one a class.
+            `reg_class_agnostic`) instead of one per class.
         delta_stds: The standard deviations (4,) by which the head divides its regression targets;
             None if its regression is not relative to the given boxes.
-        edge_bins: Bins of the distribution that a dense head predicts for the distance of every
-            edge of a box (GFL); None of other heads.
-        loss_weight: What the detector's own losses of this stage are weighed by.
+        edge_bins: Bins of the distribution that a dense head predicts for the distance of each
+            edge of a box (GFL); None for other heads.
+        loss_weight: The weight of the detector's own losses of this stage.
     """
 
     name: str
@@ -52,27 +51,27 @@ class DetectorSpec:
 
 @dataclass
 class RoIOutputs:
-    """What a detector makes of a set of boxes at one step.
+    """What a detector computes for a set of boxes at one step.
 
     Attributes:
         rois: (N, 5) [image, x1, y1, x2, y2], pixels of the batch as the student sees it.
-        pyramid: One (B, C, H, W) a level that boxes are pooled from.
+        pyramid: One (B, C, H, W) per level that boxes are pooled from, finest first.
         pooled: (N, C, h, w), each box pooled from the level that the detector itself assigns;
             None where nobody needs it (dense students).
         representation: (N, D), the input of the classification layer.
         logits: (N, classes + 1), background last; (N, classes) from sigmoid heads; None without.
         deltas: (N, classes, 4), or (N, 1, 4) if shared by the classes: (dx, dy, dw, dh) with the
-            head's own normalisation taken out, so that two detectors' can be compared; None
+            head's own normalization taken out, so that two detectors' can be compared; None
             without.
         labels: (N,) in [0, C], C = background: the ground-truth class that training assigned to
             each box; None when not known.
-        known: (N,) bool, the boxes that the representation speaks of (a DETR has no query for
-            every box); None for all.
-        truth: (M, 5) [image, x1, y1, x2, y2], the ground-truth boxes; None when not known.
-        class_maps: One (B, C, H, W) a level, the class logits of every cell of a head that
-            predicts distributions of edges; None of others.
-        edge_maps: One (B, 4 bins, H, W) a level, the logits of those distributions: left, top,
-            right and bottom, the distance from the cell's centre in strides; None of others.
+        valid_mask: (N,) bool, the boxes for which the representation stands (a DETR does not have
+            a query for every box); None for all.
+        gt_boxes: (M, 5) [image, x1, y1, x2, y2], the ground-truth boxes; None when not known.
+        class_maps: One (B, C, H, W) per level, the class logits of every cell of a head that
+            predicts distributions of edges; None for others.
+        edge_maps: One (B, 4 bins, H, W) per level, the logits of those distributions: left, top,
+            right and bottom, the distance from the cell's center in strides; None for others.
     """
 
     rois: Tensor
@@ -82,14 +81,13 @@ class RoIOutputs:
     logits: Tensor | None = None
     deltas: Tensor | None = None
     labels: Tensor | None = None
-    known: Tensor | None = None
-    truth: Tensor | None = None
+    valid_mask: Tensor | None = None
+    gt_boxes: Tensor | None = None
     class_maps: tuple[Tensor, ...] | None = None
     edge_maps: tuple[Tensor, ...] | None = None
 
-    def need(self, field: str, component: str) -> Tensor:
-        """A field that a component cannot do without; ValueError, naming both, where it is None."""
-        value = getattr(self, field)
-        if value is None:
-            raise ValueError(f"{component}: expected views with {field} (RoIOutputs), got None")
-        return value
+    def require(self, fields: tuple[str, ...], expected: str) -> None:
+        """Raise ValueError if one of the fields is None; `expected` begins the sentence."""
+        for name in fields:
+            if getattr(self, name) is None:
+                raise ValueError(f"{expected} to have {name}, got None")

@@ -1,6 +1,6 @@
 """Distilling class predictions: between alike detectors, and from softmax to a dense student.
 
-Section 4.3 of the paper, supplement D.
+Section 4.3 of the paper, supplement D. The naive forms are the equations.
 """
 
 from __future__ import annotations
@@ -13,10 +13,28 @@ from gdetkd.losses.common import empty_loss, full_precision
 
 __all__ = [
     "converted_prediction_distillation",
+    "naive_converted_prediction_distillation",
+    "naive_prediction_distillation",
     "object_scores",
     "prediction_distillation",
     "sigmoid_prediction_distillation",
 ]
+
+
+def naive_prediction_distillation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """The equation of `prediction_distillation`."""
+    p_s, p_t = student_logits.softmax(1), teacher_logits.softmax(1)
+    return -(p_t * p_s.log()).sum() / len(p_s)
+
+
+def naive_converted_prediction_distillation(
+    student_logits: Tensor, teacher_logits: Tensor, background: int = -1
+) -> Tensor:
+    """The equation of `converted_prediction_distillation`, as supplement D writes it."""
+    p_s, p_t = student_logits.softmax(1), teacher_logits.softmax(1)
+    p_s = p_s / p_s.amax(1, keepdim=True)
+    objects = [c for c in range(p_s.shape[1]) if c != background % p_s.shape[1]]
+    return -(p_t * p_s.log())[:, objects].sum() / len(p_s)
 
 
 def prediction_distillation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -29,8 +47,9 @@ def prediction_distillation(student_logits: Tensor, teacher_logits: Tensor) -> T
         teacher_logits: (N, C + 1), in the same order of classes. A constant.
 
     Returns:
-        Scalar, in nats; its minimum is the teacher's entropy. The gradient goes to the student
-        alone; N = 0 gives 0 with a gradient of zeros.
+        Scalar, in nats; its minimum is the teacher's entropy. A class whose teacher's logit is
+        -inf does not count. The gradient goes to the student alone; N = 0 gives 0 with a gradient
+        of zeros.
 
     Raises:
         ValueError: shapes that are not one shape (N, C + 1).
@@ -40,7 +59,9 @@ def prediction_distillation(student_logits: Tensor, teacher_logits: Tensor) -> T
         return empty_loss(student_logits)
     dtype = full_precision(student_logits)
     target = teacher_logits.detach().to(dtype).softmax(1)
-    return F.cross_entropy(student_logits.to(dtype), target)
+    terms = target * student_logits.to(dtype).log_softmax(1)
+    # A class that the teacher excludes counts nothing, also where the student excludes it too.
+    return -terms.masked_fill(target == 0, 0).sum() / len(terms)
 
 
 def object_scores(logits: Tensor, background: int = -1) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -50,6 +51,24 @@ def check_number(
     least = f"{'above' if above else 'from'} {low:g}"
     most = f" to {high:g}" if high < math.inf else ""
     raise ValueError(f"expected {name} to be a finite number {least}{most}, got {value!r}")
+
+
+def check_integer(name: str, value: object, low: int) -> None:
+    """Raise ValueError unless value is a whole number from low on."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"expected {name} to be a whole number from {low}, got {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError unless value is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"expected {name} to be True or False, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise ValueError unless value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"expected {name} to be one of {sorted(choices)}, got {value!r}")
 
 
 def check_temperature(name: str, value: float | Tensor, dtype: torch.dtype) -> float | Tensor:

@@ -1,11 +1,13 @@
 """Contrastive distillation: a student's proposal should resemble its teacher's more than others.
 
-Section 4.2 of the paper, supplement A and B.
+Section 4.2 of the paper, supplement A, B and F.1. `naive_contrastive_loss` is the equation;
+`contrastive_loss` gives the same numbers without ever holding the N x (M + K) similarities.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gdetkd.losses.common import (
@@ -17,10 +19,27 @@ from gdetkd.losses.common import (
     full_precision,
 )
 
-__all__ = ["contrastive_loss"]
+__all__ = ["contrastive_loss", "naive_contrastive_loss"]
 
 CPU_BLOCK_BYTES = 4 << 20  # of similarities at a time
 SMALLEST_NORM = 1e-8
+
+
+def naive_contrastive_loss(
+    queries: Tensor,
+    keys: Tensor,
+    *,
+    queue: Tensor | None = None,
+    ignore: Tensor | None = None,
+    temperature: float | Tensor = 0.07,
+) -> Tensor:
+    """The equation of `contrastive_loss` as it is written; same arguments, no checks."""
+    queries, keys = F.normalize(queries, dim=1), F.normalize(keys, dim=1)
+    logits = queries @ (keys if queue is None else torch.cat([keys, queue])).t() / temperature
+    if ignore is not None:
+        ignored = F.pad(ignore, (0, logits.shape[1] - ignore.shape[1])).fill_diagonal_(False)
+        logits = logits.masked_fill(ignored, -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
 @torch.compiler.disable  # a loop whose length follows N and K: compiled anew for every size

@@ -1,6 +1,7 @@
 """Semantic-guided feature imitation (SGFI): a proposal's feature, rebuilt from all pyramid levels.
 
-Section 4.1 of the paper. The level that a proposal's size assigns it to need not be the one whose
+Section 4.1 of the paper; `naive_semantic_guided_imitation` is the equation. The level that a
+proposal's size assigns it to need not be the one whose
 meaning matches in another network; so the student's levels are mixed by how much each resembles
 the teacher's feature.
 """
@@ -21,9 +22,17 @@ from gdetkd.losses.common import (
     full_precision,
 )
 
-__all__ = ["level_weights", "semantic_guided_imitation"]
+__all__ = ["level_weights", "naive_semantic_guided_imitation", "semantic_guided_imitation"]
 
 CPU_BLOCK_BYTES = 512 << 10
+
+
+def naive_semantic_guided_imitation(
+    student_levels: Tensor, teacher: Tensor, weights: Tensor
+) -> Tensor:
+    """The equation of `semantic_guided_imitation`: levels (N, L, C, h, w), weights (N, L)."""
+    mixed = torch.einsum("nl,nlchw->nchw", weights, student_levels)
+    return (mixed - teacher).square().mean()
 
 
 def level_weights(

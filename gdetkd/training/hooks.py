@@ -47,9 +47,9 @@ class DistillationHook(Hook):
         if not isinstance(_unwrapped(runner.model), DistilledDetector):
             return
         names = list(checkpoint.get("state_dict", checkpoint))
-        if not any(str(name).removeprefix("module.").startswith("student.") for name in names):
+        if not any(str(name).removeprefix("module.").startswith("distiller.") for name in names):
             raise ValueError(
-                "expected a distilled run's checkpoint, with weights under 'student.', got "
+                "expected a distilled run's checkpoint, with weights under 'distiller.', got "
                 f"{names[:3]}; to start the student from a plain detector's weights, give it "
                 "init_cfg=dict(type='Pretrained', checkpoint=FILE)"
             )
@@ -68,7 +68,7 @@ class DistillationHook(Hook):
         if model.teacher is None:
             runner.logger.info("Distillation: every weight is 0; training the plain student.")
             return
-        if model.transfer_heads:
+        if model.distiller.transfers_heads:
             _check_transfer(model)
         if runner.val_loop is None:
             runner.logger.warning("Distillation: no validation set, so the teacher is unmeasured.")
@@ -148,8 +148,8 @@ def measure_teacher(runner: Any, teacher: nn.Module) -> dict[str, float]:
 
 
 def _check_transfer(model: DistilledDetector) -> None:
-    teacher_heads = model.teacher_adapter.heads()
-    for name, head in model._student_adapter.heads().items():
+    teacher_heads = model.distiller.teacher_adapter.heads()
+    for name, head in model.distiller.student_adapter.heads().items():
         theirs = teacher_heads[name].state_dict()
         for key, value in head.state_dict().items():
             if not torch.equal(value, theirs[key].to(value)):

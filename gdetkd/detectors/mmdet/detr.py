@@ -13,8 +13,9 @@ from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 from torchvision.ops import box_convert, box_iou
 
-from gdetkd.detectors.adapter import Adapter, Recording, register
-from gdetkd.detectors.mmdet.dense import level_of, pool_from
+from gdetkd.detectors.adapter import Size, register
+from gdetkd.detectors.mmdet.base import MMDetAdapter, OutputRecorder
+from gdetkd.detectors.mmdet.dense_decoding import level_of, pool_from
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 POOLED = (7, 7)  # bins of a pooled box, as in R-CNNs with FPN
@@ -24,13 +25,13 @@ CELLS = 20
 
 
 @register
-class DetrAdapter(Adapter):
+class DetrAdapter(MMDetAdapter):
     """DETR, Deformable DETR, DINO and their kin, as teachers.
 
     A DETR has no features of a given box: it has queries, each of which found a box of its own.
     Ours are these two readings. The representation is the last decoder state of the query whose
     predicted box overlaps the given one best; where none does by an IoU of 0.5, the box is not
-    `known`, and contrastive distillation leaves it out. The pooled feature, of every box, is
+    valid, and contrastive distillation leaves it out. The pooled feature, of every box, is
     RoIAlign of the neck's level for boxes of its size. There are no scores and no deltas:
     those of a query belong to its own box.
     """
@@ -48,7 +49,7 @@ class DetrAdapter(Adapter):
         channels, strides = self._levels
         return [
             DetectorSpec(
-                name=f"{self.name} ({type(self.detector).__name__})",
+                name=self.title,
                 num_classes=head.num_classes,
                 channels=channels,
                 strides=strides,
@@ -67,19 +68,22 @@ class DetrAdapter(Adapter):
             pyramid = self.detector.extract_feat(torch.zeros(1, 3, side, side, device=device))
         return pyramid[0].shape[1], tuple(side // level.shape[-1] for level in pyramid)
 
-    def hook_outputs(self) -> AbstractContextManager[Recording]:
+    def check_student(self) -> None:
         raise ValueError(
             f"{self.name}: expected a student that is trained on boxes, "
             f"{type(self.detector).__name__} is trained on queries that it matches to the truth as "
             "a set; a DETR can be a teacher only"
         )
 
+    def hook_outputs(self) -> AbstractContextManager[OutputRecorder]:
+        self.check_student()
+
     def forward_rois(
         self,
         images: Tensor,
         boxes: Sequence[Tensor],
         stages: Sequence[int],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        sizes: Sequence[Size] | None = None,
     ) -> list[RoIOutputs]:
         padded = tuple(images.shape[-2:])
         sizes = sizes or [padded] * len(images)
@@ -93,9 +97,9 @@ class DetrAdapter(Adapter):
         predicted = box_convert(self.detector.bbox_head(**found)[1][-1].float(), "cxcywh", "xyxy")
         extent = predicted.new_tensor([(w, h, w, h) for h, w in sizes])
         predicted = predicted * extent[:, None]
-        return [self._view(rois, pyramid, states, predicted) for rois in boxes]
+        return [self._outputs(rois, pyramid, states, predicted) for rois in boxes]
 
-    def _view(
+    def _outputs(
         self,
         rois: Tensor,
         pyramid: tuple[Tensor, ...],
@@ -110,7 +114,7 @@ class DetrAdapter(Adapter):
             pyramid=pyramid,
             pooled=pool_from(pyramid, rois, level, strides, POOLED),
             representation=states[rois[:, 0].long(), query],
-            known=overlap >= self.iou,
+            valid_mask=overlap >= self.iou,
         )
 
     def heads(self) -> dict[str, nn.Module]:

@@ -1,52 +1,32 @@
-"""`DistilledDetector`: a plain MMDetection detector that learns from another one as well."""
+"""`DistilledDetector`: MMDetection's wrapper around `Distiller`, to be trained from a config."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmdet.structures.bbox import get_box_tensor
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from gdetkd.detectors.adapter import Adapter, adapter_for, stage_pairs
+from gdetkd.detectors.distiller import Distiller
 from gdetkd.detectors.mmdet.building import load_detector
-from gdetkd.detectors.mmdet.pixels import PixelConversion
-from gdetkd.detectors.transfer import freeze_heads, transfer_heads
-from gdetkd.distillation.objective import Objective, active_weights
-from gdetkd.distillation.structures import RoIOutputs
-
-HALVES = ("float16", "bfloat16")
 
 
 class NonFiniteLossError(FloatingPointError):
     """A loss is NaN or infinite; the message names every such loss."""
 
 
-class _Unregistered:
-    """Keeps a module out of `nn.Module`'s books; copies of its owner share it."""
-
-    def __init__(self, adapter: Adapter, owned: bool = True) -> None:
-        self.adapter, self.owned = adapter, owned
-
-    def __deepcopy__(self, memo: dict) -> _Unregistered:
-        # An averaged copy that goes to another device must not take the teacher along.
-        return _Unregistered(self.adapter, owned=False)
-
-
 @MODELS.register_module()
 class DistilledDetector(BaseDetector):
     """Trains a student detector with its own losses and those of distillation.
 
-    The student is the detector that its config describes, untouched: its `loss()` runs as ever,
-    listened to, and it alone predicts. The teacher is frozen, in eval mode and no submodule: it is
-    not in the state dict, the optimizer or DDP. With every weight 0 and no head transfer no
-    teacher is loaded, and training is plain MMDetection's, bit for bit.
+    The student is the detector that its config describes, untouched, and it alone predicts. With
+    every weight 0 and no head transfer no teacher is loaded, and training is plain MMDetection's,
+    bit for bit.
 
     Args:
         student: Config of the student, as in a plain MMDetection config's `model`.
@@ -77,115 +57,48 @@ class DistilledDetector(BaseDetector):
         seed: int = 0,
         data_preprocessor: dict | None = None,
     ) -> None:
-        student = dict(student)
+        student, teacher = dict(student), dict(teacher or {})
         if data_preprocessor is not None:
             student.setdefault("data_preprocessor", data_preprocessor)
         built = MODELS.build(student)
         super().__init__(data_preprocessor=built.data_preprocessor)
-        self.student = built
-        self.transfer_heads = transfer_heads
-        self.objective: nn.ModuleList | None = None  # one `Objective` a stage of the student
-        self.sampling: nn.Module | None = None  # of a dense student
-        self._teacher: _Unregistered | None = None
         self.before_stopping: Callable[[], str] | None = None
-        components, teacher = components or {}, dict(teacher or {})
-        if not active_weights(components) and not transfer_heads:
-            return
-        self._student_adapter = adapter_for(built, "student", **(student_adapter or {}))
-        self._look = {key: teacher.pop(key, None) for key in ("stage", "autocast")}
-        if self._look["autocast"] not in (None, *HALVES):
-            raise ValueError(
-                f"teacher.autocast: expected one of {HALVES}, or None to run as the student, got "
-                f"{self._look['autocast']!r}"
-            )
-        # Nothing drawn for the teacher or the new modules may move the student's own draws.
-        with torch.random.fork_rng(devices=_cuda_devices()):
-            torch.manual_seed(seed)
-            self._teacher = _Unregistered(adapter_for(build_teacher(**teacher), "teacher"))
-            if active_weights(components):
-                self._build_objective(components)
-        if transfer_heads:
-            freeze_heads(self._student_adapter, self.teacher_adapter)
-
-    def _build_objective(self, components: Mapping[str, Mapping[str, Any]]) -> None:
-        student, teacher = self._student_adapter.specs(), self.teacher_adapter.specs()
-        with self._student_adapter.hook_outputs():  # a family that only teaches says so
-            pass
-        self._stages = stage_pairs(len(student), len(teacher), self._look["stage"])
-        self.objective = nn.ModuleList(
-            Objective(student[own], teacher[given], components) for own, given in self._stages
-        )
-        self.sampling = self._student_adapter.state
-        self.pixels = PixelConversion(
-            self.student.data_preprocessor, self.teacher.data_preprocessor
+        self.distiller = Distiller(
+            built,
+            lambda: build_teacher(**teacher),
+            components,
+            transfer_heads,
+            seed,
+            student_adapter=student_adapter,
+            teacher_stage=teacher.pop("stage", None),
+            teacher_autocast=teacher.pop("autocast", None),
         )
 
     @property
-    def teacher_adapter(self) -> Adapter | None:
-        return None if self._teacher is None else self._teacher.adapter
+    def student(self) -> nn.Module:
+        return self.distiller.student
 
     @property
     def teacher(self) -> nn.Module | None:
         """The frozen teacher, shared by copies of this detector; None when nothing needs it."""
-        return None if self._teacher is None else self._teacher.adapter.detector
+        return self.distiller.teacher
 
     def init_weights(self) -> None:
-        """Initialise the student as ever, then put the transferred heads in."""
+        """Initialize the student as ever, then put the transferred heads in."""
         self.student.init_weights()
-        if self.transfer_heads:
-            transfer_heads(self._student_adapter, self.teacher_adapter)
-
-    def train(self, mode: bool = True) -> DistilledDetector:
-        """Transferred heads stay in eval mode: their statistics are frozen with their weights."""
-        super().train(mode)
-        if self.transfer_heads:
-            for head in self._student_adapter.heads().values():
-                head.eval()
-                head.training = mode  # the head's own: FCOS's is in other units when it predicts
-        return self
-
-    def _apply(self, fn, recurse: bool = True):
-        # .to(), .cuda() and .half() reach registered children only.
-        if self._teacher is not None and self._teacher.owned:
-            self.teacher._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        self.distiller.transfer()
 
     def _set_device(self, device: torch.device) -> None:
         # MMEngine's record of where a data preprocessor puts its images, beside its buffers.
-        if self._teacher is not None and self._teacher.owned:
+        if self.distiller.owned_teacher is not None:
             self.teacher._set_device(device)
         super()._set_device(device)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
         """The student's losses and, by their names, those of distillation ('kd_...')."""
-        if self.objective is None:
+        if self.distiller.objective is None:
             return self.student.loss(batch_inputs, batch_data_samples)
-        with self._student_adapter.hook_outputs() as recording:
-            losses = self.student.loss(batch_inputs, batch_data_samples)
-            students = recording.outputs(batch_data_samples)
-        truth = _ground_truth(batch_data_samples, batch_inputs)
-        teachers = self._look_at(batch_inputs, batch_data_samples, [v.rois for v in students])
-        for index, objective in enumerate(self.objective):
-            students[index].truth = truth
-            prefix = f"s{index}." if len(self.objective) > 1 else ""  # as MMDetection's cascades
-            found = objective(students[index], teachers[index])
-            losses.update({prefix + name: value for name, value in found.items()})
-        return losses
-
-    @torch.no_grad()
-    def _look_at(
-        self, batch_inputs: Tensor, samples: SampleList, boxes: list[Tensor]
-    ) -> list[RoIOutputs]:
-        """What the teacher's stages make of the boxes (N, 5) of the student's stages."""
-        images = self.pixels(batch_inputs, samples)
-        stages = [given for _, given in self._stages]
-        sizes = [tuple(sample.img_shape[:2]) for sample in samples]
-        half = self._look["autocast"]
-        if half is None:
-            return self.teacher_adapter.forward_rois(images, boxes, stages, sizes)
-        with torch.autocast(images.device.type, getattr(torch, half)):
-            views = self.teacher_adapter.forward_rois(images, boxes, stages, sizes)
-        return [_in_full(view) for view in views]
+        return self.distiller(batch_inputs, batch_data_samples)
 
     def parse_losses(self, losses: dict) -> tuple[Tensor, dict[str, Tensor]]:
         """As MMEngine's, but a loss that is not finite stops the training before it does harm.
@@ -198,10 +111,7 @@ class DistilledDetector(BaseDetector):
         finite = torch.isfinite(total.detach()).int()
         all_reduce(finite, "min")
         if not finite:
-            for objective in self.objective or ():
-                objective.undo()
-            if self.sampling is not None:
-                self.sampling.undo()
+            self.distiller.undo()
             culprits = [
                 f"{name} = {value.item():g}"
                 for name, value in log_vars.items()
@@ -262,23 +172,3 @@ def build_teacher(
         if teacher.with_neck:
             teacher.neck.compile()
     return teacher
-
-
-def _in_full(view: RoIOutputs) -> RoIOutputs:
-    """A view in float32, which the objective's layers take whether the student has AMP or not."""
-    names = ("pooled", "representation", "logits")
-    values = {name: getattr(view, name) for name in names}
-    return replace(view, **{name: x.float() for name, x in values.items() if x is not None})
-
-
-def _ground_truth(samples: SampleList, images: Tensor) -> Tensor:
-    """The ground-truth boxes of a batch as (M, 5) [image, x1, y1, x2, y2]."""
-    rois = [images.new_zeros(0, 5, dtype=torch.float32)]
-    for index, sample in enumerate(samples):
-        boxes = get_box_tensor(sample.gt_instances.bboxes)
-        rois.append(torch.cat([boxes.new_full((len(boxes), 1), index), boxes], 1))
-    return torch.cat(rois)
-
-
-def _cuda_devices() -> list[int]:
-    return list(range(torch.cuda.device_count()))

@@ -13,13 +13,14 @@ from mmdet.models.roi_heads.scnet_roi_head import SCNetRoIHead
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
-from gdetkd.detectors.adapter import Adapter, Recording, register
+from gdetkd.detectors.adapter import Size, register
+from gdetkd.detectors.mmdet.base import MMDetAdapter
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 
 @register
-class TwoStageAdapter(Adapter):
-    """Taps of Faster R-CNN with FPN or C4, Mask R-CNN, Cascade R-CNN and their kin.
+class TwoStageAdapter(MMDetAdapter):
+    """Faster R-CNN with FPN or C4, Mask R-CNN, Cascade R-CNN and detectors built like them.
 
     The RoI extractor's inputs are the pyramid and the boxes; the input of `fc_cls` is the
     representation (C4: the pooled res5 feature); the box head returns logits and deltas. A head
@@ -51,13 +52,13 @@ class TwoStageAdapter(Adapter):
     def specs(self) -> list[DetectorSpec]:
         if isinstance(self.head, SCNetRoIHead):
             raise ValueError(
-                f"{self.name} ({type(self.detector).__name__}): expected a box head that sees "
+                f"{self.title}: expected a box head that sees "
                 "boxes alone, SCNet's adds a feature of the whole image; this head is not supported"
             )
         stages = self.stages()
         names = [f", stage {index}" if len(stages) > 1 else "" for index in range(len(stages))]
         return [
-            self._spec(*stage, f"{self.name} ({type(self.detector).__name__}{name})")
+            self._spec(*stage, f"{self.title[:-1]}{name})")
             for stage, name in zip(stages, names, strict=True)
         ]
 
@@ -101,28 +102,29 @@ class TwoStageAdapter(Adapter):
         )
 
     @contextmanager
-    def hook_outputs(self) -> Iterator[TwoStageRecording]:
+    def hook_outputs(self) -> Iterator[TwoStageRecorder]:
         with ExitStack() as stack:
-            taps = [stack.enter_context(_taps(*stage[:2])) for stage in self.stages()]
-            yield TwoStageRecording(taps)
+            yield TwoStageRecorder(
+                [stack.enter_context(recorded(*stage[:2])) for stage in self.stages()]
+            )
 
     def forward_rois(
         self,
         images: Tensor,
         boxes: Sequence[Tensor],
         stages: Sequence[int],
-        sizes: Sequence[tuple[int, int]] | None = None,
+        sizes: Sequence[Size] | None = None,
     ) -> list[RoIOutputs]:
         pyramid = self.detector.extract_feat(images)
-        views, own, more = [], self.stages(), {}
+        outputs, parts, semantic = [], self.stages(), {}
         if getattr(self.head, "with_semantic", False):
-            more["semantic_feat"] = self.head.semantic_head(pyramid)[1]
+            semantic["semantic_feat"] = self.head.semantic_head(pyramid)[1]
         for rois, stage in zip(boxes, stages, strict=True):
             which = (stage,) if isinstance(self.head, CascadeRoIHead) else ()
-            with _taps(*own[stage][:2]) as taps:
-                self.head._bbox_forward(*which, pyramid, rois, **more)
-            views.append(taps.view())
-        return views
+            with recorded(*parts[stage][:2]) as features:
+                self.head._bbox_forward(*which, pyramid, rois, **semantic)
+            outputs.append(features.outputs())
+        return outputs
 
     def heads(self) -> dict[str, nn.Module]:
         heads = {"rpn_head": getattr(self.detector, "rpn_head", None)}
@@ -131,20 +133,22 @@ class TwoStageAdapter(Adapter):
         return {name: head for name, head in heads.items() if head is not None}
 
 
-class TwoStageRecording(Recording):
-    def __init__(self, taps: list[_Taps]) -> None:
-        self.taps = taps
+class TwoStageRecorder:
+    """What passed through each stage."""
+
+    def __init__(self, stages: list[FeatureRecorder]) -> None:
+        self.stages = stages
 
     def outputs(self, batch_data_samples: SampleList | None = None) -> list[RoIOutputs]:
-        views: list[RoIOutputs] = []
-        for taps in self.taps:
+        outputs: list[RoIOutputs] = []
+        for stage in self.stages:
             # A cascade ends at a stage without any boxes; the later ones have none either.
-            ended = views and taps.logits is None and not len(views[-1].rois)
-            views.append(views[-1] if ended else taps.view())
-        return views
+            ended = outputs and stage.logits is None and not len(outputs[-1].rois)
+            outputs.append(outputs[-1] if ended else stage.outputs())
+        return outputs
 
 
-class _Taps:
+class FeatureRecorder:
     """What passed through one stage."""
 
     def __init__(self, box_head: nn.Module) -> None:
@@ -152,7 +156,7 @@ class _Taps:
         self.rois = self.pyramid = self.pooled = None
         self.representation = self.logits = self.deltas = self.labels = None
 
-    def view(self) -> RoIOutputs:
+    def outputs(self) -> RoIOutputs:
         if self.logits is None or len(self.logits) != len(self.rois):
             raise RuntimeError(
                 f"{type(self.box_head).__name__}: expected its loss to end with one pass of the "
@@ -173,29 +177,29 @@ class _Taps:
 
 
 @contextmanager
-def _taps(extractor: nn.Module, box_head: nn.Module) -> Iterator[_Taps]:
-    """Listen to a stage while the block runs. Bound to these instances, gone afterwards."""
-    taps, get_targets = _Taps(box_head), box_head.get_targets
+def recorded(extractor: nn.Module, box_head: nn.Module) -> Iterator[FeatureRecorder]:
+    """Record a stage while the block runs. Hooks are on these instances, and removed after it."""
+    recorder, get_targets = FeatureRecorder(box_head), box_head.get_targets
 
     def on_pooled(_, inputs, pooled):
         # The extractor casts its inputs under AMP: these are from before the cast. Double Head
         # pools the same boxes a second time, enlarged, for its regression; the first is the box.
         pyramid, rois = inputs[0], inputs[1]
-        if taps.pending is None or taps.pending[1] is not rois:
-            taps.pending = pyramid, rois, pooled
+        if recorder.pending is None or recorder.pending[1] is not rois:
+            recorder.pending = pyramid, rois, pooled
 
     def on_representation(_, inputs):
-        taps.representation = inputs[0]
+        recorder.representation = inputs[0]
 
     def on_predicted(_, __, outputs):
         # What is pooled later without a prediction is for masks.
-        taps.pyramid, taps.rois, taps.pooled = taps.pending
-        taps.logits, taps.deltas = outputs
+        recorder.pyramid, recorder.rois, recorder.pooled = recorder.pending
+        recorder.logits, recorder.deltas = outputs
 
     def on_targets(*args, **kwargs):
         targets = get_targets(*args, **kwargs)
         labels = targets[0]
-        taps.labels = labels if isinstance(labels, Tensor) else torch.cat(labels)
+        recorder.labels = labels if isinstance(labels, Tensor) else torch.cat(labels)
         return targets
 
     handles = [
@@ -205,7 +209,7 @@ def _taps(extractor: nn.Module, box_head: nn.Module) -> Iterator[_Taps]:
     ]
     box_head.get_targets = on_targets  # on the instance, in front of the method
     try:
-        yield taps
+        yield recorder
     finally:
         del box_head.get_targets
         for handle in handles:
