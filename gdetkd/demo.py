@@ -14,7 +14,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gdetkd.checkpoints.safe_reading import read_checkpoint, student_state
+from gdetkd.checkpoints.reading import read_checkpoint
+from gdetkd.checkpoints.student import student_state
 from gdetkd.launch.compose import use_data
 from gdetkd.training.config import load_config, schedule
 from gdetkd.training.runner import final_metrics, train

@@ -21,7 +21,7 @@ from mmengine.structures import InstanceData
 
 import gdetkd.training.hooks  # noqa: F401  (registers the detector and the hooks)
 from gdetkd.checkpoints.hub import find_config
-from gdetkd.checkpoints.safe_reading import allow_checkpoint_types
+from gdetkd.checkpoints.unpickling import allow_checkpoint_types
 
 SIZE = 64  # px
 CLASSES = tuple("0123456789")

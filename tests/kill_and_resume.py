@@ -33,7 +33,7 @@ from helpers import COMPONENTS, changed, distilled, faster_rcnn, run_config, sav
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
-from gdetkd.checkpoints.safe_reading import read_checkpoint
+from gdetkd.checkpoints.reading import read_checkpoint
 from gdetkd.training.atomic_checkpoint import last_whole_checkpoint
 from gdetkd.training.runner import train
 

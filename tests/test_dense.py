@@ -22,7 +22,7 @@ from helpers import (
 )
 from torchvision.ops import box_iou, roi_align
 
-from gdetkd.checkpoints.safe_reading import student_state
+from gdetkd.checkpoints.student import student_state
 from gdetkd.detectors import adapter_for
 from gdetkd.detectors.mmdet.dense import box_sides, decoded_boxes, level_of, logits_at, rows_at
 

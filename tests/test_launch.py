@@ -25,7 +25,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from processes import Child, free_port, gdetkd
 
-from gdetkd.checkpoints.safe_reading import read_checkpoint
+from gdetkd.checkpoints.reading import read_checkpoint
 from gdetkd.launch import launch, processes
 from gdetkd.launch.background import _panel
 from gdetkd.launch.processes import LaunchError, first_host, machines, say_scaled_rate

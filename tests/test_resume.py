@@ -16,12 +16,12 @@ from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
+from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.training import rng_state as randomness
 from gdetkd.training.atomic_checkpoint import (
+    AtomicFiles,
     last_whole_checkpoint,
     remove_unfinished,
-    write_atomically,
 )
 from gdetkd.training.resumable_loader import ResumableBatchSampler, ResumableLoader
 from gdetkd.training.runner import resumable, train
@@ -133,12 +133,12 @@ def test_generators_are_put_back():
 
 def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "iter_1.pth"
-    write_atomically(b"old", path)
+    AtomicFiles().put(b"old", path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(OSError, match="cannot write .*iter_1.pth.*intact.*--resume") as error:
-            write_atomically(bytes(5000), path)
+            AtomicFiles().put(bytes(5000), path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert error.value.errno == errno.EFBIG

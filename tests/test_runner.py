@@ -28,7 +28,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import gdetkd
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
-from gdetkd.checkpoints.safe_reading import read_checkpoint
+from gdetkd.checkpoints.reading import read_checkpoint
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
 
 CONFIGS = [

@@ -9,7 +9,7 @@ from helpers import COMPONENTS, backward, batch, build, distilled, losses_of, ru
 from mmengine.runner import load_checkpoint
 from torch.nn import functional as F
 
-from gdetkd.checkpoints.safe_reading import export_student
+from gdetkd.checkpoints.student import export_student
 
 OFF = dict(contrastive=dict(weight=0.0), imitation=dict(weight=0.0))
 NOWHERE = dict(config="nowhere.py", checkpoint="nowhere.pth")

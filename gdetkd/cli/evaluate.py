@@ -51,7 +51,7 @@ def test(config, checkpoint, split, submission, work_dir, options) -> None:
 @click.option("--half", is_flag=True, help="Store the weights in fp16.")
 def export(checkpoint: str, out: str, half: bool) -> None:
     """Write the student of CHECKPOINT alone to OUT, for MMDetection's init_detector."""
-    from gdetkd.checkpoints.safe_reading import export_student
+    from gdetkd.checkpoints.student import export_student
 
     which = export_student(checkpoint, out, half=half)
     size = Path(out).stat().st_size / 1e6

@@ -22,6 +22,7 @@ from gdetkd.datasets import custom as own
 from gdetkd.datasets.contact_sheet import contact_sheet
 from gdetkd.datasets.report import InvalidAnnotation, Report
 from gdetkd.datasets.to_coco import Progress, assemble
+from gdetkd.ops.atomic_write import atomic_write
 
 REPORT, SUMMARY, SHEET = "report.txt", "dataset.json", "contact_sheet.jpg"
 SHOWN = 24  # images on the contact sheet
@@ -170,8 +171,9 @@ def _write(layout, root, out, contents, report, untouched) -> dict:
             images = root / split
         else:
             place, images = out / "annotations" / f"{split}.json", link
-            place.parent.mkdir(exist_ok=True)
-            _replace(place, json.dumps(content, separators=(",", ":"), allow_nan=False))
+            with atomic_write(place) as file:
+                text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+                file.write(text.encode())
         splits[split] = dict(
             annotations=os.path.abspath(place),
             images=os.path.abspath(images) + os.sep,
@@ -188,7 +190,8 @@ def _write(layout, root, out, contents, report, untouched) -> dict:
     )
     sheet = contact_sheet(_samples(root, contents))
     cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tofile(out / SHEET)
-    _replace(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    with atomic_write(out / SUMMARY) as file:
+        file.write(json.dumps(summary, indent=2).encode() + b"\n")
     return summary
 
 
@@ -214,10 +217,3 @@ def _samples(root: Path, contents: dict) -> list:
                 pixels = np.fromfile(root / image["file_name"], np.uint8)
                 samples.append((cv2.imdecode(pixels, cv2.IMREAD_COLOR), chosen[image["id"]]))
     return [(image, boxes) for image, boxes in samples if image is not None]
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)

@@ -7,7 +7,9 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gdetkd.checkpoints.safe_reading import load_strictly, read_checkpoint, student_state
+from gdetkd.checkpoints.loading import load_strictly
+from gdetkd.checkpoints.reading import read_checkpoint
+from gdetkd.checkpoints.student import student_state
 from gdetkd.detectors.mmdet.building import plain_student
 
 

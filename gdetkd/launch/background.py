@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from gdetkd.training.atomic_checkpoint import write_atomically
+from gdetkd.ops.atomic_write import atomic_write
 
 # The shell outlives its command, also when both are asked to stop, to note how that ended.
 _WRAPPER = 'trap : TERM INT; "$@"; echo $? > "$0"'
@@ -228,7 +228,8 @@ class Run:
         return json.loads(file.read_text()) if file.exists() else None
 
     def _note(self, known: dict[str, Any]) -> None:
-        write_atomically(json.dumps(known, indent=1).encode(), self.work_dir / "launch.json")
+        with atomic_write(self.work_dir / "launch.json") as file:
+            file.write(json.dumps(known, indent=1).encode())
 
 
 def _began(pid: int) -> int | None:

@@ -12,7 +12,9 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from gdetkd.checkpoints.hub import find_checkpoint
-from gdetkd.checkpoints.safe_reading import load_strictly, read_checkpoint, student_state
+from gdetkd.checkpoints.loading import load_strictly
+from gdetkd.checkpoints.reading import read_checkpoint
+from gdetkd.checkpoints.student import student_state
 from gdetkd.evaluation.pictures import Images
 from gdetkd.training.config import load_config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from gdetkd.checkpoints.safe_reading import export_student
+from gdetkd.checkpoints.student import export_student
 from gdetkd.evaluation.records import environment
 from gdetkd.evaluation.testing import test
 from gdetkd.reproduce import records

@@ -17,30 +17,13 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
-from gdetkd.checkpoints.atomic import atomic_write
-from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
+from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
+from gdetkd.ops.atomic_write import atomic_write
 from gdetkd.training import rng_state as randomness
 from gdetkd.training.loops import _Resumable, average_batch_statistics
 
 _CHECKPOINT = re.compile(r"(iter|epoch|before_non_finite_iter)_(\d+)\.pth")
 _UNFINISHED = re.compile(r"\..+\.pth\.\d+\.tmp")
-
-
-def write_atomically(content: bytes, path: str | os.PathLike) -> None:
-    """Write a file so that `path` is, at every moment, the old file or the new one.
-
-    Raises:
-        OSError: It cannot be written; the old one is as it was, and nothing else is left.
-    """
-    try:
-        with atomic_write(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"cannot write {path}: {error.strerror}. The checkpoints before it are intact; make "
-            "room or choose another --work-dir, then go on with --resume",
-        ) from error
 
 
 @register_backend("atomic")
@@ -51,8 +34,20 @@ class AtomicFiles(LocalBackend):
         self._waiting: list[str] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes by `write_atomically`."""
-        write_atomically(obj, filepath)
+        """Write a file so that it is, at every moment, the old one or the new one.
+
+        Raises:
+            OSError: It cannot be written; the old one is as it was, and nothing else is left.
+        """
+        try:
+            with atomic_write(filepath) as file:
+                file.write(obj)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"cannot write {filepath}: {error.strerror}. The checkpoints before it are intact; "
+                "make room or choose another --work-dir, then go on with --resume",
+            ) from error
 
     def remove(self, filepath: str | Path) -> None:
         """Put a file on the list of those to remove."""

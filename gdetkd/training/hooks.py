@@ -15,7 +15,7 @@ from mmengine.registry import HOOKS
 from torch import nn
 from tqdm import tqdm
 
-from gdetkd.checkpoints.safe_reading import export_student
+from gdetkd.checkpoints.student import export_student
 from gdetkd.detectors.mmdet.distilled import DistilledDetector
 from gdetkd.training.atomic_checkpoint import progress_of
 

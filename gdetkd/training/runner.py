@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 import gdetkd.detectors.mmdet  # noqa: F401  (registers DistilledDetector)
 import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
-from gdetkd.checkpoints.safe_reading import CheckpointError, read_checkpoint
+from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.detectors.mmdet.building import type_name
 from gdetkd.training.atomic_checkpoint import last_whole_checkpoint
 

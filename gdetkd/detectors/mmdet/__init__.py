@@ -1,6 +1,6 @@
 """MMDetection's detectors; importing it registers `DistilledDetector`, its hooks and adapters."""
 
-from gdetkd.checkpoints import safe_reading  # noqa: F401  (registers SafeCheckpointHook)
+from gdetkd.checkpoints import hook  # noqa: F401  (registers SafeCheckpointHook)
 from gdetkd.detectors.mmdet.dense import DenseAdapter
 from gdetkd.detectors.mmdet.detr import DetrAdapter
 from gdetkd.detectors.mmdet.distilled import DistilledDetector

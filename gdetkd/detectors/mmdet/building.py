@@ -12,7 +12,9 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
-from gdetkd.checkpoints.safe_reading import load_strictly, read_checkpoint, student_state
+from gdetkd.checkpoints.loading import load_strictly
+from gdetkd.checkpoints.reading import read_checkpoint
+from gdetkd.checkpoints.student import student_state
 
 
 def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Whole files: at every moment, through a crash or a full disk, the old one or the new one."""
+"""Atomic files: at every moment, through a crash or a full disk, the old one or the new one."""
 
 from __future__ import annotations
 
