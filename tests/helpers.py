@@ -19,7 +19,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-import gdetkd.training.hooks  # noqa: F401  (registers the detector and the hooks)
+import gdetkd.detectors.mmdet  # noqa: F401  (registers the detector and its hooks)
 from gdetkd.checkpoints.hub import find_config
 from gdetkd.checkpoints.unpickling import allow_checkpoint_types
 
@@ -317,7 +317,7 @@ def run_config(
     )
     config = dict(
         default_scope="mmdet",
-        custom_imports=dict(imports=["gdetkd.detectors.mmdet", "gdetkd.training.hooks"]),
+        custom_imports=dict(imports=["gdetkd.detectors.mmdet"]),
         model=model,
         train_dataloader=dict(
             batch_size=2,

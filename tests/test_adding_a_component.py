@@ -77,7 +77,7 @@ def test_its_loss_falls(teacher):
 
 def test_it_trains_from_a_config_that_imports_it(teacher, digits, tmp_path):
     model = distilled(faster_rcnn(), teacher, dict(relation=dict(weight=1.0)))
-    imports = ["gdetkd.detectors.mmdet", "gdetkd.training.hooks", "relational_component"]
+    imports = ["gdetkd.detectors.mmdet", "relational_component"]
     config = run_config(model, digits, tmp_path, custom_imports=dict(imports=imports))
     _, recorded = run(config)
     assert all(log["kd_relation_loss"] > 0 for log in recorded.logs) and len(recorded.logs) == 3

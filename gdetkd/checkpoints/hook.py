@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
 from gdetkd.checkpoints.loading import check_same_model
+from gdetkd.checkpoints.migration import rename_old_keys
 from gdetkd.checkpoints.reading import drop_code
 from gdetkd.checkpoints.unpickling import allow_checkpoint_types
 
@@ -34,5 +35,6 @@ class SafeCheckpointHook(Hook):
                 the model: MMEngine would leave out what does not fit, and go on.
         """
         drop_code(checkpoint)
+        rename_old_keys(checkpoint)
         if runner._resume:
             check_same_model(runner.model, checkpoint["state_dict"])

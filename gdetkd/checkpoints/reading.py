@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from gdetkd.checkpoints.migration import rename_old_keys
 from gdetkd.checkpoints.unpickling import allow_checkpoint_types
 
 
@@ -70,6 +71,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             f"{path}: expected a dictionary of weights, got {type(checkpoint).__name__}; "
             "save the model's state_dict() instead"
         )
+    rename_old_keys(checkpoint)
     try:
         drop_code(checkpoint)
     except CheckpointError as error:

@@ -15,7 +15,7 @@ from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.ops.atomic_write import atomic_write
 
 # Where the student is in the state dict of a distilled detector.
-STUDENT = "student."
+STUDENT = "distiller.student."
 
 
 def _take(state: dict, prefix: str) -> OrderedDict:
@@ -76,7 +76,7 @@ def student_state(checkpoint: dict, weights: str = "auto") -> tuple[dict, str]:
     student = _take(state, STUDENT)
     if student:
         return student, which
-    if any(key.startswith("objective.") for key in state):
+    if any(key.startswith("distiller.") for key in state):
         raise CheckpointError(
             f"expected a distilled detector with weights under {STUDENT!r}, got only "
             f"{sorted(state)[:4]}; name the checkpoint of a finished training step"

@@ -12,53 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, get_world_size, is_main_process
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
+from gdetkd.checkpoints.atomic_files import AtomicFiles
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
-from gdetkd.ops.atomic_write import atomic_write
-from gdetkd.training import rng_state as randomness
 from gdetkd.training.loops import _Resumable, average_batch_statistics
 
 _CHECKPOINT = re.compile(r"(iter|epoch|before_non_finite_iter)_(\d+)\.pth")
 _UNFINISHED = re.compile(r"\..+\.pth\.\d+\.tmp")
-
-
-@register_backend("atomic")
-class AtomicFiles(LocalBackend):
-    """MMEngine's local files, written whole and removed late: see `remove_waiting`."""
-
-    def __init__(self) -> None:
-        self._waiting: list[str] = []
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file so that it is, at every moment, the old one or the new one.
-
-        Raises:
-            OSError: It cannot be written; the old one is as it was, and nothing else is left.
-        """
-        try:
-            with atomic_write(filepath) as file:
-                file.write(obj)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                f"cannot write {filepath}: {error.strerror}. The checkpoints before it are intact; "
-                "make room or choose another --work-dir, then go on with --resume",
-            ) from error
-
-    def remove(self, filepath: str | Path) -> None:
-        """Put a file on the list of those to remove."""
-        self._waiting.append(str(filepath))
-
-    def remove_waiting(self, keep: str | None) -> None:
-        """Remove what is on the list, except for `keep`, which has been written again since."""
-        for path in self._waiting:
-            if path != keep:
-                Path(path).unlink(missing_ok=True)
-        self._waiting.clear()
 
 
 @HOOKS.register_module()
@@ -89,7 +52,9 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict) -> None:
         average_batch_statistics(runner.model)
-        meta.update(progress_of(runner))
+        loop = runner._train_loop
+        if isinstance(loop, _Resumable):
+            meta.update(progress=loop.progress())
         super()._save_checkpoint_with_step(runner, step, meta)
         self._remove_waiting(self.last_ckpt)
 
@@ -103,21 +68,6 @@ class AtomicCheckpointHook(CheckpointHook):
     def _remove_waiting(self, keep: str | None) -> None:
         if isinstance(self.file_backend, AtomicFiles):
             self.file_backend.remove_waiting(keep)
-
-
-def progress_of(runner: Any) -> dict[str, Any]:
-    """What to add to a checkpoint's `meta`; every process must call it."""
-    loop = runner._train_loop
-    if not isinstance(loop, _Resumable):
-        return {}
-    return dict(
-        progress=dict(
-            processes=get_world_size(),
-            batch_size=loop.batch_size,
-            validated=loop.validated,
-            generators=all_gather_object(randomness.capture()),
-        )
-    )
 
 
 def last_whole_checkpoint(work_dir: str | os.PathLike, since: float = 0.0) -> str | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_rank, get_world_size
+from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from gdetkd.training.resumable_loader import ResumableLoader
-from gdetkd.training.rng_state import restore
+from gdetkd.training.rng_state import capture, restore
 
 
 class _Resumable:
@@ -46,6 +46,15 @@ class _Resumable:
     def batch_size(self) -> int:
         """Images a step and process."""
         return getattr(self.dataloader.batch_sampler.batches, "batch_size", None) or 1
+
+    def progress(self) -> dict[str, Any]:
+        """What to add to a checkpoint's `meta`; every process must call it."""
+        return dict(
+            processes=get_world_size(),
+            batch_size=self.batch_size,
+            validated=self.validated,
+            generators=all_gather_object(capture()),
+        )
 
     def resume_from(self, progress: dict[str, Any]) -> None:
         """Go on from what a checkpoint says; the counters are MMEngine's to set."""

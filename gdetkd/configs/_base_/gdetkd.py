@@ -26,7 +26,7 @@ teachers = dict(
         "mask_rcnn_x101_64x4d_fpn_instaboost_4x_coco_20200515_080947-8ed58c1b.pth",
     ),
 )
-custom_imports = dict(imports=["gdetkd.detectors.mmdet", "gdetkd.training.hooks"])
+custom_imports = dict(imports=["gdetkd.detectors.mmdet"])
 custom_hooks = [dict(type="SafeCheckpointHook"), dict(type="DistillationHook")]
 contrastive = dict(weight=0.5, temperature=0.07, dim=128, queue_capacity=72 * 1024, iou=0.5)
 imitation = dict(weight=1.0)

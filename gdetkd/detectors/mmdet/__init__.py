@@ -1,6 +1,7 @@
 """MMDetection's detectors; importing it registers `DistilledDetector`, its hooks and adapters."""
 
-from gdetkd.checkpoints import hook  # noqa: F401  (registers SafeCheckpointHook)
+import gdetkd.checkpoints.hook  # noqa: F401  (registers SafeCheckpointHook)
+import gdetkd.detectors.mmdet.hook  # noqa: F401  (registers DistillationHook)
 from gdetkd.detectors.mmdet.dense import DenseAdapter
 from gdetkd.detectors.mmdet.detr import DetrAdapter
 from gdetkd.detectors.mmdet.distilled import DistilledDetector
