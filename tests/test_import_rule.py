@@ -28,6 +28,12 @@ FRAMEWORK_FREE = (
     "theory.py",
     "ops/roi_align.py",
     "distillation",
+    "detectors/__init__.py",
+    "detectors/adapter.py",
+    "detectors/distiller.py",
+    "detectors/pixels.py",
+    "detectors/transfer.py",
+    "detectors/torchvision",
 )
 OUTSIDE = {"__init__.py", "configs", "assets", "scripts"}  # the package's face, and its data
 

@@ -130,7 +130,10 @@ class Adapter(ABC):
 
 ADAPTERS: list[type[Adapter]] = []
 # Where the families of a library are; imported once a detector may be of that library.
-LIBRARIES = {"mmdet": "gdetkd.detectors.mmdet"}
+LIBRARIES = {
+    "mmdet": "gdetkd.detectors.mmdet",
+    "torchvision.models.detection": "gdetkd.detectors.torchvision",
+}
 
 
 def register(adapter: type[Adapter]) -> type[Adapter]:

@@ -1,0 +1,5 @@
+"""torchvision's detectors; importing it registers their adapters."""
+
+from gdetkd.detectors.torchvision.rcnn import RCNNAdapter
+
+__all__ = ["RCNNAdapter"]
