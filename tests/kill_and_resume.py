@@ -34,7 +34,7 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 
 from gdetkd.checkpoints.reading import read_checkpoint
-from gdetkd.training.atomic_checkpoint import last_whole_checkpoint
+from gdetkd.training.last_checkpoint import last_checkpoint
 from gdetkd.training.runner import train
 
 BETWEEN_CHECKPOINTS = 3
@@ -192,7 +192,7 @@ def compare(kills: int, writes: int, steps: int, queue: int, seed: int, folder: 
             hit = kill_after(process, harried, delay)
         else:
             hit = kill_after(process, None, chance.uniform(0, first_step))
-        last = last_whole_checkpoint(harried)
+        last, _ = last_checkpoint(harried)
         moments.append(
             dict(
                 kind=kind,

@@ -16,13 +16,13 @@ from mmdet.datasets.samplers import AspectRatioBatchSampler
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
+from gdetkd.checkpoints.atomic_files import AtomicFiles
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.training import rng_state as randomness
 from gdetkd.training.atomic_checkpoint import (
-    AtomicFiles,
-    last_whole_checkpoint,
     remove_unfinished,
 )
+from gdetkd.training.last_checkpoint import last_checkpoint, run_number
 from gdetkd.training.resumable_loader import ResumableBatchSampler, ResumableLoader
 from gdetkd.training.runner import resumable, train
 
@@ -145,21 +145,50 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["iter_1.pth"]
 
 
-def test_the_last_whole_checkpoint_is_found(tmp_path):
-    assert last_whole_checkpoint(tmp_path) is None
-    whole = dict(meta={}, message_hub={}, optimizer={}, state_dict={})
-    torch.save(whole, tmp_path / "iter_5.pth")
-    torch.save(whole, tmp_path / "iter_9.pth")
-    torch.save(dict(meta={}, state_dict={}), tmp_path / "iter_9_student.pth")
-    torch.save(dict(whole), tmp_path / "best_coco_bbox_mAP_iter_7.pth")
-    cut = (tmp_path / "iter_9.pth").read_bytes()[:-100]
-    (tmp_path / "iter_10.pth").write_bytes(cut)
-    (tmp_path / ".iter_11.pth.123.tmp").write_bytes(cut)
+def save(path, step, run=None):
+    progress = {} if run is None else dict(progress=dict(run=run))
+    meta = dict(iter=step, epoch=0, **progress)
+    torch.save(dict(meta=meta, message_hub={}, optimizer={}, state_dict={}), path)
+
+
+def test_the_last_checkpoint_is_the_one_of_the_last_step(tmp_path):
+    """Whatever the times of the files say: a clock that jumped, a folder that was copied."""
+    assert last_checkpoint(tmp_path) == (None, [])
+    for step in (9, 10, 5):
+        save(tmp_path / f"iter_{step}.pth", step, run=1)
+    torch.save(dict(meta=dict(iter=12), state_dict={}), tmp_path / "iter_12_student.pth")
+    save(tmp_path / "best_coco_bbox_mAP_iter_11.pth", 11, run=1)
     (tmp_path / "last_checkpoint").write_text("")
-    assert last_whole_checkpoint(tmp_path) == str(tmp_path / "iter_9.pth")
-    assert last_whole_checkpoint(tmp_path, since=time.time() + 60) is None
+    for times in ((3, 1, 2), (1, 2, 3)):
+        for step, seconds in zip((5, 9, 10), times, strict=True):
+            os.utime(tmp_path / f"iter_{step}.pth", (seconds, seconds))
+        assert last_checkpoint(tmp_path) == (str(tmp_path / "iter_10.pth"), [])
+
+
+def test_damaged_files_are_passed_over_and_named(tmp_path):
+    save(tmp_path / "iter_5.pth", 5)
+    whole = (tmp_path / "iter_5.pth").read_bytes()
+    (tmp_path / "iter_10.pth").write_bytes(whole[:-100])
+    (tmp_path / ".iter_11.pth.123.tmp").write_bytes(whole[:-100])
+    last, damaged = last_checkpoint(tmp_path)
+    assert last == str(tmp_path / "iter_5.pth")
+    assert len(damaged) == 1 and f"{tmp_path / 'iter_10.pth'}: expected" in damaged[0]
     remove_unfinished(tmp_path)
     assert not list(tmp_path.glob(".*")) and (tmp_path / "iter_10.pth").exists()
+
+
+def test_a_new_run_in_an_old_folder_comes_after_the_old_one(tmp_path):
+    assert run_number(tmp_path, False) == run_number(tmp_path, True) == 1
+    save(tmp_path / "iter_500.pth", 500)  # by plain MMEngine, or before runs had numbers
+    assert run_number(tmp_path, True) == 1 and run_number(tmp_path, False) == 1
+    save(tmp_path / "iter_5000.pth", 5000, run=1)
+    assert run_number(tmp_path, False) == 2
+    save(tmp_path / "iter_1000.pth", 1000, run=2)
+    assert last_checkpoint(tmp_path)[0] == str(tmp_path / "iter_1000.pth")
+    assert last_checkpoint(tmp_path, run=1)[0] == str(tmp_path / "iter_5000.pth")
+    assert last_checkpoint(tmp_path, run=3)[0] is None
+    assert run_number(tmp_path, True) == run_number(tmp_path, str(tmp_path / "iter_1000.pth")) == 2
+    assert run_number(tmp_path, str(tmp_path / "iter_500.pth")) == 3  # another branch
 
 
 def test_resumable_keeps_what_a_config_says(digits, tmp_path):
@@ -243,12 +272,23 @@ def test_an_epoch_goes_on_in_its_middle(digits, teacher, tmp_path, monkeypatch):
 def test_another_models_checkpoint_is_not_resumed_from(digits, tmp_path):
     saving = dict(default_hooks__checkpoint=dict(interval=2, by_epoch=False))
     train(run_config(faster_rcnn(), digits, tmp_path / "a", steps=2, **saving))
-    saved = last_whole_checkpoint(tmp_path / "a")
+    saved, _ = last_checkpoint(tmp_path / "a")
     other = run_config(faster_rcnn(channels=12), digits, tmp_path / "b", steps=4)
     with pytest.raises(CheckpointError, match=r"another model .* differences.*\(8.*\(12"):
         train(other, resume=saved)
 
 
 def test_nothing_to_resume_from_is_said(digits, tmp_path, capsys):
-    train(run_config(faster_rcnn(), digits, tmp_path, steps=1), resume=True)
+    saving = dict(default_hooks__checkpoint=dict(interval=1, by_epoch=False))
+    config = run_config(faster_rcnn(), digits, tmp_path, steps=1, **saving)
+    (tmp_path / "iter_4.pth").write_bytes(b"PK cut off")
+    with pytest.raises(CheckpointError, match=r"damaged: .*iter_4\.pth.* leave out --resume"):
+        train(config, resume=True)
+    (tmp_path / "iter_4.pth").unlink()
+    train(config, resume=True)
     assert f"Nothing to resume from in {tmp_path}: starting at step 0." in capsys.readouterr().out
+    (tmp_path / "iter_4.pth").write_bytes(b"PK cut off")
+    train(config, resume=True)
+    assert "Passed over a damaged checkpoint: " + str(tmp_path) in capsys.readouterr().out
+    (saved,) = tmp_path.glob("iter_1.pth")
+    assert read_checkpoint(saved)["meta"]["progress"]["run"] == 1

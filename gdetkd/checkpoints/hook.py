@@ -7,34 +7,30 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
-from gdetkd.checkpoints.loading import check_same_model
+from gdetkd.checkpoints.loading import check_same_model, check_usable
 from gdetkd.checkpoints.migration import rename_old_keys
 from gdetkd.checkpoints.reading import drop_code
-from gdetkd.checkpoints.unpickling import allow_checkpoint_types
 
 
 @HOOKS.register_module()
 class SafeCheckpointHook(Hook):
-    """Make MMEngine's Runner load and resume checkpoints as data; put it into `custom_hooks`.
-
-    `Runner.resume` calls `load_checkpoint`, which calls this hook, before it executes
-    `meta['config']`: by then the text is gone. Building the hook also allows the types that
-    MMEngine's checkpoints need.
-    """
+    """Makes MMEngine's Runner refuse a checkpoint of another model; put it into `custom_hooks`."""
 
     priority = "VERY_HIGH"
 
-    def __init__(self) -> None:
-        allow_checkpoint_types()
-
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Drop the config text of a checkpoint that has just been read.
+        """Check the weights that have been read and are about to be loaded.
+
+        Also drops config text that MMEngine would execute, should something else than
+        `gdetkd.checkpoints.reading` have read the file.
 
         Raises:
-            CheckpointError: A training is to be resumed from it and its weights are not those of
-                the model: MMEngine would leave out what does not fit, and go on.
+            CheckpointError: None of the weights fit; or a training is to be resumed, and they are
+                not all those of the model: MMEngine would leave out what does not fit, and go on.
         """
         drop_code(checkpoint)
         rename_old_keys(checkpoint)
+        state = checkpoint.get("state_dict", checkpoint)
+        check_usable(runner.model, state, runner._load_from or "")
         if runner._resume:
-            check_same_model(runner.model, checkpoint["state_dict"])
+            check_same_model(runner.model, state)

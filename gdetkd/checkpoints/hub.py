@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import re
+import shutil
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
+from urllib.request import urlopen
 
 import torch
+from tqdm import tqdm
 
+from gdetkd.ops.atomic_write import atomic_write
+
+TIMEOUT = 15.0  # seconds without an answer
+# Eight hexadecimal digits or more, unless they are a date (-20200130.pth).
+_HASH = re.compile(r"-(?!20\d{6}\.)([0-9a-f]{8,64})\.[^.]+$")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -37,22 +47,56 @@ def find_checkpoint(name: str) -> str:
         FileNotFoundError: There is no such file, or the URL cannot be read.
     """
     if name.startswith(("http://", "https://")):
-        # Files of one name in two places are two files.
-        place = hashlib.sha256(name.encode()).hexdigest()[:12]
-        folder = Path(torch.hub.get_dir()) / "checkpoints" / "gdetkd" / place
-        path = folder / Path(urlparse(name).path).name
-        if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(name, str(path))
-            except OSError as error:
-                raise FileNotFoundError(f"checkpoint: cannot fetch {name}: {error}") from error
-        return str(path)
+        return str(fetch(name))
     if name.startswith("gdetkd::"):
         path = PACKAGE / "assets" / name.removeprefix("gdetkd::")
     else:
         path = Path(name)
     return _existing(path, "checkpoint", name)
+
+
+def fetch(url: str) -> Path:
+    """The file behind a URL, downloaded if it is not there yet; it appears complete or not at all.
+
+    A name that carries the beginning of its SHA-256 (`resnet50-0676ba61.pth`, the convention of
+    `torch.hub`) is checked against it and lies where `torch.hub` keeps it, so that either's
+    download serves the other. Any other name lies in a folder of its URL's: files of one name in
+    two places are two files.
+
+    Raises:
+        FileNotFoundError: It cannot be fetched, or is not the file that its name promises.
+    """
+    name = Path(urlparse(url).path).name or "checkpoint.pth"
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    promised = _HASH.search(name)
+    if not promised:
+        folder = folder / "gdetkd" / hashlib.sha256(url.encode()).hexdigest()[:12]
+    path = folder / name
+    if path.is_file() and (not promised or _sha256(path).startswith(promised[1])):
+        return path
+    try:
+        with urlopen(url, timeout=TIMEOUT) as answer, atomic_write(path) as file:
+            length = int(answer.headers.get("Content-Length") or 0)
+            with tqdm.wrapattr(
+                file, "write", total=length or None, disable=None, desc=name
+            ) as sink:
+                shutil.copyfileobj(answer, sink)
+            if length and file.tell() != length:
+                raise OSError(f"the connection ended after {file.tell()} of {length} bytes")
+            file.flush()
+            found = _sha256(file.name)
+            if promised and not found.startswith(promised[1]):
+                raise OSError(f"expected the SHA-256 {promised[1]}..., got {found[:8]}...")
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: not a URL
+        raise FileNotFoundError(
+            f"checkpoint: cannot fetch {url}: {error}; try again, or put the file at {path}"
+        ) from None
+    return path
+
+
+def _sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _existing(path: Path, kind: str, name: str) -> str:

@@ -37,3 +37,27 @@ def check_same_model(model: nn.Module, saved: Mapping[str, Any]) -> None:
             f"{name} is {found} there and {wanted} in the config's. Give the config that it was "
             "trained with, or another --work-dir"
         )
+
+
+def check_usable(model: nn.Module, state: Mapping[str, Any], where: str = "") -> None:
+    """Raise CheckpointError unless one entry of a state dict fits the model by name and shape.
+
+    MMEngine loads what fits, warns of the rest, and goes on with random weights if it is all.
+
+    Args:
+        where: The file, for the message.
+    """
+    expected = {
+        name.removeprefix("module."): getattr(value, "shape", None)
+        for name, value in model.state_dict().items()
+    }
+    names = {name: name.removeprefix("module.") for name in state}
+    if expected and not any(
+        isinstance(state[name], Tensor) and state[name].shape == expected.get(plain)
+        for name, plain in names.items()
+    ):
+        raise CheckpointError(
+            f"{where or 'the checkpoint'}: expected weights of {type(model).__name__} such as "
+            f"{next(iter(expected))!r}, got none that fit, but {list(names)[:3]}; name the "
+            "checkpoint of such a model"
+        )

@@ -10,12 +10,17 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from pathlib import Path
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from gdetkd.checkpoints.migration import rename_old_keys
 from gdetkd.checkpoints.unpickling import allow_checkpoint_types
+
+_PICKLE = 2**26  # bytes: a file in the stream layout begins with its pickles
 
 
 class CheckpointError(ValueError):
@@ -46,44 +51,143 @@ def drop_code(checkpoint: dict) -> None:
         holder.pop("cfg", None)
 
 
-def read_checkpoint(path: str | os.PathLike) -> dict:
-    """Read a checkpoint to the CPU without running anything in it, and without its config text.
+def read_checkpoint(
+    file: str | os.PathLike | IO[bytes], map_location: Any = "cpu", mmap: bool = False
+) -> dict:
+    """Read a checkpoint without running anything in it, and without its config text.
 
     Reads MMEngine's checkpoints, MMCV's older ones and bare state dicts, in the zip layout of today
     and the stream layout of PyTorch before 1.6. The tar layout of PyTorch's first releases is
     refused: it has no safe reader.
 
+    Args:
+        file: A path, or a binary file that can seek.
+        map_location: As of `torch.load`.
+        mmap: Leave the tensors of a zip on the disk until they are used, to see what else is there.
+
     Raises:
         CheckpointError: no such file, not a checkpoint, truncated, or it asks for more than data.
     """
-    path = Path(path)
+    if not isinstance(file, (str, os.PathLike)):
+        return _read(file, getattr(file, "name", "the checkpoint"), map_location)
+    path = Path(file).expanduser()
     if not path.is_file():
         came = "it is a directory; name the file in it" if path.is_dir() else "it does not exist"
         raise CheckpointError(f"{path}: expected a checkpoint file, but {came}")
+    with open(path, "rb") as opened:
+        if mmap and zipfile.is_zipfile(opened):
+            return _read(opened, path, map_location, mmap=path)
+        opened.seek(0)
+        return _read(opened, path, map_location)
+
+
+def _read(file: IO[bytes], name: Any, map_location: Any, mmap: Path | None = None) -> dict:
     allow_checkpoint_types()
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken file provokes
-        # "from None": torch's text advises to switch the check off.
-        raise CheckpointError(f"{path}: {_why_unreadable(path, error)}") from None
-    if not isinstance(checkpoint, dict):
-        raise CheckpointError(
-            f"{path}: expected a dictionary of weights, got {type(checkpoint).__name__}; "
-            "save the model's state_dict() instead"
+        _check_size(file)
+        checkpoint = torch.load(
+            mmap or file, map_location=map_location, weights_only=True, mmap=bool(mmap)
         )
-    rename_old_keys(checkpoint)
+        _check_values(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from None
+    except Exception as error:  # whatever a broken file provokes
+        file.seek(0)
+        # "from None": torch's text advises to switch the check off.
+        raise CheckpointError(f"{name}: {_why_unreadable(file.read(16), error)}") from None
     try:
+        _check_names(checkpoint)
+        rename_old_keys(checkpoint)
         drop_code(checkpoint)
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{name}: {error}") from None
     return checkpoint
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
+def _check_names(checkpoint: Any) -> None:
+    """Refuse what is no dictionary by name, as a whole or where the weights should be."""
+    for place in (None, "state_dict", "ema_state_dict"):
+        state = checkpoint.get(place, {}) if place else checkpoint
+        if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+            raise CheckpointError(
+                f"expected a dictionary of weights by name{place and f' under {place!r}' or ''}, "
+                f"got {type(state).__name__}; save the model's state_dict() instead"
+            )
+
+
+def _check_size(file: IO[bytes]) -> None:
+    """Refuse what becomes much more than it is: compressed archives, and zeros by their count."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    pickles = file.read(2)
+    if pickles == b"PK":
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+                unpacked = sum(entry.file_size for entry in entries)
+                if unpacked > 4 * size + 2**20:
+                    raise CheckpointError(
+                        f"expected {size} bytes of weights, but they unpack to {unpacked}; "
+                        "get the weights from a source that you trust"
+                    )
+                names = [entry for entry in entries if entry.filename.endswith("data.pkl")]
+                pickles = b"".join(archive.read(entry) for entry in names)
+        except zipfile.BadZipFile:
+            pass  # torch.load says what is wrong with it
+    else:
+        pickles += file.read(_PICKLE)
+    if b"builtin" in pickles and re.search(rb"builtins?(__)?\nbytearray\n", pickles):
+        raise CheckpointError(
+            "expected tensors and plain data only, but came upon 'bytearray'; "
+            "get the weights from a source that you trust, as a state_dict"
+        )
+    file.seek(0)
+
+
+def _check_values(checkpoint: Any) -> None:
+    """Refuse what no training writes: containers in themselves, false attributes or sizes."""
+    known, open_ids = set(), set()
+    stack = [(checkpoint, False)]
+    while stack:
+        value, leaving = stack.pop()
+        if leaving:
+            open_ids.remove(id(value))
+        elif isinstance(value, Tensor):
+            _check_tensor(value)
+        elif isinstance(value, (dict, list, tuple, set)):
+            if id(value) in open_ids:
+                raise CheckpointError("expected plain data, got a container that contains itself")
+            if id(value) in known:
+                continue
+            known.add(id(value))
+            open_ids.add(id(value))
+            attributes = getattr(value, "__dict__", {})
+            versions = attributes.get("_metadata", {})
+            if attributes.keys() - {"_metadata"} or not isinstance(versions, dict):
+                raise CheckpointError(f"expected plain data, got attributes {list(attributes)[:3]}")
+            if not all(isinstance(entry, dict) for entry in dict.values(versions)):
+                raise CheckpointError("expected versions of modules as dictionaries")
+            stack.append((value, True))
+            inside = dict.values(value) if isinstance(value, dict) else value
+            stack.extend((item, False) for item in inside)
+
+
+def _check_tensor(value: Tensor) -> None:
+    value.__dict__.clear()  # attributes could stand in for methods
+    if value.layout != torch.strided or value.device.type == "meta":
+        raise CheckpointError(
+            f"expected dense tensors with data, got {value.layout} on {value.device}"
+        )
+    stored, claimed = value.untyped_storage().nbytes(), value.numel() * value.element_size()
+    if claimed > stored + 2**20:  # an expanded tensor may be larger, but not a bomb
+        raise CheckpointError(
+            f"expected {claimed} bytes in a tensor of {list(value.shape)}, got {stored}"
+        )
+
+
+def _why_unreadable(head: bytes, error: Exception) -> str:
     """Say in one sentence what was expected, what came and what to do."""
     text = str(error)
-    with open(path, "rb") as file:
-        head = file.read(16)
     if not head:
         return "expected a checkpoint, but the file is empty; copy or download it again"
     if "legacy .tar format" in text:

@@ -84,6 +84,22 @@ def student_state(checkpoint: dict, weights: str = "auto") -> tuple[dict, str]:
     return state, which if averaged is not None else "plain"
 
 
+def read_student(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The plain student's state dict out of a file, see `student_state`.
+
+    Raises:
+        CheckpointError: The file is no checkpoint or has no student; the message names it.
+    """
+    return _of_file(read_checkpoint(path), path)[0]
+
+
+def _of_file(checkpoint: dict, path: str | os.PathLike) -> tuple[dict, str]:
+    try:
+        return student_state(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+
+
 def _plain(value: Any) -> Any:
     """`value` as lists, dictionaries, strings and numbers: PyTorch loads these without help."""
     if isinstance(value, dict):
@@ -135,10 +151,7 @@ def export_student(
     checkpoint = read_checkpoint(source)
     if destination.exists() and destination.samefile(source):
         raise CheckpointError(f"{destination}: expected another file than the source, got the same")
-    try:
-        state, which = student_state(checkpoint)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
+    state, which = _of_file(checkpoint, source)
     exported = _take(state, "")
     for key, value in exported.items():
         # Cloned: torch.save writes the whole storage behind a view.

@@ -8,8 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from gdetkd.checkpoints.loading import load_strictly
-from gdetkd.checkpoints.reading import read_checkpoint
-from gdetkd.checkpoints.student import student_state
+from gdetkd.checkpoints.student import read_student
 from gdetkd.detectors.mmdet.building import plain_student
 
 
@@ -30,7 +29,7 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
     missing = [key for key in needed if config.get(key) is None]
     if missing:
         raise ValueError(f"expected a config with a test set, got one without {missing}")
-    state, _ = student_state(read_checkpoint(checkpoint))
+    state = read_student(checkpoint)
     config = plain_student(config)
     if split is not None:
         _use_split(config, split)

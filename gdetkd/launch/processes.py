@@ -27,6 +27,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from gdetkd.training.last_checkpoint import run_number
+
 RESTARTS = 3
 PORT = 29500
 
@@ -138,7 +140,8 @@ def run_processes(
     os.environ.setdefault("MKL_NUM_THREADS", threads)
     _quiet()
     with tempfile.TemporaryDirectory(prefix="gdetkd-") as folder:
-        asked = dict(request, failures=folder, started=time.time(), restarts=restarts)
+        run = run_number(request["work_dir"], request["resume"])
+        asked = dict(request, failures=folder, run=run, restarts=restarts)
         command = ["-u", "-m", "gdetkd.launch.worker", repr(asked)]
         try:
             elastic_launch(_agent(per_node, nodes, restarts, wait), sys.executable)(*command)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import os
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,15 +22,15 @@ def work(request: dict[str, Any]) -> None:
 
     Args:
         request: `config`, `options`, `work_dir`, `seed`, `amp` as for `load_config`; `resume` as
-            for `train`; `started`, the time of the launch: later checkpoints are its own.
+            for `train`; `run`, the number of the run that this launch starts or continues.
     """
     import torch
     import torch.distributed as dist
     from mmengine.dist import broadcast_object_list
 
     from gdetkd.launch.processes import say_scaled_rate
-    from gdetkd.training.atomic_checkpoint import last_whole_checkpoint
     from gdetkd.training.config import load_config
+    from gdetkd.training.last_checkpoint import last_checkpoint
     from gdetkd.training.runner import train
 
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # MMEngine's use
@@ -54,14 +53,18 @@ def work(request: dict[str, Any]) -> None:
     for metric in _metrics(config):  # by messages, not by files in the current folder
         metric.setdefault("collect_device", "gpu")
     say_scaled_rate(config, dist.get_world_size(), lambda text: print(text, flush=True))
-    # A checkpoint of this launch: a process has died and all were started again.
+    # A checkpoint of this run is there: a process has died and all were started again.
     found = [None]
-    if rank == 0:
-        found = [last_whole_checkpoint(config.work_dir, since=request.get("started", time.time()))]
+    run = request.get("run")
+    if rank == 0 and run is not None:
+        found[0], damaged = last_checkpoint(config.work_dir, run)
+        for sentence in damaged:
+            print(f"Passed over a damaged checkpoint: {sentence}", flush=True)
         if found[0]:
-            print(f"Started again; goes on from {found[0]}.", flush=True)
+            again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+            print(f"{'Started again; goes' if again else 'Goes'} on from {found[0]}.", flush=True)
     broadcast_object_list(found)
-    train(config, resume=found[0] or request["resume"])
+    train(config, resume=found[0] or request["resume"], run=run)
     dist.destroy_process_group()
 
 

@@ -1,19 +1,30 @@
-"""Lets `import mmcv._ext` succeed where MMCV comes without compiled operators (`mmcv-lite`).
+"""What every Python process of the environment gets: operators for MMCV, and files read as data.
 
-The finder stands at the end of `sys.meta_path`, so a compiled `mmcv._ext` is always found first.
-It is installed when the interpreter starts, by `gdetkd_mmcv_ext.pth`, and by `import gdetkd` for a
-copy of the package that was not installed. Only the standard library is imported: this runs in
-every Python process of the environment.
+- `import mmcv._ext` succeeds where MMCV comes without compiled operators (`mmcv-lite`). That finder
+  stands at the end of `sys.meta_path`, so a compiled `mmcv._ext` is always found first.
+- MMEngine's loading of checkpoints and of YAML configs runs no code that a file brings along. Its
+  modules are changed just after they have been imported, see `PATCHES`.
+
+Both are installed when the interpreter starts, by `gdetkd_mmcv_ext.pth`, and by `import gdetkd` for
+a copy of the package that was not installed. Only the standard library is imported here: this runs
+in every Python process.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+
+# Modules of MMEngine, and those whose function `patch` changes them, imported when need be.
+PATCHES = {
+    "mmengine.runner.checkpoint": "gdetkd.checkpoints.mmengine_loading",
+    "mmengine.fileio.handlers.yaml_handler": "gdetkd.ops.safe_yaml",
+}
 
 
 class MmcvExtFinder:
@@ -29,7 +40,39 @@ class MmcvExtFinder:
         return spec_from_file_location(name, Path(__file__).with_name("mmcv_ext.py"))
 
 
+class PatchingFinder:
+    """Meta-path finder that has the other finders find a module of `PATCHES`, and changes it."""
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The other finders' spec, whose loader ends with the patch; None for every other name."""
+        if name not in PATCHES:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not cls)
+        found = (finder.find_spec(name, path, target) for finder in others)
+        spec = next(filter(None, found), None)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                _patch(module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+def _patch(module: ModuleType) -> None:
+    importlib.import_module(PATCHES[module.__name__]).patch(module)
+
+
 def install() -> None:
-    """Append the finder to `sys.meta_path`; a second call changes nothing."""
+    """Put the finders into `sys.meta_path`; a second call changes nothing."""
     if not any(finder is MmcvExtFinder for finder in sys.meta_path):
         sys.meta_path.append(MmcvExtFinder)
+    if not any(finder is PatchingFinder for finder in sys.meta_path):
+        sys.meta_path.insert(0, PatchingFinder)
+        for name in PATCHES.keys() & sys.modules.keys():
+            _patch(sys.modules[name])

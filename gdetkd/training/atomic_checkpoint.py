@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from gdetkd.checkpoints.atomic_files import AtomicFiles
-from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.training.loops import _Resumable, average_batch_statistics
 
-_CHECKPOINT = re.compile(r"(iter|epoch|before_non_finite_iter)_(\d+)\.pth")
 _UNFINISHED = re.compile(r"\..+\.pth\.\d+\.tmp")
 
 
@@ -68,28 +65,6 @@ class AtomicCheckpointHook(CheckpointHook):
     def _remove_waiting(self, keep: str | None) -> None:
         if isinstance(self.file_backend, AtomicFiles):
             self.file_backend.remove_waiting(keep)
-
-
-def last_whole_checkpoint(work_dir: str | os.PathLike, since: float = 0.0) -> str | None:
-    """The latest checkpoint in a folder that can be read to its end; None where there is none.
-
-    Args:
-        since: Leave out what was written before this time (seconds since 1970).
-    """
-    for path in _newest_first(Path(work_dir)):
-        if path.stat().st_mtime < since:
-            continue
-        try:
-            if {"meta", "message_hub", "optimizer"} <= read_checkpoint(path).keys():
-                return str(path)
-        except CheckpointError:  # cut off: written by something else
-            continue
-    return None
-
-
-def _newest_first(folder: Path) -> Iterator[Path]:
-    found = [path for path in folder.glob("*.pth") if _CHECKPOINT.fullmatch(path.name)]
-    yield from sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
 def remove_unfinished(work_dir: str | os.PathLike) -> None:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
+from gdetkd.checkpoints.reading import CheckpointError
 from gdetkd.training.resumable_loader import ResumableLoader
 from gdetkd.training.rng_state import capture, restore
 
@@ -24,14 +25,19 @@ from gdetkd.training.rng_state import capture, restore
 class _Resumable:
     """What both loops share.
 
-    `progress` is what a checkpoint says beside the counters of epochs and steps: `processes`,
-    `batch_size` (a process), `generators` (a state a process), and `validated`, the step after
-    which validation was last complete.
+    `progress` is what a checkpoint says beside the counters of epochs and steps: `run` (see
+    `last_checkpoint`), `processes`, `batch_size` (per process), `generators` (one state per
+    process), and `validated`, the step after which validation was last complete.
+
+    Args:
+        run: The number of the run in its work dir.
     """
 
     endless: bool
 
-    def __init__(self, runner: Any, dataloader: DataLoader | dict, **settings: Any) -> None:
+    def __init__(
+        self, runner: Any, dataloader: DataLoader | dict, run: int = 1, **settings: Any
+    ) -> None:
         if isinstance(dataloader, dict):
             different = runner._randomness_cfg.get("diff_rank_seed", False)
             dataloader = runner.build_dataloader(
@@ -39,6 +45,7 @@ class _Resumable:
             )
         loader = ResumableLoader(dataloader, runner.seed, self.endless)
         super().__init__(runner, loader, **settings)
+        self.run_number = run
         self.validated = 0
         self._progress: dict[str, Any] | None = None
 
@@ -50,6 +57,7 @@ class _Resumable:
     def progress(self) -> dict[str, Any]:
         """What to add to a checkpoint's `meta`; every process must call it."""
         return dict(
+            run=self.run_number,
             processes=get_world_size(),
             batch_size=self.batch_size,
             validated=self.validated,
@@ -57,7 +65,19 @@ class _Resumable:
         )
 
     def resume_from(self, progress: dict[str, Any]) -> None:
-        """Go on from what a checkpoint says; the counters are MMEngine's to set."""
+        """Go on from what a checkpoint says; the counters are MMEngine's to set.
+
+        Raises:
+            CheckpointError: It says nothing that a training could go on from.
+        """
+        counts = [progress.get(name) for name in ("processes", "batch_size", "validated")]
+        states = progress.get("generators")
+        whole = all(type(count) is int and count >= 0 for count in counts)
+        if not whole or not all(counts[:2]) or not (isinstance(states, list) and states):
+            raise CheckpointError(
+                "expected meta['progress'] to hold processes, batch_size, validated and "
+                f"generators, got {counts} and {type(states).__name__}; name another checkpoint"
+            )
         self._progress = progress
         self.validated = progress["validated"]
 
@@ -66,7 +86,13 @@ class _Resumable:
             return
         states, self._progress = self._progress["generators"], None
         if len(states) == get_world_size():
-            restore(states[get_rank()])
+            try:
+                restore(states[get_rank()])
+            except (TypeError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+                raise CheckpointError(
+                    "expected the states of the random number generators in meta['progress'], got "
+                    f"others ({error}); name another checkpoint"
+                ) from error
         else:
             self.runner.logger.warning(
                 f"The checkpoint is of {len(states)} process(es), this run of {get_world_size()}: "

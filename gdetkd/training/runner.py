@@ -12,9 +12,10 @@ from mmengine.runner import Runner
 
 import gdetkd.detectors.mmdet  # noqa: F401  (registers DistilledDetector)
 import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
+from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.detectors.mmdet.building import type_name
-from gdetkd.training.atomic_checkpoint import last_whole_checkpoint
+from gdetkd.training.last_checkpoint import last_checkpoint, run_number
 
 # What MMEngine cannot resume exactly, and what can.
 EXACT = {
@@ -23,32 +24,64 @@ EXACT = {
 }
 
 
-def train(config: Config, resume: bool | str = False) -> Runner:
+def train(config: Config, resume: bool | str = False, run: int | None = None) -> Runner:
     """Train as the config says and give the runner back; `final_metrics` reads its validation.
 
     Args:
         config: As `load_config` gives it.
-        resume: True: from the last checkpoint in the work dir, if any. A path: from that file.
-            False: as the config says.
+        resume: True: from the last checkpoint in the work dir, if any. A path or a URL: from that
+            file. False: as the config says.
+        run: The number of the run, where `run_number` was asked before.
 
     Raises:
-        CheckpointError: The file to resume from is no checkpoint, holds weights alone, or those of
-            another model.
+        CheckpointError: The file to resume or load from is no checkpoint, holds weights alone, or
+            those of another model; or there are only damaged ones to resume from.
     """
     # From a library at every step; the loss is logged all the same.
     warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
     check_writable(config.work_dir)
     config = resumable(config)
-    last = last_whole_checkpoint(config.work_dir) if resume is True else resume
-    if resume is True and not last:
-        print(f"Nothing to resume from in {config.work_dir}: starting at step 0.", flush=True)
+    if type_name(config.train_cfg) in EXACT.values():
+        config.train_cfg.run = run or run_number(config.work_dir, resume)
+    last = _last(config.work_dir) if resume is True else resume
     if last:
+        last = find_checkpoint(last)
         _check_resumable(last)
         # MMEngine resumes from load_from where it is set.
         config.resume, config.load_from = True, last
-    runner = Runner.from_cfg(config)
+    runner = _Runner.from_cfg(config)
     runner.train()
     return runner
+
+
+class _Runner(Runner):
+    """MMEngine's Runner, with one error for whatever a file provokes when it is loaded."""
+
+    def load_or_resume(self) -> None:
+        try:
+            super().load_or_resume()
+        except (CheckpointError, OSError):
+            raise
+        except Exception as error:  # MMEngine believes whatever is in a checkpoint
+            raise CheckpointError(
+                f"{self._load_from}: expected a checkpoint of such a training, but it cannot be "
+                f"loaded ({type(error).__name__}: {error}); name another one"
+            ) from error
+
+
+def _last(work_dir: str | os.PathLike) -> str | None:
+    """The checkpoint to resume from, None for none; says what is passed over."""
+    last, damaged = last_checkpoint(work_dir)
+    if last is None and damaged:
+        raise CheckpointError(
+            f"nothing to resume from in {work_dir}, whose checkpoints are damaged: "
+            f"{'; '.join(damaged)}. Remove them or leave out --resume to start at step 0"
+        )
+    for sentence in damaged:
+        print(f"Passed over a damaged checkpoint: {sentence}", flush=True)
+    if last is None:
+        print(f"Nothing to resume from in {work_dir}: starting at step 0.", flush=True)
+    return last
 
 
 def resumable(config: Config) -> Config:
@@ -118,11 +151,16 @@ def check_writable(work_dir: str | os.PathLike) -> None:
 
 def _check_resumable(path: str) -> None:
     """Say before a run is built what MMEngine would trip over: no checkpoint, weights alone."""
-    if "://" in path:
-        return
-    absent = {"meta", "message_hub"} - read_checkpoint(path).keys()
+    checkpoint = read_checkpoint(path, mmap=True)
+    absent = {"meta", "message_hub"} - checkpoint.keys()
     if absent:
         raise CheckpointError(
             f"{path}: expected a checkpoint to resume from, got one without {sorted(absent)}; "
             "name the whole one that a training left, not a student-only one"
+        )
+    steps = [(checkpoint["meta"] or {}).get(name) for name in ("epoch", "iter")]
+    if not all(type(count) is int and count >= 0 for count in steps):
+        raise CheckpointError(
+            f"{path}: expected a checkpoint to resume from, whose meta counts epochs and steps, "
+            f"got {steps}; name another one"
         )

@@ -13,8 +13,7 @@ from torch import nn
 
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
 from gdetkd.checkpoints.loading import load_strictly
-from gdetkd.checkpoints.reading import read_checkpoint
-from gdetkd.checkpoints.student import student_state
+from gdetkd.checkpoints.student import read_student
 
 
 def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module:
@@ -32,7 +31,7 @@ def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module
         ValueError: The weights do not fit the config.
     """
     where = find_checkpoint(checkpoint)
-    state, _ = student_state(read_checkpoint(where))
+    state = read_student(where)
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(model_settings(config))
     load_strictly(detector, state, where)

@@ -14,6 +14,7 @@ from mmengine.registry import HOOKS
 from torch import nn
 
 from gdetkd.checkpoints import atomic_files  # noqa: F401  (registers the backend "atomic")
+from gdetkd.checkpoints.reading import CheckpointError
 from gdetkd.checkpoints.student import export_student
 from gdetkd.detectors.mmdet.distilled import DistilledDetector
 
@@ -41,12 +42,12 @@ class DistillationHook(Hook):
         self._exported: dict[str, str] = {}  # the last file of every kind: 'last_ckpt', 'best_ckpt'
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Raise ValueError for a plain detector's weights: MMEngine would load none, and go on."""
+        """Raise CheckpointError for a plain detector's weights, which would not be loaded."""
         if not isinstance(unwrapped(runner.model), DistilledDetector):
             return
         names = list(checkpoint.get("state_dict", checkpoint))
         if not any(str(name).removeprefix("module.").startswith("distiller.") for name in names):
-            raise ValueError(
+            raise CheckpointError(
                 "expected a distilled run's checkpoint, with weights under 'distiller.', got "
                 f"{names[:3]}; to start the student from a plain detector's weights, give it "
                 "init_cfg=dict(type='Pretrained', checkpoint=FILE)"
