@@ -29,7 +29,7 @@ FRAMEWORK_FREE = (
     "ops/roi_align.py",
     "distillation",
 )
-OUTSIDE = {"__init__.py", "configs", "assets", "scripts"}  # the package's face, and its data
+OUTSIDE = {"__init__.py", "configs", "assets"}  # the package's face, and its data
 
 
 def module_of(path, package=PACKAGE):
