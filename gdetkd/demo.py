@@ -37,16 +37,16 @@ class Row:
 
 
 def run_demo(
-    work_dir: Path, count: int, data_root: str, seed: int, say: Callable[[str], None]
+    work_dir: Path, count: int, data_root: str, seed: int, report: Callable[[str], None]
 ) -> tuple[list[Row], Path]:
-    """Train both students for `count` steps; give the table's rows and the picture's path."""
+    """Train both students for `count` steps; return the table's rows and the picture's path."""
     rows, runners = [], {}
     for name, label, config in (("baseline", "baseline student", PLAIN),
                                 ("distilled", "distilled student", DISTILLED)):  # fmt: skip
-        say(f"\nTraining the {label}: {count} steps ...")
-        began = time.time()
+        report(f"\nTraining the {label}: {count} steps ...")
+        start = time.time()
         runner = train(demo_config(config, work_dir / name, count, data_root, seed))
-        rows.append(Row(label, _metrics(final_metrics(runner)), time.time() - began))
+        rows.append(Row(label, _metrics(final_metrics(runner)), time.time() - start))
         runners[label] = runner
     distilled = runners["distilled student"]
     measured = distilled.message_hub.get_info("teacher")

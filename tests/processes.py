@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -9,6 +10,8 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from helpers import run_config
 
 
 class Child:
@@ -69,3 +72,38 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def write_config(path, model, data, steps=4, interval=2, **changes):
+    """The config of a short training, as a file; it writes to `work` beside the file."""
+    path.parent.mkdir(exist_ok=True, parents=True)
+    changes.setdefault("default_hooks__checkpoint", dict(interval=interval, save_last=True))
+    config = run_config(model, data, path.parent / "work", steps=steps, **changes)
+    config.dump(str(path))
+    return path
+
+
+def sentence(output):
+    """What the command says at its end; a traceback is none."""
+    assert "Traceback" not in output, output
+    (line,) = [line for line in output.splitlines() if line.startswith("gdetkd: ")]
+    return line
+
+
+def worker_of_rank(rank, folder):
+    """The process of a training in that folder, by what torchrun has told it."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            asked = (process / "cmdline").read_bytes().split(b"\0")
+            told = (process / "environ").read_bytes().split(b"\0")
+            named = any(str(folder).encode() in word for word in asked)
+            if named and b"gdetkd.launch.worker" in asked and f"RANK={rank}".encode() in told:
+                return int(process.name)
+    return None
+
+
+def until(true, seconds=200):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
-from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 
 from gdetkd.cli import cli, doctor, spread_options
 from gdetkd.cli.common import ConfigOption, need_digits
 from gdetkd.training.config import load_config
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(*arguments):
@@ -70,10 +74,10 @@ def test_bad_input_is_said_in_a_sentence(tmp_path, arguments, said):
 
 
 def test_config_options_may_be_given_as_to_mmdetections_tools():
-    given = "train c.py --cfg-options a=1 b.c='x' --amp d=2 --cfg-options e=3".split()
-    alike = "train c.py --cfg-options a=1 --cfg-options b.c='x' --amp d=2 --cfg-options e=3".split()
-    assert spread_options(given) == alike
-    assert spread_options(alike) == alike
+    short = "train c.py --cfg-options a=1 b.c='x' --amp d=2 --cfg-options e=3".split()
+    long = "train c.py --cfg-options a=1 --cfg-options b.c='x' --amp d=2 --cfg-options e=3".split()
+    assert spread_options(short) == long
+    assert spread_options(long) == long
 
 
 def test_values_of_config_options_are_those_of_mmdetections_tools():
@@ -113,16 +117,51 @@ def test_doctor_finds_this_environment_fit():
     assert "torchvision's kernels" in done.output
 
 
-def test_doctor_names_what_is_missing(monkeypatch):
-    def version(name):
-        if name == "setuptools":  # here it is installed
-            raise PackageNotFoundError(name)
-        return metadata.version(name)
+def test_doctor_checks_every_dependency_of_the_package():
+    """Those that pyproject.toml names, by the metadata of what is installed."""
+    checked = {finding.what.split(" ")[0] for finding in doctor.check_dependencies()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(e for name in set(extras) - {"dev"} for e in extras[name])]
+    named = {Requirement(line).name for line in lines} - {"gdetkd"}
+    assert len(named) > 20 and named <= checked
 
-    monkeypatch.setattr(doctor, "version", version)
-    done = run("doctor")
-    assert done.exit_code == 1
-    assert "not installed" in done.output and "setuptools<81" in done.output
+
+@pytest.mark.parametrize(
+    "line, found, remedy",
+    [
+        ("torch>=999", metadata.version("torch"), "pip install 'torch>=999'"),
+        ("setuptools<2", metadata.version("setuptools"), "pip install 'setuptools<2'"),
+        ("no-such-package>=1", "not installed", "pip install 'no-such-package>=1'"),
+    ],
+)
+def test_doctor_names_what_is_missing_or_of_another_version(line, found, remedy):
+    finding = doctor.check_requirement(Requirement(line), {})
+    assert (finding.fine, finding.found, finding.remedy) == (False, found, remedy)
+
+
+def test_doctor_names_what_is_broken(tmp_path, monkeypatch):
+    """Installed, by its metadata, and yet an import fails."""
+    (tmp_path / "broken_package-1.0.dist-info").mkdir()
+    (tmp_path / "broken_package-1.0.dist-info" / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n"
+    )
+    (tmp_path / "broken_package-1.0.dist-info" / "RECORD").write_text("broken_package.py,,\n")
+    (tmp_path / "broken_package.py").write_text("raise ImportError('libc is too old')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    modules = doctor.modules_by_distribution()
+    assert modules["broken-package"] == ["broken_package"] and modules["pillow"] == ["PIL"]
+    finding = doctor.check_requirement(Requirement("broken-package"), modules)
+    assert not finding.fine and "ImportError: libc is too old" in finding.found
+    assert "--force-reinstall" in finding.remedy
+
+
+def test_a_substitute_will_do_and_an_extra_is_optional(monkeypatch):
+    monkeypatch.setitem(doctor.SUBSTITUTES, "no-such-package", ("pillow",))
+    finding = doctor.check_requirement(Requirement("no-such-package>=9999"), {})
+    assert finding.fine and finding.found.startswith("pillow ")
+    missing = doctor.check_requirement(Requirement("nowhere-to-be-found"), {}, extra="notebooks")
+    assert missing.optional and missing.remedy == "pip install 'gdetkd[notebooks]'"
 
 
 def test_the_benchmark_is_written_where_a_run_reads_it_and_only_then(tmp_path, monkeypatch):

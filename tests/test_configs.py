@@ -35,7 +35,7 @@ def name(path):
 def test_a_config_says_how_it_is_run(path):
     config = load(path)
     head = path.read_text().split("_base_")[0].replace("\\\n#", "")
-    script = gdetkd.__file__.replace("__init__.py", "scripts/train_coco_8gpu.sh")
+    script = gdetkd.__file__.replace("__init__.py", "launch/train_coco_8gpu.sh")
     if f"gdetkd train gdetkd::{name(path)}.py" not in head:
         assert "train_coco_8gpu.sh" in head and name(path) in Path(script).read_text()
     optimizer = config.optim_wrapper.optimizer

@@ -112,7 +112,7 @@ def test_the_script_of_the_headline_verifies_trains_tests_and_exports(tmp_path):
     (tmp_path / "distilled.py").write_text(DISTILLED.format(base=BASE, folder=tmp_path))
     gdetkd("train", tmp_path / "plain.py", "--work-dir", tmp_path / "teacher",
            *overrides("coco", root, None))  # fmt: skip
-    script = ["sh", str(PACKAGE / "scripts" / "train_coco_8gpu.sh")]
+    script = ["sh", str(PACKAGE / "launch" / "train_coco_8gpu.sh")]
     environment = dict(
         os.environ, COCO=str(root), CONFIG=str(tmp_path / "distilled.py"), GPUS="2",
         WORK=str(tmp_path / "work"),

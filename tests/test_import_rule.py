@@ -35,7 +35,7 @@ FRAMEWORK_FREE = (
     "detectors/transfer.py",
     "detectors/torchvision",
 )
-OUTSIDE = {"__init__.py", "configs", "assets", "scripts"}  # the package's face, and its data
+OUTSIDE = {"__init__.py", "configs", "assets"}  # the package's face, and its data
 
 
 def module_of(path, package=PACKAGE):

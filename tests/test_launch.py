@@ -1,6 +1,5 @@
 """Training on several processes and from a cell; what goes wrong is said in a sentence."""
 
-import contextlib
 import json
 import os
 import re
@@ -17,19 +16,29 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
-from helpers import distilled, faster_rcnn, run_config
+from helpers import distilled, faster_rcnn
 from kill_and_resume import differences
 from mmdet.models.task_modules.samplers import RandomSampler
 from mmdet.registry import TASK_UTILS
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from processes import Child, free_port, gdetkd
+from processes import (
+    Child,
+    free_port,
+    gdetkd,
+    sentence,
+    until,
+    worker_of_rank,
+    write_config,
+)
 
 from gdetkd.checkpoints.reading import read_checkpoint
 from gdetkd.launch import launch, processes
-from gdetkd.launch.background import _panel
-from gdetkd.launch.processes import LaunchError, first_host, machines, say_scaled_rate
-from gdetkd.launch.worker import work
+from gdetkd.launch.background import Run
+from gdetkd.launch.learning_rate import scale_learning_rate
+from gdetkd.launch.nodes import LaunchError, first_host, resolve_nodes
+from gdetkd.launch.panel import live_panel
+from gdetkd.launch.worker import run_worker
 from gdetkd.training.config import load_config
 from gdetkd.viz.curves import curves
 
@@ -37,48 +46,32 @@ from gdetkd.viz.curves import curves
 pytestmark = pytest.mark.timeout(1800)
 
 
-def write_config(path, model, data, steps=4, interval=2, **changes):
-    """The config of a short training, as a file; it writes to `work` beside the file."""
-    path.parent.mkdir(exist_ok=True, parents=True)
-    changes.setdefault("default_hooks__checkpoint", dict(interval=interval, save_last=True))
-    config = run_config(model, data, path.parent / "work", steps=steps, **changes)
-    config.dump(str(path))
-    return path
-
-
 @pytest.fixture(scope="module")
 def plain(digits, tmp_path_factory):
     return write_config(tmp_path_factory.mktemp("plain") / "plain.py", faster_rcnn(), digits)
-
-
-def sentence(output):
-    """What the command says at its end; a traceback is none."""
-    assert "Traceback" not in output, output
-    (line,) = [line for line in output.splitlines() if line.startswith("gdetkd: ")]
-    return line
 
 
 # --- Who is who -----------------------------------------------------------------------------------
 
 
 def test_machines_are_those_asked_for_or_those_of_srun(monkeypatch):
-    assert machines(8, 1, 0, None, None) is None
-    two = machines(8, 2, 1, "first", None)
+    assert resolve_nodes(8, 1, 0, None, None) is None
+    two = resolve_nodes(8, 2, 1, "first", None)
     assert (two.count, two.rank, two.address, two.port) == (2, 1, "first", 29500)
     with pytest.raises(LaunchError, match="--master-addr"):
-        machines(8, 2, 1, None, None)
+        resolve_nodes(8, 2, 1, None, None)
     with pytest.raises(LaunchError, match="--node-rank from 0 to 1"):
-        machines(8, 2, 2, "first", None)
+        resolve_nodes(8, 2, 2, "first", None)
     step = dict(NODELIST="gpu[03-04]", NUM_NODES="2", NUM_TASKS="2")
     for name, value in step.items():
         monkeypatch.setenv(f"SLURM_STEP_{name}", value)
     monkeypatch.setenv("SLURM_NODEID", "1")
     monkeypatch.setenv("SLURM_JOB_ID", "12345")
-    by_srun = machines(8, 1, 0, None, None)
+    by_srun = resolve_nodes(8, 1, 0, None, None)
     assert (by_srun.count, by_srun.rank, by_srun.address, by_srun.port) == (2, 1, "gpu03", 22345)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "16")
-    with pytest.raises(LaunchError, match="one task a node, got 16 tasks on 2 nodes"):
-        machines(8, 1, 0, None, None)
+    with pytest.raises(LaunchError, match="one task per node, got 16 tasks on 2 nodes"):
+        resolve_nodes(8, 1, 0, None, None)
 
 
 @pytest.mark.parametrize(
@@ -99,19 +92,19 @@ def test_more_gpus_than_there_are(monkeypatch):
     with pytest.raises(LaunchError, match="at least 1, got 0"):
         processes.check_devices(0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # of this machine we cannot know
-    with pytest.raises(LaunchError, match="at most 2, which are here, got 8"):
+    with pytest.raises(LaunchError, match="at most 2, the GPUs found here, got 8"):
         processes.check_devices(8)
 
 
 def test_the_learning_rate_follows_the_images_a_step():
     config = load_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
     said = []
-    say_scaled_rate(config, 8, said.append)
+    scale_learning_rate(config, 8, said.append)
     assert said == [] and config.auto_scale_lr.enable
-    say_scaled_rate(config, 4, said.append)
-    assert said == ["Learning rate 0.02 is for 16 images a step; with 8 (4 x 2) it is 0.01."]
+    scale_learning_rate(config, 4, said.append)
+    assert said == ["Learning rate 0.02 is for 16 images per step; with 8 (4 x 2) it is 0.01."]
     config.pop("auto_scale_lr")
-    say_scaled_rate(config, 4, said.append)
+    scale_learning_rate(config, 4, said.append)
     assert len(said) == 1 and "auto_scale_lr" not in config
 
 
@@ -150,7 +143,7 @@ def train_on(world, config, folder, **environment):
                 MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
             )  # fmt: skip
             options = {"train_dataloader.batch_size": 4 // world}
-            work(
+            run_worker(
                 dict(
                     config=str(config),
                     options=options,
@@ -303,18 +296,6 @@ def test_a_second_node_that_never_comes(plain, tmp_path):
 # --- torchrun -------------------------------------------------------------------------------------
 
 
-def worker_of_rank(rank, folder):
-    """The process of a training in that folder, by what torchrun has told it."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            asked = (process / "cmdline").read_bytes().split(b"\0")
-            told = (process / "environ").read_bytes().split(b"\0")
-            named = any(str(folder).encode() in word for word in asked)
-            if named and b"gdetkd.launch.worker" in asked and f"RANK={rank}".encode() in told:
-                return int(process.name)
-    return None
-
-
 @pytest.mark.slow
 def test_a_killed_process_is_started_again_with_the_others(digits, teacher, tmp_path):
     """The end is that of an undisturbed run, bit for bit."""
@@ -344,6 +325,43 @@ def test_what_fails_again_anyway_is_not_tried_again(digits, tmp_path):
     assert code == 1 and "there is no 'nowhere.pth'" in sentence(output)
 
 
+@pytest.mark.slow
+def test_threads_are_those_of_the_environment(digits, tmp_path):
+    """OMP_NUM_THREADS counts in a single process and in every worker, and nothing caps it."""
+    (tmp_path / "count_threads.py").write_text(
+        "import os, torch\n"
+        "from pathlib import Path\n"
+        "from mmengine.hooks import Hook\n"
+        "from mmengine.registry import HOOKS\n"
+        "@HOOKS.register_module()\n"
+        "class CountThreads(Hook):\n"
+        "    def before_train_iter(self, runner, batch_idx, data_batch=None):\n"
+        "        rank = os.environ.get('RANK', '0')\n"
+        "        file = Path(runner.work_dir) / f'threads_{rank}'\n"
+        "        file.write_text(f\"{os.environ['OMP_NUM_THREADS']} {torch.get_num_threads()}\")\n"
+    )
+    config = write_config(
+        tmp_path / "config.py", faster_rcnn(), digits, steps=1, interval=1,
+        custom_imports=dict(imports=["count_threads"]),
+        custom_hooks=[dict(type="SafeCheckpointHook"), dict(type="CountThreads")],
+    )  # fmt: skip
+    package = Path(launch.__code__.co_filename).parents[2]
+    environment = dict(
+        os.environ, OMP_NUM_THREADS="3", PYTHONPATH=os.pathsep.join([str(package), str(tmp_path)])
+    )
+    plain = "import os, torch; print(os.environ['OMP_NUM_THREADS'], torch.get_num_threads())"
+    expected = subprocess.run(  # torch itself takes no more threads than there are cores
+        [sys.executable, "-c", plain], env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    assert expected.startswith("3 ")
+    for options, files in (([], 1), (["--gpus", "2"], 2)):
+        work_dir = tmp_path / f"work_{files}"
+        command = [sys.executable, "-m", "gdetkd.cli", "train", str(config), *options]
+        subprocess.run([*command, "--work-dir", str(work_dir)], env=environment, check=True)
+        counts = [path.read_text() for path in work_dir.glob("threads_*")]
+        assert counts == [expected] * files
+
+
 # --- From a cell ----------------------------------------------------------------------------------
 
 
@@ -356,13 +374,6 @@ def until_step(run, step, seconds=500):
         assert run.status() == "running", run.log()
         time.sleep(0.05)
     raise TimeoutError(run.log())
-
-
-def until(true, seconds=200):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -388,7 +399,7 @@ def test_a_launched_run_outlives_its_kernel_and_is_found_again(digits, tmp_path)
     last = run.scalars().index[-1]
     assert 6 <= last < 300
     again = launch.attach(work_dir)
-    title, buttons, picture, log = _panel(again, ipywidgets, every=0.2).children
+    title, buttons, picture, log = live_panel(again, ipywidgets, every=0.2).children
     stop, resume = buttons.children
     assert "stopped" in title.value and (stop.disabled, resume.disabled) == (True, False)
     still = bytes(picture.value)
@@ -455,6 +466,46 @@ def test_curves_show_what_there_is():
     assert loss.get_xydata().tolist() == [[50, 3], [100, 2], [150, 1.5]]
     assert precision.get_xydata().tolist() == [[150, 0.4]]
     plt.close("all")
+
+
+@pytest.mark.parametrize(
+    "name, label",
+    [
+        ("coco/bbox_mAP", "AP"),
+        ("voc07_11points/mAP", "mAP"),
+        ("pascal_voc/mAP", "mAP"),
+        ("pascal_voc/AP50", "AP50"),
+    ],
+)
+def test_the_average_precision_has_an_axis_whatever_the_evaluator(name, label):
+    columns = {"loss": [2.0, 1.0], "time": [0.1, 0.1], name: [None, 0.5]}
+    figure, ax = plt.subplots()
+    curves(pd.DataFrame(columns, index=[1, 2], dtype=float), ax)
+    right = figure.axes[1]
+    assert right.get_ylabel() == label and right.lines[0].get_xydata().tolist() == [[2, 0.5]]
+    plt.close("all")
+
+
+def test_a_run_on_voc_shows_its_average_precision(tmp_path):
+    """The figure of the live view, from the scalars that VOC's evaluators log."""
+    log = tmp_path / "time" / "vis_data" / "scalars.json"
+    log.parent.mkdir(parents=True)
+    lines = [dict(loss=1.0, step=1), {"voc07_11points/AP50": 0.4, "voc07_11points/mAP": 0.4,
+             "voc07_area/mAP": 0.5, "step": 1}]  # fmt: skip
+    log.write_text("\n".join(map(json.dumps, lines)))
+    loss, precision = Run(tmp_path).figure().axes
+    assert precision.get_ylabel() == "mAP"
+    assert precision.lines[0].get_xydata().tolist() == [[1, 0.4]]
+
+
+def test_the_log_is_read_from_its_end(tmp_path):
+    with open(tmp_path / "launch.log", "wb") as file:
+        file.truncate(3 << 30)  # three gigabytes, of which none is on the disk
+        file.seek(0, os.SEEK_END)
+        file.write("\nlast but one\nepoch\rlast \xe4".encode())
+    start = time.process_time()
+    assert Run(tmp_path).log(3) == "last but one\nepoch\nlast \xe4"
+    assert time.process_time() - start < 1
 
 
 def test_on_record_several_processes_end_as_good_as_one():

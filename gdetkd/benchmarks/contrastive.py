@@ -1,4 +1,4 @@
-"""The contrastive loss at paper scale beside forms that hold all similarities, or part of them.
+"""The contrastive loss at paper scale beside forms that keep all similarities, or some of them.
 
 K counts the gathered batch, as in the paper: 8 ranks with 1,024 proposals each give 8,192 keys
 with gradient, and the queue holds the other K - 8,192 (Table 1 of the supplement).
@@ -17,15 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gdetkd.benchmarks.measure import (
-    Step,
-    describe,
-    devices,
-    peak_bytes,
-    relative_errors,
-    seconds,
-    summary,
-)
+from gdetkd.benchmarks import measure
+from gdetkd.benchmarks.measure import Step, describe, devices, relative_errors, seconds
 from gdetkd.losses import contrastive_loss
 
 TEMPERATURE = 0.07
@@ -33,7 +26,7 @@ TEMPERATURE = 0.07
 
 @dataclass(frozen=True)
 class Shape:
-    """N queries of one rank, M keys gathered from all, K keys in all, D wide."""
+    """N queries of one rank, M keys gathered from all ranks, K keys in total, D wide."""
 
     N: int = 1024
     M: int = 8192
@@ -80,7 +73,7 @@ def torch_chunked(
     temperature: float | Tensor,
     rows: int,
 ) -> Tensor:
-    """PyTorch's `linear_cross_entropy`, so many rows at a time. It has no mask: ignores none."""
+    """PyTorch's `linear_cross_entropy`, so many rows at a time; it has no mask and ignores none."""
     queries, keys = F.normalize(queries, dim=1) / temperature, F.normalize(keys, dim=1)
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=rows, chunking_method=None)
     target = torch.arange(len(queries), device=queries.device)
@@ -89,7 +82,7 @@ def torch_chunked(
 
 
 def form(name: str) -> Callable[..., Tensor]:
-    """The loss of a name: 'ours', 'naive', 'torch N' (N rows at a time)."""
+    """The loss by its name: 'ours', 'naive', 'torch N' (N rows at a time)."""
     if name.startswith("torch "):
         return partial(torch_chunked, rows=int(name.split()[1]))
     return dict(ours=contrastive_loss, naive=naive)[name]
@@ -112,14 +105,14 @@ def problem(shape: Shape, device: str, seed: int = 0) -> dict[str, Tensor]:
 
 def make_step(name: str, shape: Shape, device: str) -> Step:
     """The loss of one form, forward and backward."""
-    given = problem(shape, device)
-    learned = [given[name].requires_grad_() for name in ("queries", "keys", "temperature")]
+    inputs = problem(shape, device)
+    learned = [inputs[name].requires_grad_() for name in ("queries", "keys", "temperature")]
     loss = form(name)
 
     def step() -> None:
         for tensor in learned:
             tensor.grad = None
-        loss(given["queries"], given["keys"], **{k: given[k] for k in _KEYWORDS}).backward()
+        loss(inputs["queries"], inputs["keys"], **{k: inputs[k] for k in _KEYWORDS}).backward()
 
     return step
 
@@ -127,9 +120,9 @@ def make_step(name: str, shape: Shape, device: str) -> Step:
 _KEYWORDS = ("queue", "ignore", "temperature")
 
 
-def measure(repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything that is recorded of the contrastive loss, on every device there is."""
-    record: dict[str, Any] = dict(costs=[], chunks=[], precision=[], extremes=[])
+def run(repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that is recorded about the contrastive loss, on every device of the machine."""
+    record: dict[str, Any] = dict(time_and_memory=[], chunks=[], precision=[], extremes=[])
     for device in devices():
         record["precision"] += precision(device=device)
         record["extremes"] += extremes(device)
@@ -137,25 +130,21 @@ def measure(repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
         record["chunks"].append(dict(device=device, seconds=by_chunk))
         names = ["ours", "naive", *sorted(by_chunk, key=by_chunk.get)[:1]]
         for shape in SHAPES:
-            record["costs"] += costs(shape, names, repeats, device)
-            say(f"contrastive {asdict(shape)}: " + describe(record["costs"][-len(names) :]))
+            rows = time_and_memory(shape, names, repeats, device)
+            record["time_and_memory"] += rows
+            report(f"contrastive {asdict(shape)}: {describe(rows)}")
     return record
 
 
-def costs(shape: Shape, names: list[str], repeats: int, device: str) -> list[dict[str, Any]]:
-    """One record a form: time and peak memory of one step."""
-    steps = {name: make_step(name, shape, device) for name in names}
-    taken = seconds(steps, repeats, device)
-    del steps
-    return [
-        dict(device=device, form=name, **asdict(shape), **summary(taken[name]), repeats=repeats,
-             peak_bytes=peak_bytes(make_step, (name, shape, device), (name, TINY, device), device))
-        for name in names
-    ]  # fmt: skip
+def time_and_memory(
+    shape: Shape, names: list[str], repeats: int, device: str
+) -> list[dict[str, Any]]:
+    """One record per form: time and peak memory of one step."""
+    return measure.time_and_memory(make_step, names, shape, TINY, repeats, device)
 
 
 def chunks(device: str, shape: Shape = PAPER) -> dict[str, float]:
-    """Seconds of torch's form by its rows at a time; empty if this torch has no such loss."""
+    """Seconds of torch's form by rows at a time; empty if this torch lacks the loss."""
     if not hasattr(F, "linear_cross_entropy"):
         return {}
     steps = {f"torch {rows}": make_step(f"torch {rows}", shape, device) for rows in CHUNKS}
@@ -165,25 +154,25 @@ def chunks(device: str, shape: Shape = PAPER) -> dict[str, float]:
 def precision(shape: Shape = PAPER, device: str = "cpu") -> list[dict[str, Any]]:
     """Relative error against float64, in norm, of loss and gradients; through a projection too."""
     generator = torch.Generator().manual_seed(1)
-    given = problem(shape, device)
-    given["projection"] = torch.randn(shape.D, shape.D, generator=generator).to(device)
-    exact = _differentiated(naive, given, torch.float64)
+    inputs = problem(shape, device)
+    inputs["projection"] = torch.randn(shape.D, shape.D, generator=generator).to(device)
+    exact = _differentiated(naive, inputs, torch.float64)
     rows = []
     for name in ("ours", "naive"):
-        found = _differentiated(form(name), given, torch.float32)
+        found = _differentiated(form(name), inputs, torch.float32)
         errors = relative_errors(found, exact)
         rows.append(dict(device=device, form=name, **asdict(shape), errors=errors))
     return rows
 
 
-def _differentiated(loss: Callable, given: dict, dtype: torch.dtype) -> dict[str, Tensor]:
+def _differentiated(loss: Callable, inputs: dict, dtype: torch.dtype) -> dict[str, Tensor]:
     names = ("queries", "keys", "temperature", "projection")
-    leaves = {name: given[name].to(dtype).requires_grad_() for name in names}
+    leaves = {name: inputs[name].to(dtype).requires_grad_() for name in names}
     value = loss(
         leaves["queries"] @ leaves["projection"].t(),
         leaves["keys"] @ leaves["projection"].t(),
-        queue=given["queue"].to(dtype),
-        ignore=given["ignore"],
+        queue=inputs["queue"].to(dtype),
+        ignore=inputs["ignore"],
         temperature=leaves["temperature"],
     )
     gradients = torch.autograd.grad(value, list(leaves.values()))
@@ -191,7 +180,7 @@ def _differentiated(loss: Callable, given: dict, dtype: torch.dtype) -> dict[str
 
 
 def extremes(device: str = "cpu") -> list[dict[str, Any]]:
-    """Positive and negatives at cosines of -1 and +1: what is finite, and how far off the loss is.
+    """Positive and negatives at cosines of -1 and +1: whether all is finite, and the loss's error.
 
     The error is absolute where the loss is below 1, else relative, against float64 on the same
     (rounded) inputs; the worst of the four pairs of cosines.

@@ -11,15 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gdetkd.benchmarks.measure import (
-    Step,
-    describe,
-    devices,
-    peak_bytes,
-    relative_errors,
-    seconds,
-    summary,
-)
+from gdetkd.benchmarks import measure
+from gdetkd.benchmarks.measure import Step, describe, devices, relative_errors
 from gdetkd.losses import semantic_guided_imitation
 
 
@@ -73,26 +66,21 @@ def make_step(name: str, shape: Shape, device: str) -> Step:
     return step
 
 
-def measure(repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything that is recorded of the imitation loss, on every device there is."""
-    record: dict[str, Any] = dict(costs=[], precision=[])
+def run(repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
+    """Everything that is recorded about the imitation loss, on every device of the machine."""
+    record: dict[str, Any] = dict(time_and_memory=[], precision=[])
     for device in devices():
         record["precision"] += precision(device=device)
         for shape in SHAPES:
-            record["costs"] += costs(shape, repeats, device)
-            say(f"imitation {asdict(shape)}: " + describe(record["costs"][-len(FORMS) :]))
+            rows = time_and_memory(shape, repeats, device)
+            record["time_and_memory"] += rows
+            report(f"imitation {asdict(shape)}: {describe(rows)}")
     return record
 
 
-def costs(shape: Shape, repeats: int, device: str) -> list[dict[str, Any]]:
-    """One record a form: time and peak memory of one step."""
-    taken = seconds({name: make_step(name, shape, device) for name in FORMS}, repeats, device)
-    return [
-        dict(device=device, form=name, **asdict(shape), **summary(taken[name]), repeats=repeats,
-             peak_bytes=peak_bytes(make_step, (name, shape, device), (name, TINY, device), device,
-                                   PROCESSES))
-        for name in FORMS
-    ]  # fmt: skip
+def time_and_memory(shape: Shape, repeats: int, device: str) -> list[dict[str, Any]]:
+    """One record per form: time and peak memory of one step."""
+    return measure.time_and_memory(make_step, FORMS, shape, TINY, repeats, device, PROCESSES)
 
 
 def precision(shape: Shape = PAPER, device: str = "cpu") -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
 """How time and memory are measured.
 
-On the CPU time is the process's own, on one thread, so that what else the machine does counts
-less; memory is how far the resident set of a fresh process rises above what its inputs take. On a
-GPU time is the wall's between two synchronizations, memory what PyTorch's allocator hands out.
+Time is that of `gdetkd.ops.clock`, on one thread. Memory on the CPU is how far the resident set of
+a fresh process rises above what its inputs take; on a GPU it is what PyTorch's allocator hands out.
 """
 
 from __future__ import annotations
@@ -12,20 +11,22 @@ import ctypes
 import multiprocessing
 import os
 import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gdetkd.ops.clock import time_call
+
 Step = Callable[[], None]
 
 
 def devices() -> list[str]:
-    """What there is to measure on."""
+    """The kinds of device of this machine."""
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
@@ -43,16 +44,47 @@ def one_thread() -> Iterator[None]:
 def seconds(steps: Mapping[str, Step], repeats: int, device: str = "cpu") -> dict[str, list[float]]:
     """Seconds of each step, ``repeats`` each after one to warm up.
 
-    They are taken in turn, so that a machine that slows down meanwhile slows all of them.
+    The steps are measured in turn, so that a machine that slows down affects all of them.
     """
     taken: dict[str, list[float]] = {name: [] for name in steps}
     with one_thread():
         for repeat in range(repeats + 1):
             for name, step in steps.items():
-                spent = _clock(step, device)
+                spent = time_call(step, device)
                 if repeat:
                     taken[name].append(spent)
     return taken
+
+
+def time_and_memory(
+    make: Callable[..., Step],
+    names: Iterable[str],
+    shape: Any,
+    warm: Any,
+    repeats: int,
+    device: str,
+    processes: int = 1,
+) -> list[dict[str, Any]]:
+    """One record per form of a loss: time and peak memory of one step.
+
+    Args:
+        make: Gives the step for a form's name, a shape and a device; see `peak_bytes`.
+        names: Of the forms, which are measured in turn.
+        shape: A dataclass of sizes.
+        warm: A small shape of the same kind.
+        repeats: Times measured for each form.
+        device: 'cpu' or 'cuda'.
+        processes: As for `peak_bytes`.
+    """
+    steps = {name: make(name, shape, device) for name in names}
+    taken = seconds(steps, repeats, device)
+    rows = []
+    for name in list(steps):
+        del steps[name]  # its inputs would count as this process's
+        peak = peak_bytes(make, (name, shape, device), (name, warm, device), device, processes)
+        row = dict(device=device, form=name, **asdict(shape), **summary(taken[name]))
+        rows.append(row | dict(repeats=repeats, peak_bytes=peak))
+    return rows
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -69,7 +101,7 @@ def relative_errors(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) ->
 
 
 def describe(rows: list[dict[str, Any]]) -> str:
-    """Time and memory of each form in a line."""
+    """Time and memory of each form, in one line."""
     shown = []
     for row in rows:
         peak = "" if row["peak_bytes"] is None else f", {row['peak_bytes'] / 1e6:,.0f} MB"
@@ -80,12 +112,12 @@ def describe(rows: list[dict[str, Any]]) -> str:
 def peak_bytes(
     make: Callable[..., Step], arguments: tuple, warm: tuple, device: str, processes: int = 1
 ) -> int | None:
-    """Bytes that a step needs at most beyond its inputs; the gradients it leaves are counted.
+    """The most bytes that a step needs beyond its inputs, including the gradients it leaves.
 
     Args:
-        make: Gives the step for arguments; importable by name, for a fresh process calls it.
+        make: Gives the step for its arguments; importable by name, since a fresh process calls it.
         arguments: Of the step to measure.
-        warm: Of a small step that loads what is loaded once only.
+        warm: Arguments of a small step that loads what is loaded only once.
         device: 'cpu' or 'cuda'.
         processes: On the CPU, the median over so many. Linux counts resident memory to about 1 MB.
 
@@ -96,7 +128,7 @@ def peak_bytes(
         return _allocated_peak(make, arguments, warm)
     if not Path("/proc/self/clear_refs").exists():
         return None
-    # Nothing that an earlier step freed, yet the allocator kept, may hide what this one takes.
+    # A fresh process: memory that an earlier step left with the allocator would hide this one's.
     spawn, found = multiprocessing.get_context("spawn"), []
     for _ in range(processes):
         with ProcessPoolExecutor(1, mp_context=spawn) as process:
@@ -105,21 +137,9 @@ def peak_bytes(
 
 
 def load() -> dict[str, Any]:
-    """How busy the machine is: processes that want a core, on average over 1, 5, 15 minutes."""
+    """How busy the machine is: processes that want a core, averaged over 1, 5 and 15 minutes."""
     averages = os.getloadavg() if hasattr(os, "getloadavg") else ()
     return dict(cores=os.cpu_count(), load_average=[round(value, 2) for value in averages])
-
-
-def _clock(step: Step, device: str) -> float:
-    if device == "cpu":
-        start = time.process_time()
-        step()
-        return time.process_time() - start
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    step()
-    torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def _resident_peak(make: Callable[..., Step], arguments: tuple, warm: tuple) -> int:
@@ -128,7 +148,7 @@ def _resident_peak(make: Callable[..., Step], arguments: tuple, warm: tuple) -> 
         step = make(*arguments)
         with contextlib.suppress(AttributeError, OSError):  # what making the inputs left behind
             ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
         before = _resident("VmRSS")
         step()
         return _resident("VmHWM") - before

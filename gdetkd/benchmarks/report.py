@@ -11,37 +11,37 @@ import pandas as pd
 
 from gdetkd.benchmarks import contrastive, imitation
 from gdetkd.benchmarks.measure import load
-from gdetkd.benchmarks.targets import SHOWN_DEVICES, cost, targets
+from gdetkd.benchmarks.targets import SHOWN_DEVICES, lookup, targets
 from gdetkd.evaluation.records import environment, markdown_table
 
 TARGET_COLUMNS = ("what", "at most", "measured", "")
 
 
-def measure(name: str, repeats: int, say: Callable[[str], None]) -> dict[str, Any]:
+def measure(name: str, repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
     """Measure 'contrastive', 'imitation' or 'step'; the record says where and how busy it was."""
     before = load()
     if name == "step":
         from gdetkd.benchmarks.step import bench_step  # needs MMDetection
 
         record = dict(seconds=bench_step(repeats))
-        say("step: " + "; ".join(f"{what} {x:.3f}" for what, x in record["seconds"].items()))
+        report("step: " + "; ".join(f"{what} {x:.3f}" for what, x in record["seconds"].items()))
     else:
-        record = dict(contrastive=contrastive, imitation=imitation)[name].measure(repeats, say)
+        record = dict(contrastive=contrastive, imitation=imitation)[name].run(repeats, report)
     about = dict(command=f"gdetkd bench {name} --repeats {repeats}", **environment())
     return about | dict(load_before=before, load_after=load()) | record
 
 
 def write(folder: Path, name: str, record: Mapping[str, Any]) -> None:
-    """Record as NAME.json, and make the page and the plot anew from all that is recorded."""
+    """Record as NAME.json, and write the page and the plot again from all records."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
     (folder / "README.md").write_text(page(folder))
     if name == "contrastive":
-        from gdetkd.viz.benchmarks import plot_costs
+        from gdetkd.viz.benchmarks import plot_time_and_memory
 
-        rows, paper = pd.DataFrame(record["costs"]), contrastive.PAPER
+        rows, paper = pd.DataFrame(record["time_and_memory"]), contrastive.PAPER
         rows = rows[(rows["N"] == paper.N) & (rows["M"] == paper.M) & (rows["D"] == paper.D)]
-        plot_costs(rows).savefig(folder / "contrastive.png", dpi=120)
+        plot_time_and_memory(rows).savefig(folder / "contrastive.png", dpi=120)
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
@@ -115,7 +115,7 @@ def _contrastive_section(record: Mapping[str, Any]) -> list[str]:
         "'naive' is cross-entropy over all similarities, its mask written in place. 'torch n' is "
         "PyTorch's `linear_cross_entropy` with n rows at a time, the quickest of those tried "
         f"({'; '.join(tried)}); it cannot leave overlapping proposals out, so it does less.",
-        _cost_table(record, ["N", "M", "K", "D"], "naive"),
+        _efficiency_table(record, ["N", "M", "K", "D"], "naive"),
         "![Peak memory and time against K](contrastive.png)",
         "Error against float64:",
         _error_table(record),
@@ -130,7 +130,7 @@ def _imitation_section(record: Mapping[str, Any]) -> list[str]:
     return [
         "## Semantic-guided imitation",
         "N proposals pooled to 7 x 7 bins from L levels of C channels.",
-        _cost_table(record, ["N", "L", "C"], "stack + einsum"),
+        _efficiency_table(record, ["N", "L", "C"], "stack + einsum"),
         "Error against float64:",
         _error_table(record),
     ]
@@ -147,16 +147,16 @@ def _step_section(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _cost_table(record: Mapping[str, Any], sizes: list[str], reference: str) -> str:
+def _efficiency_table(record: Mapping[str, Any], sizes: list[str], reference: str) -> str:
     rows = []
     for device, on in SHOWN_DEVICES.items():
-        costs = [row for row in record["costs"] if row["device"] == device]
-        if not costs:
+        rows_here = [row for row in record["time_and_memory"] if row["device"] == device]
+        if not rows_here:
             rows.append({"": on, "form": "not run"})
-        for row in costs:
+        for row in rows_here:
             shape = {size: row[size] for size in sizes}
             peak = row["peak_bytes"]
-            naive = cost(record, device, reference, shape, "seconds")
+            naive = lookup(record, device, reference, shape, "seconds")
             time = f"{row['seconds']:.3f} ({row['fastest']:.3f} to {row['slowest']:.3f})"
             rows.append(
                 {"": on}

@@ -1,36 +1,37 @@
-"""What a distillation step costs, beside what it cannot do without, measured in one run."""
+"""Time of a distillation step beside the time of its indispensable parts, in one run."""
 
 from __future__ import annotations
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from gdetkd.benchmarks.measure import one_thread
 from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.ops.clock import time_call
 from gdetkd.ops.roi_align import roi_align
 from gdetkd.training.config import load_config
 
 DISTILLED = "gdetkd::digits/gdetkd_faster_rcnn_r18.py"
 
 
+@one_thread()  # or the process's time would be a sum over threads
 def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
-    """Median seconds of a distilled step and of its floor, taken in turn on the same batches.
+    """Median seconds of a distilled step and of its floor, in turn on the same batches.
 
     The floor is the plain student's step, the teacher's backbone and neck under `no_grad`, and one
     adapter and one RoIAlign a pyramid level, with gradient, over the boxes that imitation uses.
-    'all weights 0' is the distilled detector with nothing to distil. CPU times are those of the
-    process, so that what else the machine does counts less.
+    'all weights 0' is the distilled detector with nothing to distil.
     """
-    torch.set_num_threads(1)  # or the process's time would be a sum over threads
     loaded = load_config(config, work_dir="work_dirs/bench")
     MMLogger.get_current_instance().setLevel("ERROR")  # not every weight's initialization
     distilled, plain = _model(loaded), _model(plain_student(loaded))
@@ -50,8 +51,8 @@ def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
             _take(times, name, partial(model.train_step, batch, optimizers[name]))
         data = distilled.data_preprocessor(batch, True)
         with torch.no_grad():
-            look = partial(distilled.teacher.extract_feat, data["inputs"])
-            _take(times, "teacher backbone and neck", look)
+            extract = partial(distilled.teacher.extract_feat, data["inputs"])
+            _take(times, "teacher backbone and neck", extract)
         _take(times, "one adapter and RoIAlign a level", _pooling(distilled, data))
         if repeat == 2:  # warm
             times.clear()
@@ -71,10 +72,10 @@ def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
     student = distilled.student
     with torch.no_grad(), distilled.distiller.student_adapter.hook_outputs() as recording:
         student.loss(data["inputs"], data["data_samples"])
-        view = recording.outputs(data["data_samples"])[0]
+        student_outputs = recording.outputs(data["data_samples"])[0]
     imitation = distilled.distiller.objective[0].components["imitation"]
-    rois = view.rois[imitation.chosen(view.rois)]
-    levels = [level.detach().requires_grad_() for level in view.pyramid]
+    rois = student_outputs.rois[imitation.chosen(student_outputs.rois)]
+    levels = [level.detach().requires_grad_() for level in student_outputs.pyramid]
 
     def run() -> None:
         for level, stride in zip(levels, imitation.strides, strict=True):
@@ -97,12 +98,4 @@ def _model(config: Config) -> nn.Module:
 
 
 def _take(times: dict[str, list[float]], name: str, function: Callable) -> None:
-    clock = time.process_time
-    if torch.cuda.is_available():
-        clock = time.perf_counter
-        torch.cuda.synchronize()
-    start = clock()
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    times.setdefault(name, []).append(clock() - start)
+    times.setdefault(name, []).append(time_call(function, get_device()))

@@ -1,4 +1,4 @@
-"""What the losses and the step may cost, and what is on record."""
+"""Limits for the time and memory of the losses and the step, compared with the records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Figure = float | None  # None: not run
 
 
 class Target(NamedTuple):
-    """A figure and the most that it may be."""
+    """A measured figure and its upper limit."""
 
     what: str
     limit: float
@@ -29,12 +29,12 @@ class Target(NamedTuple):
 
 
 def targets(records: Mapping[str, Record]) -> list[Target]:
-    """Every target of what is recorded: 'contrastive', 'imitation', 'step'."""
+    """The targets of those records that are there: 'contrastive', 'imitation', 'step'."""
     found = []
     if "contrastive" in records:
         for device in SHOWN_DEVICES:
-            found += _contrastive_costs(records["contrastive"], device)
-            found += _contrastive_numbers(records["contrastive"], device)
+            found += _contrastive_efficiency(records["contrastive"], device)
+            found += _contrastive_precision(records["contrastive"], device)
     if "imitation" in records:
         for device in SHOWN_DEVICES:
             found += _imitation(records["imitation"], device)
@@ -43,18 +43,18 @@ def targets(records: Mapping[str, Record]) -> list[Target]:
     return found
 
 
-def cost(record: Record, device: str, form: str, shape: Mapping[str, int], field: str) -> Figure:
-    """A figure of the row of this device, form (its beginning) and shape; None without one."""
-    for row in record["costs"]:
+def lookup(record: Record, device: str, form: str, shape: Mapping[str, int], field: str) -> Figure:
+    """A figure of the row with this device, beginning of the form and shape; None without one."""
+    for row in record["time_and_memory"]:
         here = row["device"] == device and row["form"].startswith(form)
         if here and shape.items() <= row.items():
             return row[field]
     return None
 
 
-def _contrastive_costs(record: Record, device: str) -> list[Target]:
+def _contrastive_efficiency(record: Record, device: str) -> list[Target]:
     def of(form: str, field: str, **changes: int) -> Figure:
-        return cost(record, device, form, asdict(contrastive.PAPER) | changes, field)
+        return lookup(record, device, form, asdict(contrastive.PAPER) | changes, field)
 
     on = SHOWN_DEVICES[device]
     peak, time = of("ours", "peak_bytes"), of("ours", "seconds")
@@ -62,7 +62,7 @@ def _contrastive_costs(record: Record, device: str) -> list[Target]:
     added = None if twice is None or peak is None else (twice - peak) / 1e6
     growth = [
         _ratio(of("ours", "peak_bytes", K=2 * k), of("ours", "peak_bytes", K=k))
-        for k in {row["K"] for row in record["costs"]}
+        for k in {row["K"] for row in record["time_and_memory"]}
     ]
     naive_limit = 0.40 if device == "cpu" else 1.00
     found = [
@@ -78,7 +78,7 @@ def _contrastive_costs(record: Record, device: str) -> list[Target]:
     return found
 
 
-def _contrastive_numbers(record: Record, device: str) -> list[Target]:
+def _contrastive_precision(record: Record, device: str) -> list[Target]:
     on = SHOWN_DEVICES[device]
     extremes = _ours(record["extremes"], device)
     broken = sum(not row["finite"] for row in extremes) if extremes else None
@@ -91,7 +91,7 @@ def _contrastive_numbers(record: Record, device: str) -> list[Target]:
 def _imitation(record: Record, device: str) -> list[Target]:
     def ratio(field: str) -> Figure:
         shape = asdict(imitation.PAPER)
-        return _ratio(*(cost(record, device, form, shape, field) for form in ("ours", "stack")))
+        return _ratio(*(lookup(record, device, form, shape, field) for form in ("ours", "stack")))
 
     on = f"{SHOWN_DEVICES[device]}, imitation"
     return [

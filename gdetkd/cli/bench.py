@@ -17,7 +17,7 @@ from gdetkd.cli.common import DATA_ROOT, write_digits
 )
 @click.option(
     "--repeats", default=7, show_default=True, type=click.IntRange(min=1),
-    help="Measurements of every time; the median counts.",
+    help="Measurements of each time; the median is reported.",
 )  # fmt: skip
 @click.option(
     "--out", type=click.Path(file_okay=False, path_type=Path),
@@ -26,7 +26,7 @@ from gdetkd.cli.common import DATA_ROOT, write_digits
 def bench(what: str, repeats: int, out: Path | None) -> None:
     """Measure the losses beside their naive forms, and a distilled step beside its floor.
 
-    A quarter of an hour on one core; memory on the CPU needs Linux.
+    About a quarter of an hour on one core; memory on the CPU needs Linux.
     """
     from gdetkd.benchmarks import report
 

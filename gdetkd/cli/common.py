@@ -11,7 +11,7 @@ DATA_ROOT = "data/digits"
 
 
 class ConfigOption(click.ParamType):
-    """KEY=VALUE; a Python literal, true or false becomes its value, any other stays text."""
+    """KEY=VALUE; Python literals, true and false become values, anything else stays text."""
 
     name = "KEY=VALUE"
 
@@ -25,12 +25,21 @@ class ConfigOption(click.ParamType):
             return key, {"true": True, "false": False}.get(text.lower(), text)
 
 
-def cfg_options(function):
-    """The option by which a command overrides values of its config."""
-    return click.option(
-        "--cfg-options", "options", multiple=True, type=ConfigOption(),
-        help="Override values of the config by their dotted keys: a.b=1 c=2.",
-    )(function)  # fmt: skip
+cfg_options = click.option(
+    "--cfg-options", "options", multiple=True, type=ConfigOption(),
+    help="Override values of the config by their dotted keys: a.b=1 c=2.",
+)  # fmt: skip
+work_dir_option = click.option(
+    "--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG."
+)  # fmt: skip
+gpus_option = click.option(
+    "--gpus", type=click.IntRange(min=1), metavar="N",
+    help="Processes of this machine, one per GPU, under torchrun's agent; without GPUs, on the "
+    "CPU. On one machine they are not reachable from the network.",
+)  # fmt: skip
+data_root_option = click.option(
+    "--data-root", default=DATA_ROOT, show_default=True, help="Folder of the benchmark."
+)
 
 
 def write_digits(root: str, seed: int) -> dict:
@@ -46,7 +55,7 @@ def write_digits(root: str, seed: int) -> dict:
 
 
 def need_digits(config) -> None:
-    """Write the embedded benchmark where a config reads it and it is not there yet."""
+    """Write the embedded benchmark if a config reads it and it is not there yet."""
     parts = ("train_dataloader", "val_dataloader", "test_dataloader")
     roots = [(config.get(part) or {}).get("dataset", {}).get("data_root") for part in parts]
     if any(root and Path(root) == Path(DATA_ROOT) for root in roots):

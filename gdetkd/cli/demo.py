@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gdetkd.cli.common import DATA_ROOT, write_digits
+from gdetkd.cli.common import data_root_option, write_digits
 
 
 @click.command()
@@ -17,12 +17,12 @@ from gdetkd.cli.common import DATA_ROOT, write_digits
     help="Steps of either student.",
 )  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Seed of both runs.")
-@click.option("--data-root", default=DATA_ROOT, show_default=True, help="Folder of the benchmark.")
+@data_root_option
 @click.option("--work-dir", default="work_dirs/demo", show_default=True, type=click.Path())
 def demo(steps: int, seed: int, data_root: str, work_dir: str) -> None:
     """Train a baseline and a distilled student, and compare them with their teacher.
 
-    Makes the embedded benchmark first if need be. About ten minutes on two cores.
+    Writes the embedded benchmark first if it is not there. About ten minutes on two cores.
     """
     from gdetkd.demo import run_demo
     from gdetkd.reproduce.tables import headline

@@ -1,30 +1,36 @@
-"""What an installation has and lacks, with the remedy for each lack."""
+"""What an installation has and lacks, with the remedy for whatever is missing."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 
 import click
-from packaging.version import Version
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.table import Table
 
 from gdetkd.cli.common import DATA_ROOT
 
-# The package's own modules are imported where they are looked at: they need what may be missing.
-NEEDED = {
-    "torch": "2.6", "torchvision": "0.21", "mmdet": "3.3", "mmengine": "0.10.7",
-    "pycocotools": "2.0.7", "numpy": "1.26",
-}  # fmt: skip
+# The package's other modules are imported where they are checked: they need what may be missing.
+
+# Distributions that bring the same modules as a dependency; any one of them will do.
+SUBSTITUTES = {
+    "mmcv-lite": ("mmcv",),
+    "mmdet": ("onedl-mmdetection",),
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python"),
+}
+DEVELOPMENT = {"dev"}  # extras that users of the package do not need
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at; `remedy` is what to do if it is not fine."""
+    """The result of one check; `remedy` is what to do if it is not fine."""
 
     what: str
     found: str
@@ -34,43 +40,94 @@ class Finding:
 
 
 def examine(data_root: str) -> list[Finding]:
-    """Look at Python, packages, operators, accelerator, shipped weights and the benchmark."""
-    fine = sys.version_info >= (3, 11)
-    remedy = "" if fine else "use Python 3.11 or later"
-    findings = [Finding("Python", platform.python_version(), fine, remedy)]
-    findings += [_package(name, least) for name, least in NEEDED.items()]
-    findings += [_setuptools(), _operators(), _accelerator(), _teacher(), _digits(data_root)]
-    return findings
+    """Check Python, all dependencies, operators, accelerator, shipped weights and the benchmark."""
+    return [
+        *check_dependencies(),
+        _operators(),
+        _accelerator(),
+        _teacher(),
+        _digits(data_root),
+    ]
 
 
-def _package(name: str, least: str) -> Finding:
+def check_dependencies() -> Iterator[Finding]:
+    """Compare what is installed with what the package's metadata require, extras included."""
     try:
-        found = version(name)
-        importlib.import_module(name)
-    except PackageNotFoundError:
-        return Finding(name, "not installed", False, f"pip install '{name}>={least}'")
-    except Exception as error:  # whatever a broken installation provokes
-        said = f"{type(error).__name__}: {error}"
-        return Finding(name, said, False, f"make 'import {name}' work: reinstall what it names")
-    fine = Version(found) >= Version(least)
-    return Finding(name, found, fine, "" if fine else f"pip install '{name}>={least}'")
+        package = metadata.metadata("gdetkd")
+    except metadata.PackageNotFoundError:
+        yield Finding("gdetkd", "not installed", False, "pip install -e . in the checkout")
+        return
+    python, wanted = platform.python_version(), package["Requires-Python"]
+    fine = wanted is None or Requirement(f"python{wanted}").specifier.contains(python)
+    yield Finding("Python", python, fine, "" if fine else f"use Python {wanted}")
+    modules = modules_by_distribution()
+    extras = set(package.get_all("Provides-Extra") or []) - DEVELOPMENT
+    for line in package.get_all("Requires-Dist") or []:
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate(dict(extra="")):
+            yield check_requirement(requirement, modules)
+            continue
+        for extra in sorted(extras):
+            if requirement.marker.evaluate(dict(extra=extra)):
+                yield check_requirement(requirement, modules, extra)
+                break
 
 
-def _setuptools() -> Finding:
-    remedy = "pip install 'setuptools<81': mmengine needs it"
-    try:
-        found = version("setuptools")
-    except PackageNotFoundError:
-        return Finding("setuptools", "not installed", False, remedy)
-    fine = Version(found) < Version("81")
-    return Finding("setuptools", found, fine, "" if fine else remedy)
+def check_requirement(
+    requirement: Requirement, modules: dict[str, list[str]], extra: str = ""
+) -> Finding:
+    """Whether a dependency is installed, in a version that fits, and can be imported."""
+    wanted = f"{requirement.name}{requirement.specifier}"
+    install = f"pip install '{wanted}'" if not extra else f"pip install 'gdetkd[{extra}]'"
+    label = requirement.name + (f" ({extra})" if extra else "")
+    for name in (requirement.name, *SUBSTITUTES.get(requirement.name, ())):
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        shown = found if name == requirement.name else f"{name} {found}"
+        replaced = name != requirement.name  # its versions are its own
+        if not replaced and not requirement.specifier.contains(found, prereleases=True):
+            return Finding(label, shown, False, install, bool(extra))
+        try:
+            for module in modules.get(_normal(name), ()):
+                importlib.import_module(module)
+        except Exception as error:  # whatever a broken installation raises
+            remedy = f"reinstall it: pip install --force-reinstall --no-deps '{name}=={found}'"
+            return Finding(
+                label, f"{shown}: {type(error).__name__}: {error}", False, remedy, bool(extra)
+            )
+        return Finding(label, shown, True)
+    return Finding(label, "not installed", False, install, bool(extra))
+
+
+def modules_by_distribution() -> dict[str, list[str]]:
+    """The module to import for each installed distribution, by the distribution's name.
+
+    It is the one of the same name, or else every public module that the distribution brings.
+    """
+    found: dict[str, list[str]] = {}
+    for module, distributions in metadata.packages_distributions().items():
+        if module.isidentifier() and not module.startswith("_"):
+            for name in distributions:
+                found.setdefault(_normal(name), []).append(module)
+    return {
+        name: [module for module in modules if _normal(module) == name] or modules
+        for name, modules in found.items()
+    }
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-").replace(".", "-")
 
 
 def _operators() -> Finding:
     try:
         module = importlib.import_module("mmcv._ext")
     except Exception as error:  # a compiled one for another torch, for instance
-        return Finding("mmcv operators", str(error), False, "pip install mmcv-lite==2.1.0")
+        optional = importlib.util.find_spec("mmcv") is None  # then it is missing above
+        remedy = "pip install 'mmcv-lite>=2.1,<2.2'"
+        return Finding("mmcv operators", str(error), False, remedy, optional)
     ours = str(getattr(module, "__file__", "")).endswith("mmcv_ext.py")
     return Finding("mmcv operators", "on torchvision's kernels" if ours else "compiled mmcv", True)
 
@@ -82,7 +139,7 @@ def _accelerator() -> Finding:
         return Finding("accelerator", "unknown without torch", False, "see torch", optional=True)
     if torch.cuda.is_available():
         return Finding("accelerator", torch.cuda.get_device_name(), True)
-    remedy = "fine for digits; COCO wants GPUs"
+    remedy = "fine for digits; COCO needs GPUs"
     return Finding("accelerator", "none, the CPU is used", False, remedy, optional=True)
 
 
@@ -108,13 +165,14 @@ def _digits(root: str) -> Finding:
 
 @click.command()
 def doctor() -> None:
-    """Say what is installed, what is missing and what to do about it."""
+    """Print what is installed, what is missing and what to do about it."""
     findings = examine(DATA_ROOT)
     table = Table(show_lines=False)
     for column in ("", "what", "found", "what to do"):
         table.add_column(column)
     for finding in findings:
-        mark = "[green]ok[/]" if finding.fine else "[red]no[/]"
+        lack = "[yellow]--[/]" if finding.optional else "[red]no[/]"
+        mark = "[green]ok[/]" if finding.fine else lack
         table.add_row(mark, finding.what, finding.found, finding.remedy)
     Console().print(table)
     if not all(finding.fine or finding.optional for finding in findings):

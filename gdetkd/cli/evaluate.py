@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gdetkd.cli.common import cfg_options, need_digits
+from gdetkd.cli.common import cfg_options, need_digits, work_dir_option
 
 
 @click.command()
@@ -19,7 +19,7 @@ from gdetkd.cli.common import cfg_options, need_digits
     "--submission", type=click.Path(), metavar="FILE.zip",
     help="Detect on COCO's test-dev2017 instead and write what its server takes.",
 )  # fmt: skip
-@click.option("--work-dir", type=click.Path(), help="Default: work_dirs/CONFIG.")
+@work_dir_option
 @cfg_options
 def test(config, checkpoint, split, submission, work_dir, options) -> None:
     """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""

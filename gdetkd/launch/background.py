@@ -1,21 +1,19 @@
-"""A training started from a notebook cell that the kernel may leave and find again.
+"""A training started from a notebook cell; it outlives the kernel and can be found again.
 
-It is the same `gdetkd train` as on the command line, in a session of its own; what is known of it
-lies in its work dir: `launch.json` (the command and the process), `launch.log`, `launch.exit`.
+It is the same `gdetkd train` as on the command line, in a session of its own. Everything known
+about it is in its work dir: `launch.json` (the command and the process), `launch.log` and
+`launch.exit`.
 """
 
 from __future__ import annotations
 
 import datetime
-import html
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,10 +21,13 @@ from typing import Any
 
 import pandas as pd
 
+from gdetkd.launch.run_lock import owners, process_start
 from gdetkd.ops.atomic_write import atomic_write
 
-# The shell outlives its command, also when both are asked to stop, to note how that ended.
+# The shell outlives its command, even if both are asked to stop, and records the exit code.
 _WRAPPER = 'trap : TERM INT; "$@"; echo $? > "$0"'
+_TAIL = 1 << 18  # bytes of the log that are read, from its end
+_LAST_LINE = "Checkpoints and logs:"  # of a training that ended well
 
 
 def launch(
@@ -36,17 +37,18 @@ def launch(
     options: Mapping[str, Any] | None = None,
     resume: bool = False,
 ) -> Run:
-    """Start `gdetkd train` detached from this process, or find the one that runs in the work dir.
+    """Start `gdetkd train` detached from this process, or find the run that owns the work dir.
 
     Args:
         config: A file, `gdetkd::digits/NAME.py` or `mmdet::NAME`.
         work_dir: Where the run writes; `work_dirs/CONFIG` by default.
-        processes: One, or several under torchrun: a GPU each, or on the CPU without any.
+        processes: One, or several under torchrun: one per GPU, or on the CPU if there is none.
         options: Values of the config by dotted key.
         resume: Go on from the last checkpoint in the work dir.
 
     Raises:
-        FileNotFoundError, ValueError: The config cannot be read, or the options do not fit it.
+        FileNotFoundError, ValueError: The config cannot be read, the options do not fit it, or the
+            work dir has a damaged launch.json.
         OSError: Nothing can be written to the work dir.
     """
     from gdetkd.training.config import load_config
@@ -68,7 +70,7 @@ def launch(
 
 
 def attach(work_dir: str | os.PathLike) -> Run:
-    """Find a run that `launch` started, from any process, whether it still runs or not.
+    """Find a run that `launch` started, from any process, whether or not it is still running.
 
     Raises:
         FileNotFoundError: Nothing was launched with this work dir.
@@ -85,38 +87,43 @@ launch.attach = attach
 
 
 class Run:
-    """A launched training; all that it knows is in its work dir."""
+    """A launched training; everything it knows is in its work dir."""
 
     def __init__(self, work_dir: Path) -> None:
         self.work_dir = work_dir.absolute()
         self._child: subprocess.Popen | None = None
 
     def status(self) -> str:
-        """'running', 'finished', 'stopped', 'failed', or 'never started'."""
-        known = self._known()
-        if known is None:
-            return "never started"
+        """'running', 'finished', 'stopped', 'failed', or 'never started'.
+
+        Raises:
+            ValueError: launch.json is damaged.
+        """
+        record = self._read_record()
         if self._child is not None:
             self._child.poll()  # or it stays in the process table
-        if known["began"] is not None and _began(known["pid"]) == known["began"]:
+        if self._wrapper_lives(record) or owners(self.work_dir):
             return "running"
-        if known.get("stopped"):
+        if record is None:
+            return "never started"
+        if record.get("stopped"):
             return "stopped"
-        code = self.work_dir / "launch.exit"
-        return "finished" if code.exists() and code.read_text().strip() == "0" else "failed"
+        return "finished" if self._ended_well() else "failed"
 
     def log(self, lines: int = 20) -> str:
         """The last lines of what the training printed."""
-        file = self.work_dir / "launch.log"
-        if not file.exists():
+        try:
+            with open(self.work_dir / "launch.log", "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+                text = file.read().decode(errors="replace").replace("\r", "\n")
+        except FileNotFoundError:
             return ""
-        text = file.read_text(errors="replace").replace("\r", "\n")
         return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
     def scalars(self) -> pd.DataFrame:
-        """What was logged, a row a step (index `step`), the validation's metrics included.
+        """What was logged, one row per step (index `step`), including the validation's metrics.
 
-        Steps that a resumed run took again are there once.
+        Steps that a resumed run repeated appear once.
         """
         rows: dict[int, dict[str, float]] = {}
         for file in sorted(self.work_dir.glob("*/vis_data/scalars.json")):
@@ -125,7 +132,7 @@ class Run:
                     scalars = json.loads(line)
                 except ValueError:  # the line that is being written
                     continue
-                if "loss" not in scalars:  # a validation's own clock
+                if "loss" not in scalars:  # a validation's own times
                     scalars.pop("time", None), scalars.pop("data_time", None)
                 rows.setdefault(scalars.pop("step"), {}).update(scalars)
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step").sort_index()
@@ -141,49 +148,54 @@ class Run:
         return datetime.timedelta(days, hours=hours, minutes=minutes, seconds=seconds)
 
     def wait(self, step: int | None = None, seconds: float = 3600.0) -> str:
-        """Wait until that step is logged, or for the end; give the status.
+        """Wait until that step is logged, or for the end; return the status.
 
         Raises:
-            TimeoutError: Neither has come in so many seconds.
+            TimeoutError: Neither happened within so many seconds.
         """
-        until = time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
         while (status := self.status()) == "running":
             logged = self.scalars().index
             if step is not None and len(logged) and logged[-1] >= step:
                 break
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise TimeoutError(f"{self!r}: not there within {seconds:.0f} s")
             time.sleep(0.2)
         return status
 
     def stop(self, wait: float = 60.0) -> None:
-        """End the training and wait for it; `resume` goes on from its last checkpoint.
+        """End the training and wait for that; `resume` goes on from its last checkpoint.
 
         Raises:
-            TimeoutError: It has not ended in so many seconds.
+            TimeoutError: It has not ended within so many seconds.
         """
         if self.status() != "running":
             return
-        known = self._known()
-        self._note(dict(known, stopped=True))
-        os.killpg(known["pid"], signal.SIGTERM)
-        until = time.monotonic() + wait
+        record = self._read_record()
+        if record is not None:
+            self._write_record(dict(record, stopped=True))
+        if self._wrapper_lives(record):
+            os.killpg(record["pid"], signal.SIGTERM)
+        else:
+            for pid in owners(self.work_dir):
+                os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + wait
         while self.status() == "running":
-            if time.monotonic() > until:
-                raise TimeoutError(f"process {known['pid']} has not ended within {wait:.0f} s")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.work_dir}: the run has not ended within {wait:.0f} s")
             time.sleep(0.1)
 
     def resume(self) -> None:
-        """Start again from the last whole checkpoint, unless it runs."""
+        """Start again from the last complete checkpoint, unless the run is going on."""
         if self.status() != "running":
-            known = self._known()
-            self._start(known["command"], known["folder"], resume=True)
+            record = self._read_record()
+            self._start(record["command"], record["folder"], resume=True)
 
     def show(self, every: float = 2.0) -> Any:
-        """Live curves, time left, log and buttons; where there are no widgets, a still of these.
+        """Live curves, time left, log and buttons; without widgets, the same as a still picture.
 
         Args:
-            every: Seconds between two looks, for as long as the training runs.
+            every: Seconds between two updates, for as long as the training runs.
         """
         try:
             import ipywidgets
@@ -191,17 +203,14 @@ class Run:
         except ImportError:
             ipywidgets, get_ipython = None, lambda: None
         if ipywidgets is not None and getattr(get_ipython(), "kernel", None) is not None:
-            return _panel(self, ipywidgets, every)
+            from gdetkd.launch.panel import live_panel
+
+            return live_panel(self, ipywidgets, every)
         print(self, self.log(8), sep="\n")
-        return self._figure()
+        return self.figure()
 
-    def __repr__(self) -> str:
-        eta, scalars = self.eta(), self.scalars()
-        step = f", step {scalars.index[-1]}" if len(scalars) else ""
-        left = f", {eta} left" if eta and self.status() == "running" else ""
-        return f"{self.work_dir.name}: {self.status()}{step}{left}"
-
-    def _figure(self) -> Any:
+    def figure(self) -> Any:
+        """The curves of loss and average precision (AP) so far, as a Matplotlib figure."""
         from matplotlib.figure import Figure
 
         from gdetkd.viz.curves import curves
@@ -210,77 +219,51 @@ class Run:
         curves(self.scalars(), figure.add_subplot())
         return figure
 
+    def __repr__(self) -> str:
+        eta, scalars = self.eta(), self.scalars()
+        step = f", step {scalars.index[-1]}" if len(scalars) else ""
+        left = f", {eta} left" if eta and self.status() == "running" else ""
+        return f"{self.work_dir.name}: {self.status()}{step}{left}"
+
     def _start(self, command: list[str], folder: str, resume: bool) -> None:
         exit_file = self.work_dir / "launch.exit"
         exit_file.unlink(missing_ok=True)
-        whole = [*command, *(["--resume"] if resume else [])]
+        command_line = [*command, *(["--resume"] if resume else [])]
         with open(self.work_dir / "launch.log", "a") as log:
             self._child = subprocess.Popen(
-                ["/bin/sh", "-c", _WRAPPER, str(exit_file), *whole],
+                ["/bin/sh", "-c", _WRAPPER, str(exit_file), *command_line],
                 cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,  # no interrupt or end of the kernel reaches it
             )  # fmt: skip
         pid = self._child.pid
-        self._note(dict(command=command, folder=folder, pid=pid, began=_began(pid)))
+        self._write_record(dict(command=command, folder=folder, pid=pid, began=process_start(pid)))
 
-    def _known(self) -> dict[str, Any] | None:
+    def _wrapper_lives(self, record: dict[str, Any] | None) -> bool:
+        if record is None or record["began"] is None:
+            return False
+        return process_start(record["pid"]) == record["began"]
+
+    def _ended_well(self) -> bool:
+        code = self.work_dir / "launch.exit"
+        if code.exists():
+            return code.read_text().strip() == "0"
+        return self.log(1).startswith(_LAST_LINE)  # the wrapper died before it could record that
+
+    def _read_record(self) -> dict[str, Any] | None:
         file = self.work_dir / "launch.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        if not file.exists():
+            return None
+        try:
+            record = json.loads(file.read_text())
+            if {"command", "folder", "pid", "began"} <= record.keys():
+                return record
+        except (ValueError, AttributeError):
+            pass
+        raise ValueError(
+            f"{file}: expected the record of a launched run, got a damaged file; if nothing runs "
+            "in this folder, remove the file and launch again"
+        )
 
-    def _note(self, known: dict[str, Any]) -> None:
+    def _write_record(self, record: dict[str, Any]) -> None:
         with atomic_write(self.work_dir / "launch.json") as file:
-            file.write(json.dumps(known, indent=1).encode())
-
-
-def _began(pid: int) -> int | None:
-    """When a process began (clock ticks since boot): with it, a number given anew is not taken for
-    the old process. None if it has ended, or where there is no /proc to ask."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if state in "ZX" else int(fields[18])
-
-
-def _panel(run: Run, widgets: Any, every: float) -> Any:
-    """The live view, kept up to date by a thread until the training has ended.
-
-    In the page it has the class `gdetkd-run`.
-    """
-    title, picture, log = widgets.HTML(), widgets.Image(format="png"), widgets.HTML()
-    stop = widgets.Button(description="Stop", icon="stop")
-    resume = widgets.Button(description="Resume", icon="play")
-    watching = threading.Lock()
-
-    def look() -> None:
-        status = run.status()
-        title.value = f"<b>{html.escape(repr(run))}</b>"
-        log.value = f"<pre style='line-height:1.2'>{html.escape(run.log(8))}</pre>"
-        buffer = io.BytesIO()
-        run._figure().savefig(buffer, format="png", dpi=100)
-        picture.value = buffer.getvalue()
-        stop.disabled, resume.disabled = status != "running", status == "running"
-
-    def watch() -> None:
-        with watching:  # one after the other: a run may be resumed during the last look
-            while run.status() == "running":
-                look()
-                time.sleep(every)
-            look()
-
-    def pressed_stop(_: Any) -> None:
-        stop.disabled = True
-        threading.Thread(target=run.stop, daemon=True).start()
-
-    def pressed_resume(_: Any) -> None:
-        resume.disabled = True
-        run.resume()
-        threading.Thread(target=watch, daemon=True).start()
-
-    stop.on_click(pressed_stop)
-    resume.on_click(pressed_resume)
-    look()
-    threading.Thread(target=watch, daemon=True).start()
-    panel = widgets.VBox([title, widgets.HBox([stop, resume]), picture, log])
-    panel.add_class("gdetkd-run")
-    return panel
+            file.write(json.dumps(record, indent=1).encode())

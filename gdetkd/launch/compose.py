@@ -14,9 +14,9 @@ from mmengine.config import Config, ConfigDict
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
 
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
-# K = 80 x 1024 of the paper is ten gathered batches, one of them the present one.
+# The paper's K = 80 x 1024 is ten gathered batches, of which one is the current batch.
 BATCHES = 9
-BOXES = 512  # of an image, for a dense student
+BOXES = 512  # per image, for a dense student
 COCO = CocoDataset.METAINFO["classes"]
 _HEADER = """\
 # {student} learns from {teacher}.
@@ -28,27 +28,27 @@ _HEADER = """\
 def compose(
     teacher: str, student: str, data: Path, checkpoint: str | None = None, gpus: int = 1
 ) -> Config:
-    """A whole config, which stands on no other file but the teacher's.
+    """A complete config, which depends on no other file but the teacher's.
 
-    Components and weights are those of the configs of full size. The queue has room for as many
+    Components and weights are those of the full-size configs. The queue has room for as many
     batches as the paper's.
 
     Args:
         teacher: Its config: a file, `gdetkd::NAME` or `mmdet::NAME`.
-        student: As the teacher; its schedule, pipelines and evaluation are the run's.
+        student: Its config; schedule, pipelines and evaluation are taken from it.
         data: COCO 2017 as unpacked, the digits, or what `gdetkd data` has prepared.
         checkpoint: The teacher's weights: a file, URL or `gdetkd::NAME`; by default those that
             MMDetection's zoo has for a teacher of that name.
-        gpus: Processes it is meant for, whose proposals share the queue.
+        gpus: Processes of the training, whose proposals share the queue.
 
     Raises:
         FileNotFoundError: No such config or data.
-        ValueError: A config is no detector's, or there are no weights for the teacher.
+        ValueError: A config is not a detector's, or no weights of the teacher are known.
     """
     config = Config.fromfile(find_config(student))
     for name, loaded in ((student, config), (teacher, Config.fromfile(find_config(teacher)))):
         if not isinstance(loaded.get("model"), dict) or "type" not in loaded.model:
-            raise ValueError(f"{name}: expected a detector's config, got one without a model")
+            raise ValueError(f"{name}: expected the config of a detector, got one without a model")
     if "train_dataloader" not in config:
         raise ValueError(f"{student}: expected a config with a train_dataloader, got none")
     if str(config.model.type).endswith("DistilledDetector"):
@@ -57,52 +57,55 @@ def compose(
         )
     weights = checkpoint or zoo_weights(teacher)
     if weights is None:
-        raise ValueError(f"{teacher}: its weights are not known here; give them as --checkpoint")
+        raise ValueError(
+            f"{teacher}: MMDetection's zoo lists no weights for it; name a file or URL as "
+            "--checkpoint"
+        )
     if not weights.startswith(("http://", "https://")):
         find_checkpoint(weights)  # before anything is written
     use_data(config, data)
     base = Config.fromfile(find_config(BASE))
     dense = "roi_head" not in config.model
-    distill = base.dense_components if dense else base.two_stage_components
+    components = base.dense_components if dense else base.two_stage_components
     boxes = BOXES if dense else proposals(config.model)
     images = gpus * config.train_dataloader.batch_size
-    distill.contrastive.queue_capacity = BATCHES * images * boxes
+    components.contrastive.queue_capacity = BATCHES * images * boxes
     config.model = ConfigDict(
         type="DistilledDetector",
         student=config.model,
         teacher=dict(config=_portable(teacher), checkpoint=weights),
-        components=distill,
+        components=components,
         **(dict(student_adapter=dict(boxes_per_image=BOXES)) if dense else {}),
     )
     imports = (config.get("custom_imports") or {}).get("imports", [])
     config.custom_imports = dict(imports=[*imports, *base.custom_imports.imports])
-    own = [hook.type for hook in base.custom_hooks]
-    hooks = [hook for hook in config.get("custom_hooks") or [] if hook["type"] not in own]
+    added = [hook.type for hook in base.custom_hooks]
+    hooks = [hook for hook in config.get("custom_hooks") or [] if hook["type"] not in added]
     config.custom_hooks = [*hooks, *base.custom_hooks]
     return config
 
 
 def proposals(model: ConfigDict) -> int:
-    """Proposals that a student of two stages samples of an image."""
+    """Proposals per image that a two-stage student samples."""
     stages = model.train_cfg.rcnn
     return (stages[0] if isinstance(stages, list) else stages).sampler.num
 
 
 def write_config(config: Config, path: Path, teacher: str, student: str) -> None:
-    """Write it as a Python file with a word on its use.
+    """Write the config as a Python file whose header says how to use it.
 
     Raises:
-        ValueError: It is no `.py`, or there is a file with another content: it may be edited.
+        ValueError: `path` is not a `.py`, or a file with other content is there: perhaps edited.
     """
     if path.suffix != ".py":
-        raise ValueError(f"--out {path}: expected the name of a Python file (.py)")
+        raise ValueError(f"--out: expected the name of a Python file (.py), got {path}")
     text = _HEADER.format(student=student, teacher=teacher, path=path) + config.pretty_text
     if path.exists():
         if path.read_text() == text:
             return
         raise ValueError(
-            f"{path} is there already, and not the same; `gdetkd train {path}` trains it as it is, "
-            "another --out keeps both"
+            f"{path} exists and differs from the config composed now; `gdetkd train {path}` trains "
+            "it as it is, another --out keeps both"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -125,23 +128,23 @@ def use_data(config: Config, data: Path) -> None:
     """Point a config's data sets, evaluators and heads to a folder of data.
 
     Raises:
-        FileNotFoundError: The folder is none of those that `compose` takes.
+        FileNotFoundError: The folder has none of the layouts that `compose` takes.
     """
     root, summary = f"{data}/", data / "dataset.json"
     for _, dataset in _datasets(config):
         dataset.data_root = root
-    truth = "annotations/instances_val2017.json"
+    ann_file = "annotations/instances_val2017.json"
     if summary.is_file():
-        truth = _use_prepared(config, json.loads(summary.read_text()))
+        ann_file = _use_prepared(config, json.loads(summary.read_text()))
     elif (data / "annotations" / "instances_train2017.json").is_file():
         _use_split(config, "instances_train2017", "train2017", "instances_val2017", "val2017")
-        # Of other data's; a semantic head beside COCO's own keeps its number.
+        # A student for other data; a semantic head beside COCO's heads keeps its number of classes.
         if all(head.num_classes != len(COCO) for head in _with_classes(config.model)):
             _use_classes(config, COCO)
     elif (data / "manifest.json").is_file() and (data / "annotations" / "train.json").is_file():
         _use_split(config, "train", "train", "val", "val")
         _use_classes(config, tuple("0123456789"))
-        truth = "annotations/val.json"
+        ann_file = "annotations/val.json"
     else:
         raise FileNotFoundError(
             f"--data {data}: expected COCO 2017 as unpacked, with "
@@ -151,11 +154,11 @@ def use_data(config: Config, data: Path) -> None:
     for stage in ("val", "test"):
         for metric in _metrics(config.get(f"{stage}_evaluator")):
             if "ann_file" in metric:
-                metric.ann_file = str(data / truth)  # of prepared data it is a whole path
+                metric.ann_file = str(data / ann_file)  # for prepared data it is an absolute path
 
 
 def _use_prepared(config: Config, summary: dict[str, Any]) -> str:
-    """Give the annotation file to validate on."""
+    """Apply the summary of `gdetkd data`; return the annotation file to validate on."""
     from gdetkd.datasets.prepare import config_options, one_split
 
     if warning := one_split(summary):
@@ -184,14 +187,14 @@ def _use_classes(config: Config, classes: tuple[str, ...]) -> None:
 
 
 def _datasets(config: Config) -> Iterator[tuple[str, ConfigDict]]:
-    """Those that the config has, with their stages, out of what repeats or joins them."""
+    """The config's data sets with their stages, without wrappers that repeat or join them."""
     for stage in ("train", "val", "test"):
         if f"{stage}_dataloader" in config:
             yield from ((stage, leaf) for leaf in _leaves(config[f"{stage}_dataloader"].dataset))
 
 
 def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The data sets inside wrappers such as RepeatDataset and ConcatDataset; itself without."""
+    """The data sets inside wrappers such as RepeatDataset; without one, the data set itself."""
     parts = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
     if not parts:
         yield dataset
@@ -215,5 +218,5 @@ def _metrics(evaluator: Any) -> list[ConfigDict]:
 
 
 def _portable(name: str) -> str:
-    """A file by its whole path: the composed config may be moved and used from anywhere."""
+    """A file by its absolute path: the composed config may be moved and used from anywhere."""
     return name if "::" in name else str(Path(find_config(name)).resolve())

@@ -1,14 +1,14 @@
-"""What a training would do, before it does: its config, memory, time and files."""
+"""What a training would need and write: its config, memory, time and files."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import os
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,20 +22,24 @@ from PIL import Image
 from torch import nn
 
 from gdetkd.checkpoints.hub import find_config
-from gdetkd.launch.processes import say_scaled_rate
+from gdetkd.launch.learning_rate import scale_learning_rate
+from gdetkd.ops.clock import time_call
 from gdetkd.training.runner import resumable
 
-# Parts of a large image's area: what a step costs is measured there and extrapolated.
-PARTS = (1 / 32, 1 / 16)
-LARGE = 512 * 512  # px
+IMAGES = 2  # more take longer and tell no more; a single one is too few for batch normalization
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Of a step at full image size: bytes kept for the backward pass, seconds on this machine."""
+class StepCost:
+    """Bytes kept for the backward pass and seconds on this machine, of one training step."""
 
     activations: float
     seconds: float
+    measured: bool = True  # at full image size
+
+    def scaled(self, factor: float) -> StepCost:
+        """The cost of so many times the pixels."""
+        return replace(self, activations=self.activations * factor, seconds=self.seconds * factor)
 
 
 def show_plan(config: Config, processes: int) -> None:
@@ -48,14 +52,14 @@ def show_plan(config: Config, processes: int) -> None:
     """
     config = resumable(config)
     lines: list[str] = []
-    say_scaled_rate(config, processes, lines.append)
+    scale_learning_rate(config, processes, lines.append)
     print(config.pretty_text)
     with tempfile.TemporaryDirectory() as folder:
         model = build_with_random_teacher(config.model, Path(folder))
     size, where = image_size(config)
-    cost = cost_of_a_step(model, config.train_dataloader.batch_size, size)
+    cost = measure_step(model, config.train_dataloader.batch_size, size)
     images, steps = images_and_steps(config, processes)
-    memory, whole = _memory(model, config.optim_wrapper.optimizer, cost.activations)
+    memory, whole = _memory(model, config.optim_wrapper.optimizer, cost)
     batch = config.train_dataloader.batch_size
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
     once_in = f", an update every {accumulated} steps" if accumulated > 1 else ""
@@ -71,12 +75,12 @@ def show_plan(config: Config, processes: int) -> None:
     tensorboard = " and TensorBoard" if "TensorboardVisBackend" in backends else ""
     lines += [
         f"Data: {images}",
-        f"Images: {size[1]} x {size[0]} px ({where}); {batch} a step and process, "
+        f"Images: {size[1]} x {size[0]} px ({where}); {batch} per step and process, "
         f"{processes} process(es){once_in}",
         memory,
-        f"Time: about {cost.seconds:.2f} s a step on {_device()}, one process"
+        f"Time: about {cost.seconds:.2f} s per step on {_device()}, one process"
         + (f"; {steps} steps, {_duration(cost.seconds * steps)}" if steps else "")
-        + " (extrapolated; without loading of images)",
+        + f" ({how(cost)}; without loading of images)",
         f"Writes to {work}/: the last {saving.get('max_keep_ckpts', 1)} checkpoint(s), every "
         f"{saving.get('interval', 1)} {unit}{best}, about {files}; {alone}"
         f"the config; TIME/vis_data/ with scalars{tensorboard}; TIME/TIME.log",
@@ -85,11 +89,18 @@ def show_plan(config: Config, processes: int) -> None:
     print("\n".join(lines))
 
 
+def how(cost: StepCost) -> str:
+    """How a cost was found, for the reader of a plan."""
+    if cost.measured:
+        return "measured on at most two images and scaled to the batch"
+    return "scaled from images of a quarter of the area; full ones do not fit here"
+
+
 def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
-def _memory(model: nn.Module, optimizer: ConfigDict, activations: float) -> tuple[str, int]:
+def _memory(model: nn.Module, optimizer: ConfigDict, cost: StepCost) -> tuple[str, int]:
     """What a process needs, in a sentence, and the bytes of a checkpoint."""
     state = _bytes(model.parameters()) + _bytes(model.buffers())
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
@@ -99,12 +110,11 @@ def _memory(model: nn.Module, optimizer: ConfigDict, activations: float) -> tupl
         "weights": state,
         "gradients and optimizer": trained * (1 + moments),
         "teacher": 0 if teacher is None else _bytes(teacher.parameters()),
-        "activations": activations,
+        "activations": cost.activations,
     }
     shown = ", ".join(f"{name} {_gigabytes(size)}" for name, size in parts.items())
     said = (
-        f"Memory a process: about {_gigabytes(sum(parts.values()))} = {shown} (fp32; extrapolated "
-        "from smaller images)"
+        f"Memory a process: about {_gigabytes(sum(parts.values()))} = {shown} (fp32; {how(cost)})"
     )
     return said, state + trained * moments
 
@@ -134,35 +144,46 @@ def _untrained(settings: dict) -> ConfigDict:
     return ConfigDict(Config(dict(model=copy.deepcopy(settings))).model)
 
 
-def cost_of_a_step(model: nn.Module, batch: int, size: tuple[int, int]) -> Cost:
-    """Measure a step on two small sizes of image and extrapolate by area.
+def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepCost:
+    """Measure a step on at most two images and scale it to the batch.
+
+    A step on a quarter of the area comes first: it warms up, and tells whether the full size fits
+    into memory. Where it does not, the quarter is scaled by area.
 
     Args:
-        model: In any mode; it is trained on noise, so not to be used afterwards.
-        batch: Images.
-        size: Height and width in px of the full image.
+        model: In any mode; it is trained on noise, so do not use it afterwards.
+        batch: Images of a step.
+        size: Height and width in px of an image.
     """
     model = model.to(get_device()).train()
-    area, points = size[0] * size[1], []
-    for part in PARTS if area > LARGE else (1,):
-        height, width = (round(side * part**0.5 / 32) * 32 for side in size)
-        data = noise(batch, height, width)
-        _step(model, data)  # the first one is slower
-        with _kept(model) as kept:
-            start = _clock()
-            _step(model, data)
-        points.append((height * width, sum(kept.values()), _clock() - start))
-    (small, *low), (large, *high) = points[0], points[-1]
-    share = (area - small) / (large - small) if large > small else 0.0
-    return Cost(*(a + max(0.0, b - a) * share for a, b in zip(low, high, strict=True)))
+    half = tuple(max(64, side // 2) for side in size)  # some detectors fail below
+    images = min(batch, IMAGES)
+    _measure(model, images, half)  # the very first step is slower
+    small = _measure(model, images, half)
+    ratio = size[0] * size[1] / (half[0] * half[1])
+    measured = 1.5 * ratio * small.activations < _free_memory()
+    cost = _measure(model, images, size) if measured else small.scaled(ratio)
+    return replace(cost.scaled(batch / images), measured=measured)
 
 
-def _clock() -> float:
-    """Seconds; on the CPU those of this process, so that what else runs counts less."""
+def _measure(model: nn.Module, images: int, size: tuple[int, int]) -> StepCost:
+    data = noise(images, *size)
+    with _saved_for_backward(model) as saved:
+        seconds = time_call(lambda: _step(model, data), get_device())
+    if not torch.cuda.is_available():
+        seconds /= torch.get_num_threads()  # the process's time is a sum over threads
+    return StepCost(sum(saved.values()), seconds)
+
+
+def _free_memory() -> int:
+    """Bytes that the device, or else this machine, has left."""
     if torch.cuda.is_available():
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time() / torch.get_num_threads()
+        return torch.cuda.mem_get_info()[0]
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return 1024 * int(line.split()[1])
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _step(model: nn.Module, data: dict) -> None:
@@ -178,16 +199,16 @@ def _step(model: nn.Module, data: dict) -> None:
     model.zero_grad()
 
 
-@contextmanager
-def _kept(model: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes by storage that autograd keeps inside, the model's own left out."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
+@contextlib.contextmanager
+def _saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes by storage that autograd keeps inside the block, without the model's state."""
+    parameters = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
     kept: dict[int, int] = {}
-    alive = []  # or an address would be given anew
+    alive = []  # or an address could be used again
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in parameters:
             kept[storage.data_ptr()] = storage.nbytes()
             alive.append(storage)
         return tensor

@@ -1,58 +1,63 @@
-"""One process of a training on several: `python -m gdetkd.launch.worker REQUEST`, by torchrun.
+"""One process of several that train: `python -m gdetkd.launch.worker REQUEST`, by torchrun's agent.
 
-MMEngine's own launcher asks for a GPU. Here the process group is made first, with gloo on a machine
+MMEngine's own launcher needs a GPU. Here the process group is made first, with gloo on a machine
 without one, and MMEngine's Runner finds it.
 """
 
 from __future__ import annotations
 
 import ast
+import ctypes
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# The libraries are imported in `work`: a process that need not try again ends at once.
+# Libraries are imported in `run_worker`: a process that need not try again ends at once.
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
-def work(request: dict[str, Any]) -> None:
+def run_worker(request: dict[str, Any]) -> None:
     """Join the process group and train.
 
     Args:
         request: `config`, `options`, `work_dir`, `seed`, `amp` as for `load_config`; `resume` as
-            for `train`; `run`, the number of the run that this launch starts or continues.
+            for `train`; `run`, the number of the run that this launch starts or continues;
+            `one_machine` and `folder` as for `init_process_group`.
     """
     import torch
     import torch.distributed as dist
     from mmengine.dist import broadcast_object_list
 
-    from gdetkd.launch.processes import say_scaled_rate
+    from gdetkd.launch.learning_rate import scale_learning_rate
     from gdetkd.training.config import load_config
     from gdetkd.training.last_checkpoint import last_checkpoint
     from gdetkd.training.runner import train
 
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")  # MMEngine's use
-    rank, gpus = int(os.environ["RANK"]), torch.cuda.is_available()
+    rank, on_gpu = int(os.environ["RANK"]), torch.cuda.is_available()
     if rank:
-        sys.stdout = open(os.devnull, "w")  # what every process prints is said by the first
-    if gpus:
+        sys.stdout = open(os.devnull, "w")  # the first process prints for all
+    if on_gpu:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    meet("nccl" if gpus else "gloo")
+    folder = request["folder"] if request.get("one_machine") else None
+    init_process_group("nccl" if on_gpu else "gloo", folder)
     config = load_config(
         request["config"], request["options"], work_dir=request["work_dir"],
         seed=request["seed"], amp=request["amp"],
     )  # fmt: skip
     config.launcher = "pytorch"
-    if not gpus:
+    if not on_gpu:
         wrapper = dict(config.get("model_wrapper_cfg") or {}, device_ids=None)
         wrapper.setdefault("broadcast_buffers", False)
         wrapper.setdefault("find_unused_parameters", config.get("find_unused_parameters", False))
         config.model_wrapper_cfg = wrapper
     for metric in _metrics(config):  # by messages, not by files in the current folder
         metric.setdefault("collect_device", "gpu")
-    say_scaled_rate(config, dist.get_world_size(), lambda text: print(text, flush=True))
+    scale_learning_rate(config, dist.get_world_size(), lambda text: print(text, flush=True))
     # A checkpoint of this run is there: a process has died and all were started again.
     found = [None]
     run = request.get("run")
@@ -68,19 +73,39 @@ def work(request: dict[str, Any]) -> None:
     dist.destroy_process_group()
 
 
-def meet(backend: str) -> None:
-    """Join the process group that torchrun or srun has told of.
+def init_process_group(backend: str, folder: str | None = None) -> None:
+    """Join the process group that the environment variables of torchrun or srun describe.
 
-    torchrun's agent keeps one store for all its attempts: without a prefix, processes that were
-    started again could find the addresses of those that have died, and wait for them.
+    Workers that are started again must not find the addresses of those that have died and wait for
+    them: each round of torchrun's rendezvous has a file, or a prefix in the store, of its own.
+
+    Args:
+        backend: 'gloo' or 'nccl'.
+        folder: Where processes of one machine meet, in a file; by default they meet in the store at
+            MASTER_ADDR.
     """
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
-    store, rank, size = next(rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"attempt_{attempt}", store)
+    attempt = os.environ.get("TORCHELASTIC_RUN_ID", "run")
+    if folder is None:
+        store, rank, size = next(rendezvous("env://"))
+        store = dist.PrefixStore(attempt, store)
+    else:
+        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        store = dist.FileStore(os.path.join(folder, f"workers_{attempt}"), size)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+
+
+def end_with_parent(parent: int) -> None:
+    """Have Linux kill this process when its parent ends, however that ends.
+
+    Otherwise the workers of an agent that was killed would go on training and writing.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
 
 
 def _metrics(config: Any) -> Iterator[dict]:
@@ -90,13 +115,14 @@ def _metrics(config: Any) -> Iterator[dict]:
 
 
 def main() -> None:
-    """Do what the first argument says; leave a sentence where it cannot be done."""
+    """Train as the first argument says; leave an error message where that is impossible."""
     request = ast.literal_eval(sys.argv[1])
-    folder = Path(request["failures"])
-    if any(folder.glob("*.txt")):  # has failed in a way that would come again
+    end_with_parent(request["agent"])
+    folder = Path(request["folder"])
+    if any(folder.glob("*.txt")):  # a process failed in a way that would come again
         sys.exit(1)
     try:
-        work(request)
+        run_worker(request)
     except ConnectionError:  # another process died: worth another try
         raise
     except KeyError as error:
@@ -107,8 +133,8 @@ def main() -> None:
         _leave(folder, str(error))
 
 
-def _leave(folder: Path, sentence: str) -> None:
-    (folder / f"{int(os.environ['RANK']):05}.txt").write_text(sentence)
+def _leave(folder: Path, message: str) -> None:
+    (folder / f"{int(os.environ['RANK']):05}.txt").write_text(message)
     sys.stdout.flush()
     os._exit(1)  # without waiting for the other processes, which the launcher ends
 

@@ -145,13 +145,13 @@ def _environment(device: str, turn: int, threads: int) -> dict[str, str]:
 
 def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     """Train and validate one experiment; give its record."""
-    from gdetkd.launch.processes import say_scaled_rate
+    from gdetkd.launch.learning_rate import scale_learning_rate
     from gdetkd.training.config import load_config
     from gdetkd.training.runner import final_metrics, train
 
     config = load_config(experiment.config, experiment.options, work_dir=folder, seed=seed)
     config = as_run(config)
-    say_scaled_rate(config, 1, print)  # COCO's rates are for 16 images a step
+    scale_learning_rate(config, 1, print)  # COCO's rates are for 16 images a step
     digest = records.config_hash(config)
     made_in = environment()  # before: the checkout may change while it runs
     start = time.time()

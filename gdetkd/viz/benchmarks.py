@@ -1,4 +1,4 @@
-"""What a loss costs against the number of keys."""
+"""Time and memory of a loss against the number of keys."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-COLOURS = {"ours": "#0072B2", "naive": "#D55E00"}
+# Okabe and Ito's palette: color-blind readers can distinguish these.
+COLORS = {"ours": "#0072B2", "naive": "#D55E00"}
 OTHER = "#999999"
 MARKS = {"ours": "o", "naive": "s"}
 
 
-def plot_costs(costs: pd.DataFrame) -> Figure:
-    """Time and peak memory of a step against K, a line a form, a row of panels a device.
+def plot_time_and_memory(measured: pd.DataFrame) -> Figure:
+    """Time and peak memory of a step against K: one line per form, one row of panels per device.
 
-    costs: one row a measurement: device, form, K, seconds, fastest, slowest, peak_bytes (or None).
+    Args:
+        measured: One row per measurement, with the columns device, form, K, seconds, fastest,
+            slowest and peak_bytes (or None).
     """
-    devices = list(dict.fromkeys(costs["device"]))
+    devices = list(dict.fromkeys(measured["device"]))
     fig, axes = plt.subplots(
         len(devices), 2, figsize=(9, 3.6 * len(devices)), squeeze=False, layout="constrained"
     )
     for (left, right), device in zip(axes, devices, strict=True):
-        rows = costs[costs["device"] == device]
+        rows = measured[measured["device"] == device]
         _lines(left, rows, rows["peak_bytes"].astype(float) / 1e6)
         _lines(right, rows, rows["seconds"], spread=True)
         left.set_ylabel("peak memory of a step [MB]")
@@ -39,13 +41,13 @@ def plot_costs(costs: pd.DataFrame) -> Figure:
 def _lines(ax: Axes, rows: pd.DataFrame, values: pd.Series, spread: bool = False) -> None:
     for form in dict.fromkeys(rows["form"]):
         here = rows[rows["form"] == form].sort_values("K")
-        colour = COLOURS.get(form, OTHER)
-        label = form if form in COLOURS else f"linear_cross_entropy ({form.split()[-1]} rows)"
-        ax.plot(here["K"] / 1024, values[here.index], color=colour, marker=MARKS.get(form, "^"),
+        color = COLORS.get(form, OTHER)
+        label = form if form in COLORS else f"linear_cross_entropy ({form.split()[-1]} rows)"
+        ax.plot(here["K"] / 1024, values[here.index], color=color, marker=MARKS.get(form, "^"),
                 ms=5, label=label)  # fmt: skip
         if spread:
             ax.fill_between(
-                here["K"] / 1024, here["fastest"], here["slowest"], color=colour, alpha=0.2, lw=0
+                here["K"] / 1024, here["fastest"], here["slowest"], color=color, alpha=0.2, lw=0
             )
     ax.set_xlabel("keys K [x 1,024]")
     ax.set_xlim(left=0)

@@ -54,7 +54,7 @@ def test_a_cascade_says_its_proposals_by_its_first_stage():
     "teacher, student, checkpoint, said",
     [
         (TEACHER, "gdetkd::digits/gdetkd_faster_rcnn_r18.py", None, "expected a plain detector"),
-        ("gdetkd::digits/cascade_rcnn_r34_teacher.py", STUDENT, None, "give them as --checkpoint"),
+        ("gdetkd::digits/cascade_rcnn_r34_teacher.py", STUDENT, None, "as --checkpoint"),
         (TEACHER, "gdetkd::_base_/digits_schedule.py", None, "without a model"),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_config_is_written_once_and_never_over_another(digits, tmp_path):
     write_config(config, path, TEACHER, STUDENT)
     write_config(config, path, TEACHER, STUDENT)  # the same: nothing is lost
     path.write_text("# edited")
-    with pytest.raises(ValueError, match="is there already, and not the same"):
+    with pytest.raises(ValueError, match="exists and differs"):
         write_config(config, path, TEACHER, STUDENT)
     with pytest.raises(ValueError, match="expected the name of a Python file"):
         write_config(config, tmp_path / "mine.txt", TEACHER, STUDENT)
@@ -161,7 +161,7 @@ def test_the_command_writes_a_config_and_trains_it(digits, tmp_path):
     with (tmp_path / "mine.py").open("a") as file:
         file.write("# mine\n")
     code, said = gdetkd(tmp_path, *command).wait()
-    assert code != 0 and "mine.py is there already" in said and "Traceback" not in said
+    assert code != 0 and "mine.py exists and differs" in said and "Traceback" not in said
 
 
 def _file(name):

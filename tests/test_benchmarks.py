@@ -1,4 +1,4 @@
-"""The measurements of the losses' costs: the methods, the records, and what is on record."""
+"""Time and memory of the losses: the methods, the records, and what is on record."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from gdetkd.benchmarks import contrastive, imitation, measure, report
 from gdetkd.benchmarks.targets import Target, targets
 from gdetkd.cli import cli
-from gdetkd.viz.benchmarks import plot_costs
+from gdetkd.viz.benchmarks import plot_time_and_memory
 
 RESULTS = Path(__file__).parents[1] / "results" / "bench"
 needs_proc = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from Linux's /proc")
@@ -143,8 +143,7 @@ def small(monkeypatch):
     monkeypatch.setattr(imitation, "PAPER", imitation.TINY)
     monkeypatch.setattr(imitation, "SHAPES", [imitation.TINY])
     monkeypatch.setattr(imitation.precision, "__defaults__", (imitation.TINY, "cpu"))
-    for module in (contrastive, imitation):  # no processes
-        monkeypatch.setattr(module, "peak_bytes", lambda *_: 2 * MB)
+    monkeypatch.setattr(measure, "peak_bytes", lambda *_: 2 * MB)  # no processes
 
 
 @pytest.mark.usefixtures("small")
@@ -156,7 +155,7 @@ def test_the_command_measures_prints_and_records(tmp_path):
         assert "Targets" in done.output
     record = json.loads((tmp_path / "contrastive.json").read_text())
     assert {"command", "commit", "device", "versions", "load_before", "load_after"} <= set(record)
-    assert {row["form"] for row in record["costs"]} >= {"ours", "naive"}
+    assert {row["form"] for row in record["time_and_memory"]} >= {"ours", "naive"}
     assert (tmp_path / "contrastive.png").stat().st_size > 5000
     page = (tmp_path / "README.md").read_text()
     assert page == report.page(tmp_path)
@@ -177,7 +176,7 @@ def test_the_plot_has_a_line_a_form():
              peak_bytes=None if form == "naive" else k)
         for form in ("ours", "naive", "torch 64") for k in (1024, 2048)
     ]  # fmt: skip
-    figure = plot_costs(pd.DataFrame(rows))
+    figure = plot_time_and_memory(pd.DataFrame(rows))
     assert [len(ax.lines) for ax in figure.axes] == [3, 3]
     assert all("[" in ax.get_ylabel() for ax in figure.axes)  # a unit
 
@@ -210,10 +209,10 @@ def test_losses_and_step_on_record_meet_their_targets(records):
 @on_record
 def test_the_records_are_of_full_size_and_enough_repeats(records):
     for name in ("contrastive", "imitation"):
-        rows = records[name]["costs"]
+        rows = records[name]["time_and_memory"]
         assert all(row["repeats"] >= 5 for row in rows)
         assert all(row["fastest"] <= row["seconds"] <= row["slowest"] for row in rows)
-    cpu = [row for row in records["contrastive"]["costs"] if row["device"] == "cpu"]
+    cpu = [row for row in records["contrastive"]["time_and_memory"] if row["device"] == "cpu"]
     assert {row["K"] for row in cpu} >= {8192, 40_960, 81_920, 122_880, 163_840}
     assert len({row["N"] for row in cpu}) >= 3 and len({row["D"] for row in cpu}) >= 3
 
@@ -221,7 +220,7 @@ def test_the_records_are_of_full_size_and_enough_repeats(records):
 @on_record
 def test_a_worse_record_would_be_noticed(records, tmp_path):
     worse = copy.deepcopy(records)
-    for row in worse["contrastive"]["costs"]:
+    for row in worse["contrastive"]["time_and_memory"]:
         if row["form"] == "ours":
             row["peak_bytes"] *= 2
             row["seconds"] *= 2
@@ -239,7 +238,7 @@ def test_a_worse_record_would_be_noticed(records, tmp_path):
 def test_rows_of_a_gpu_would_be_judged_by_their_own_limits(records):
     both = {name: copy.deepcopy(records[name]) for name in ("contrastive", "imitation")}
     for record in both.values():
-        for key in ("costs", "precision", "extremes"):
+        for key in ("time_and_memory", "precision", "extremes"):
             rows = record.get(key, [])
             rows += [row | dict(device="cuda") for row in rows if row["device"] == "cpu"]
     found = {target.what: target for target in targets(both)}

@@ -9,7 +9,8 @@ from helpers import build, distilled, faster_rcnn, run_config
 from mmengine.config import ConfigDict
 
 from gdetkd.cli import cli
-from gdetkd.launch.plan import build_with_random_teacher, cost_of_a_step
+from gdetkd.launch import plan
+from gdetkd.launch.plan import build_with_random_teacher, measure_step
 
 TEACHER = dict(config=faster_rcnn(base=6, channels=12, fc=24), checkpoint="http://nowhere/t.pth")
 
@@ -39,7 +40,7 @@ def test_memory_is_the_sum_of_its_parts(planned):
 
 def test_it_counts_the_images_and_the_steps(planned):
     assert "Data: 16 images in" in planned[1]
-    assert "; 5 steps, " in planned[1] and "2 a step and process, 1 process(es)" in planned[1]
+    assert "; 5 steps, " in planned[1] and "2 per step and process, 1 process(es)" in planned[1]
 
 
 def test_the_teacher_gets_weights_of_its_shapes(tmp_path):
@@ -51,6 +52,19 @@ def test_the_teacher_gets_weights_of_its_shapes(tmp_path):
 
 def test_a_larger_image_keeps_more_for_the_backward_pass():
     """Twice the side, measured both times: activations of the layers are four times as many."""
-    small, large = (cost_of_a_step(build(faster_rcnn()), 1, (side, side)) for side in (128, 256))
+    small, large = (measure_step(build(faster_rcnn()), 1, (side, side)) for side in (128, 256))
     assert 3 < large.activations / small.activations < 5
     assert torch.tensor([small.seconds, large.seconds]).min() > 0
+    assert small.measured and large.measured
+    assert large.activations * 3 == pytest.approx(
+        measure_step(build(faster_rcnn()), 3, (256, 256)).activations, rel=0.2
+    )
+
+
+def test_an_image_that_does_not_fit_is_scaled_from_a_smaller_one(monkeypatch):
+    measured = measure_step(build(faster_rcnn()), 2, (256, 256))
+    monkeypatch.setattr(plan, "_free_memory", lambda: 1)
+    scaled = measure_step(build(faster_rcnn()), 2, (256, 256))
+    assert measured.measured and not scaled.measured
+    assert "do not fit" in plan.how(scaled)
+    assert scaled.activations == pytest.approx(measured.activations, rel=0.3)

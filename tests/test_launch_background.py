@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from gdetkd.launch.background import Run, _began
+from gdetkd.launch.background import Run
+from gdetkd.launch.run_lock import process_start
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def run(tmp_path):
     folder.mkdir(parents=True)
     lines = [json.dumps(dict(loss=3.0 - step, step=step)) for step in (1, 2, 3)]
     (folder / "scalars.json").write_text("\n".join(lines))
-    known = dict(pid=os.getpid(), began=_began(os.getpid()), command=[], folder=".")
+    known = dict(pid=os.getpid(), began=process_start(os.getpid()), command=[], folder=".")
     (tmp_path / "launch.json").write_text(json.dumps(known))
     return Run(tmp_path)
 

@@ -8,17 +8,17 @@ import torch
 import torch.distributed as dist
 from processes import Child
 
-from gdetkd.launch.worker import meet
+from gdetkd.launch.worker import init_process_group
 
 
 def gather(rank, port, attempt, late):
     """One process of an attempt: meet, gather, leave without a word, as one that dies does."""
     told = dict(RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    told |= dict(TORCHELASTIC_USE_AGENT_STORE=True, TORCHELASTIC_RESTART_COUNT=attempt)
+    told |= dict(TORCHELASTIC_USE_AGENT_STORE=True, TORCHELASTIC_RUN_ID=f"run.{attempt}")
     os.environ.update({name: str(value) for name, value in told.items()})
     signal.alarm(30)  # whoever waits for the dead is ended
     time.sleep(late)
-    meet("gloo")
+    init_process_group("gloo")
     ranks = [torch.zeros(1) for _ in range(2)]
     dist.all_gather(ranks, torch.tensor([float(rank)]))
     print("met", [int(each) for each in ranks], flush=True)
