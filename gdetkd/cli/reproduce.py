@@ -9,104 +9,105 @@ import click
 from gdetkd.cli.common import DATA_ROOT, write_digits
 
 COCO_TRUTH = "data/coco/annotations/instances_train2017.json"
+RUNS_DIR = Path("work_dirs/reproduce")  # checkpoints of the runs of digits
+GROUPS = dict(all="Every table.", figure1="Tables 1 and 2, which Figure 1 of the supplement draws.")
 
 
-@click.command()
-@click.argument("name")
-@click.option(
-    "--benchmark", type=click.Choice(["digits", "coco", "miniature"]), default="digits",
-    show_default=True,
-    help="coco needs the data set and GPUs; miniature tries the machinery in a minute.",
-)  # fmt: skip
-@click.option(
-    "--seeds", type=click.IntRange(min=1),
-    help="Seeds of every row; by default each row's own number.",
-)  # fmt: skip
-@click.option(
-    "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at a time."
-)
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
-)
-@click.option("--only", multiple=True, help="Only this experiment; may be given several times.")
-@click.option("--plan", is_flag=True, help="Say what is missing and run nothing.")
-@click.option("--results", type=click.Path(), help="Default: results/BENCHMARK.")
-@click.option("--steps", type=click.IntRange(min=1), help="pairs: steps a cell.  [default: 20]")
-def reproduce(name, benchmark, seeds, jobs, device, only, plan, results, steps) -> None:
-    """Run what is missing of a table, record it and render the tables.
+class Tables(click.Group):
+    """A group with a command for every table, for groups of tables, and for a file of one's own."""
 
-    NAME is main, the components of G-DetKD; table1 to table6, figure1, dense, conversion or
-    rivals; or all. Of digits also: sizes, of the student on the teacher's schedule; reach, what was
-    tried to reach the teacher; tuning, of the weights; stages, of a Cascade R-CNN as teacher; gfl,
-    a dense pair; teacher, the shipped one; students, the shipped ones, from main's runs; pairs,
-    which detectors can teach which; explosion, what a large memory does to the contrast; and test,
-    the test split of baselines and distilled students, used once.
+    def list_commands(self, context):
+        from gdetkd.reproduce.tables import TABLES
+
+        return [*TABLES, *GROUPS, *super().list_commands(context)]
+
+    def get_command(self, context, name):
+        command = super().get_command(context, name)
+        if command is not None:
+            return command
+        from gdetkd.reproduce.tables import TABLES, load_table
+
+        if name.endswith(".py") and Path(name).is_file():
+            name = load_table(name).name
+        if name in TABLES:
+            return table_command(name, [name], f"{TABLES[name].title}.")
+        if name in GROUPS:
+            tables = list(TABLES) if name == "all" else ["table1", "table2"]
+            return table_command(name, tables, GROUPS[name])
+        known = ", ".join(self.list_commands(context))
+        raise click.UsageError(f"expected one of {known}, or a table's NAME.py; got {name!r}")
+
+
+@click.group(cls=Tables)
+def reproduce() -> None:
+    """Run what is missing of a table, record it, and render the tables.
+
+    A table is one of those listed below, or a Python file that registers one.
     """
-    from gdetkd.reproduce.claims import IMPORTANCE, TABLES
 
-    folder = Path(results or f"results/{benchmark}")
-    special = dict(
-        test=lambda: reproduce_test(folder), teacher=reproduce_teacher, students=reproduce_students,
-        pairs=lambda: reproduce_pairs(folder, only, steps or 20),
-        explosion=lambda: reproduce_explosion(folder),
+
+results_option = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results/digits"), show_default=True,
+    help="Folder of the records.",
+)  # fmt: skip
+
+
+def table_command(name: str, tables: list[str], text: str) -> click.Command:
+    """The command that reproduces some tables."""
+
+    @click.command(name, help=text)
+    @click.option(
+        "--benchmark", type=click.Choice(["digits", "coco", "miniature"]), default="digits",
+        show_default=True,
+        help="coco needs the data set and GPUs; miniature tries the machinery in a minute.",
     )  # fmt: skip
-    taken = dict(
-        test=["results"],
-        explosion=["results"],
-        teacher=[],
-        students=[],
-        pairs=["results", "only", "steps"],
+    @click.option(
+        "--seeds", type=click.IntRange(min=1),
+        help="Seeds of every row; by default each row's own number.",
+    )  # fmt: skip
+    @click.option(
+        "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Runs at a time."
     )
-    of_tables = ["benchmark", "seeds", "jobs", "device", "only", "plan", "results"]
-    refuse_options(name, taken.get(name, of_tables))
-    if name in special:
-        special[name]()
-        return
-    groups = dict(all=list(IMPORTANCE), figure1=["table1", "table2"])
-    tables = groups.get(name, [name])
-    if not set(tables) <= set(TABLES):
-        known = ", ".join([*TABLES, *groups, *special])
-        raise click.UsageError(f"expected one of {known}; got {name!r}")
-    reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
+    @click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+    )
+    @click.option("--only", multiple=True, help="Only this experiment; may be given several times.")
+    @click.option("--plan", is_flag=True, help="Say what is missing and run nothing.")
+    @click.option(
+        "--results", type=click.Path(path_type=Path),
+        help="Folder of the records.  [default: results/BENCHMARK]",
+    )  # fmt: skip
+    def command(benchmark, seeds, jobs, device, only, plan, results) -> None:
+        from gdetkd.reproduce import runs
+        from gdetkd.reproduce.report import RUNS
+
+        folder = results or Path("results") / benchmark
+        experiments = runs.chosen(benchmark, tables, only)
+        if plan:
+            say_plan(experiments, folder / RUNS, seeds, jobs)
+        else:
+            run_tables(experiments, benchmark, folder, seeds, jobs, device)
+
+    return command
 
 
-def refuse_options(name: str, taken: list[str]) -> None:
-    """Say which options mean nothing for NAME: a --plan that is not heard would start a run."""
-    context = click.get_current_context()
-    given = [
-        f"--{option}"
-        for option in context.params
-        if context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
-        and option not in ("name", *taken)
-    ]
-    if given:
-        known = ", ".join(f"--{option}" for option in taken) or "no option"
-        raise click.UsageError(f"{name}: expected {known}, got {', '.join(given)}; leave it out")
-
-
-def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan) -> None:
-    """Run what is missing of the tables, and render all of them."""
+def run_tables(experiments, benchmark, folder, seeds, jobs, device) -> None:
+    """Run what is missing of the experiments, and render all tables."""
     from gdetkd.reproduce import records, runs
     from gdetkd.reproduce.experiments import BENCHMARKS
     from gdetkd.reproduce.figures import claims_figure, figure1
-    from gdetkd.reproduce.tables import RUNS, write_tables
+    from gdetkd.reproduce.report import RUNS, write_tables
 
-    path = folder / RUNS
-    experiments = runs.chosen(benchmark, tables, only)
-    if plan:
-        say_plan(experiments, path, seeds, jobs)
-        return
     if benchmark != "coco":
         write_digits(DATA_ROOT, seed=0)
     elif not Path(COCO_TRUTH).is_file():
         raise click.ClickException(
             f"there is no {COCO_TRUTH}: `gdetkd data coco` says what to fetch and where it goes"
         )
-    work = Path(BENCHMARKS[benchmark].work_dir)
+    path, work = folder / RUNS, Path(BENCHMARKS[benchmark].work_dir)
     failed = runs.run_missing(
-        benchmark, experiments, path, seeds=seeds, jobs=jobs, device=device, work_dir=work,
-        report=click.echo,
-    )  # fmt: skip
+        experiments, path, seeds=seeds, jobs=jobs, device=device, work_dir=work, report=click.echo
+    )
     write_tables(folder)
     frame = records.load(path)
     figure1(frame, folder / "figure1.png")
@@ -121,57 +122,73 @@ def reproduce_tables(tables, benchmark, folder, seeds, jobs, device, only, plan)
 
 
 def say_plan(experiments, path, seeds, jobs) -> None:
-    """What is missing and how long it takes here, going by the records."""
+    """Say what is missing and how long it takes here, according to the records."""
     from gdetkd.reproduce import records, runs
 
     frame, total = records.load(path), 0.0
     for experiment, seed in runs.missing(experiments, path, seeds):
         seconds = runs.expected_seconds(experiment, frame)
         total = None if total is None or seconds is None else total + seconds
-        took = "not known" if seconds is None else f"{seconds / 60:.0f} min"
-        click.echo(f"{experiment.name}, seed {seed}: {experiment.label} ({took})")
+        text = "not known" if seconds is None else f"{seconds / 60:.0f} min"
+        click.echo(f"{experiment.name}, seed {seed}: {experiment.label} ({text})")
     if total is None:
-        click.echo(f"Together: not known, {path} has no runs alike")
+        click.echo(f"Together: not known, {path} has no similar runs")
     else:
-        click.echo(f"Together {total / 60 / jobs:.0f} min, {jobs} at a time, going by {path}")
+        click.echo(f"Together {total / 60 / jobs:.0f} min, {jobs} at a time, according to {path}")
 
 
-def reproduce_test(folder: Path) -> None:
+@reproduce.command
+@results_option
+def test(results: Path) -> None:
+    """The test split: baselines, distilled students and the teacher, measured once."""
     from gdetkd.reproduce.test_split import measure_test
 
-    measure_test(folder / "test.json", Path("work_dirs/reproduce"), click.echo)
+    measure_test(results / "test.json", RUNS_DIR, click.echo)
 
 
-def reproduce_explosion(folder: Path) -> None:
-    from gdetkd.reproduce import explosion
+@reproduce.command
+@results_option
+def explosion(results: Path) -> None:
+    """What a large memory does to the contrast."""
+    from gdetkd.reproduce import explosion, figures
 
-    path = folder / "explosion.jsonl"
+    path = results / "explosion.jsonl"
     found = explosion.run_missing(path, click.echo)
     path.with_suffix(".md").write_text(explosion.page(found))
-    explosion.draw(found, path.with_suffix(".png"))
+    figures.draw_explosion(found, path.with_suffix(".png"))
     click.echo(f"Records, table and figure: {path}, .md and .png beside it")
 
 
-def reproduce_teacher() -> None:
+@reproduce.command
+def teacher() -> None:
+    """Train the shipped teacher of digits again."""
     from gdetkd.reproduce.teacher import make_teacher
 
     write_digits(DATA_ROOT, seed=0)
-    record = make_teacher(Path("work_dirs/reproduce/teacher"))
+    record = make_teacher(RUNS_DIR / "teacher")
     click.echo(f"AP {record['AP']:.3f} on val, {record['megabytes']} MB")
 
 
-def reproduce_students() -> None:
+@reproduce.command
+def students() -> None:
+    """Export the shipped students of digits from the runs of main."""
     from gdetkd.reproduce.teacher import make_students
 
-    for record in make_students(Path("work_dirs/reproduce")):
+    for record in make_students(RUNS_DIR):
         click.echo(f"{record['config']}: AP {record['AP']:.3f}, {record['megabytes']} MB")
 
 
-def reproduce_pairs(folder: Path, only: tuple[str, ...], steps: int) -> None:
+@reproduce.command
+@results_option
+@click.option("--only", multiple=True, help="STUDENT:TEACHER, either may be *; may be repeated.")
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
+def pairs(results: Path, only: tuple[str, ...], steps: int) -> None:
+    """Which detectors can teach which, each component by itself."""
     from gdetkd.reproduce import pairs
 
     write_digits(DATA_ROOT, seed=0)
-    path, made = folder / "pairs.jsonl", Path("work_dirs/pairs")
-    pairs.run_pairs(pairs.cells(only), path, made, Path(DATA_ROOT), steps, click.echo)
+    path = results / "pairs.jsonl"
+    chosen, folder = pairs.cells(only), Path("work_dirs/pairs")
+    pairs.run_pairs(chosen, path, folder, Path(DATA_ROOT), steps, click.echo)
     path.with_suffix(".md").write_text(pairs.pairs_page(pairs.load(path)))
     click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")

@@ -1,24 +1,26 @@
-"""Figure 1 of the supplement, and every direction of the paper beside ours, as pictures."""
+"""Figure 1 of the supplement, the paper's claims beside ours, and the explosion, as figures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from matplotlib import style
+from matplotlib import colormaps, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gdetkd.reproduce.claims import TABLES
-from gdetkd.reproduce.experiments import MEMORIES, THRESHOLDS
-from gdetkd.reproduce.tables import claim_differences, interval
+from gdetkd.reproduce.explosion import SETTINGS, SIZES
+from gdetkd.reproduce.statistics import claim_differences, interval
+from gdetkd.reproduce.tables import TABLES, table1, table2
 
-# These differ for every eye and in grey.
+# Distinguishable with color-vision deficiencies and in grayscale.
 OURS, PAPER, UNSETTLED = "#0072B2", "#D55E00", "#767676"
 VERDICTS = {  # color and mark
     "confirmed": (OURS, "o"),
     "contradicted": ("#CC79A7", "X"),
-    "not told apart": (UNSETTLED, "o"),
+    "not distinguishable": (UNSETTLED, "o"),
     "one seed": (UNSETTLED, "."),
 }
 
@@ -26,8 +28,8 @@ VERDICTS = {  # color and mark
 def figure1(frame: pd.DataFrame, out: Path) -> Path:
     """Draw both curves, the paper's above ours (with 95% intervals); the same bytes every time."""
     curves = {
-        "table1": (MEMORIES, "memory K [gathered batches]"),
-        "table2": (tuple(THRESHOLDS), "IoU above which proposals are no negatives"),
+        "table1": (tuple(table1.PAPER), "memory K [gathered batches]"),
+        "table2": (tuple(table2.PAPER), "IoU above which proposals are not negatives"),
     }
     with style.context("default"):  # whatever the process has set
         figure = Figure(figsize=(9, 5.2), dpi=100, layout="constrained")
@@ -37,7 +39,7 @@ def figure1(frame: pd.DataFrame, out: Path) -> Path:
             column[-1].set_xlabel(label)
         for row, whose in zip(axes, ("paper, COCO", "ours, digits"), strict=True):
             row[0].set_ylabel(f"AP [%], {whose}")
-        return _save(figure, out)
+        return save(figure, out)
 
 
 def claims_figure(frame: pd.DataFrame, out: Path) -> Path:
@@ -58,7 +60,7 @@ def claims_figure(frame: pd.DataFrame, out: Path) -> Path:
             if len(rows):
                 axes.errorbar(
                     rows["mean"], rows.index, xerr=rows["half"].fillna(0), fmt=mark, color=color,
-                    capsize=3, ms=7, mfc="white" if verdict == "not told apart" else color,
+                    capsize=3, ms=7, mfc="white" if verdict == "not distinguishable" else color,
                     label=f"ours, digits: {verdict}",
                 )  # fmt: skip
         names = found["table"].str.replace("table", "Table ") + ":  " + found["claim"]
@@ -69,11 +71,11 @@ def claims_figure(frame: pd.DataFrame, out: Path) -> Path:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel("difference [AP points], mean and 95% interval over seeds")
         figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
-        return _save(figure, out)
+        return save(figure, out)
 
 
-def _save(figure: Figure, out: Path) -> Path:
-    """Without the version of Matplotlib, so that equal pictures are equal files."""
+def save(figure: Figure, out: Path) -> Path:
+    """Write a PNG without the version of Matplotlib, so that equal figures are equal files."""
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, metadata={"Software": None})
     return out
@@ -82,12 +84,12 @@ def _save(figure: Figure, out: Path) -> Path:
 def _curve(
     above: Axes, below: Axes, frame: pd.DataFrame, name: str, values: tuple[float, ...]
 ) -> None:
-    """One of the two: two scales would make one picture of both say what neither does."""
+    """Paper and digits in panels of their own: the scales of their AP have nothing in common."""
     rows = TABLES[name].rows[1 : 1 + len(values)]  # the first is the baseline
     above.plot(values, [row.paper for row in rows], "D-", color=PAPER)
     points = []
     for value, row in zip(values, rows, strict=True):
-        found = frame.loc[frame["experiment"] == row.experiment, "AP"]
+        found = frame.loc[frame["experiment"] == row.name, "AP"]
         if len(found):
             points.append((value, *interval(100 * found)))
     if points:
@@ -100,3 +102,53 @@ def _curve(
     for axes in (above, below):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+
+
+def draw_explosion(found: Iterable[dict], out: Path) -> Path:
+    """Write `explosion_figure`; the same bytes every time."""
+    with style.context("default"):
+        return save(explosion_figure(found), out)
+
+
+def explosion_figure(found: Iterable[dict]) -> Figure:
+    """Losses of seed 0 over the steps by critic, and what the student learns by memory size."""
+    frame = pd.DataFrame(found)
+    # K has an order and gets a sequential map; critics have none (palette of Okabe and Ito).
+    shades = colormaps["viridis_r"](np.linspace(0.17, 1, len(SIZES)))
+    figure = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
+    product, cosine, learned = figure.subplots(1, 3)
+    for axes, name in ((product, "product"), (cosine, "cosine")):
+        for size, shade in zip(SIZES, shades, strict=True):
+            chosen = frame.query("setting == @name and batches == @size and seed == 0")
+            for losses in chosen["losses"]:
+                axes.plot(losses, color=shade, lw=1.2, label=f"{size}")
+        axes.set(title=SETTINGS[name].label, xlabel="step", ylabel="contrastive loss [nats]")
+    product.set_yscale("log")
+    cosine.set_ylim(0, None)
+    figure.legend(
+        *cosine.get_legend_handles_labels(), title="K, batches (left and middle)",
+        loc="outside lower left", ncols=len(SIZES), fontsize="small", title_fontsize="small",
+    )  # fmt: skip
+    lines = dict(
+        cosine_reencoded_gradient=("D-", "#009E73", "re-encoded with a gradient"),
+        cosine_reencoded=("s--", "#E69F00", "re-encoded"),
+        cosine=("o-", "#0072B2", "stale keys (the paper's)"),
+        cosine_constant=("^:", "#CC79A7", "all keys constants"),
+    )
+    for name, (marker, color, label) in lines.items():
+        some = frame[(frame["setting"] == name) & frame["exploded"].isna()]
+        by_size = some.groupby("batches")["information_bound"]
+        means, halves = zip(*(interval(values) for _, values in by_size), strict=True)
+        learned.errorbar(list(by_size.groups), means, halves, fmt=marker, color=color, capsize=3,
+                       label=label)  # fmt: skip
+    learned.set_xscale("log")
+    learned.set_xticks(SIZES, [str(size) for size in SIZES])
+    learned.minorticks_off()
+    learned.set(
+        title="cosine: what is learned", xlabel="memory K, batches",
+        ylabel="information bound [nats]", ylim=(0, None),
+    )  # fmt: skip
+    figure.legend(*learned.get_legend_handles_labels(), title="critic's keys (right)",
+                loc="outside lower right", ncols=2, fontsize="small",
+                title_fontsize="small")  # fmt: skip
+    return figure

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
+import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -16,69 +19,61 @@ import torch
 
 from gdetkd.evaluation.records import environment
 from gdetkd.reproduce import records
-from gdetkd.reproduce.claims import TABLES
-from gdetkd.reproduce.experiments import BENCHMARKS, Experiment, experiments_of
+from gdetkd.reproduce.experiments import BENCHMARKS, Experiment
+from gdetkd.reproduce.tables import TABLES, experiments_of
 
 
 def missing(experiments: Sequence[Experiment], path: Path, seeds: int | None) -> list[tuple]:
-    """(experiment, seed) pairs with no record yet, in order of importance."""
+    """(experiment, seed) pairs with no record yet, in the order of the experiments."""
     frame = records.load(path)
-    done = set(zip(frame["experiment"], frame["seed"], strict=True))
+    recorded = set(zip(frame["experiment"], frame["seed"], strict=True))
     teachers = {experiment.needs for experiment in experiments}  # one each, whatever the seeds
-    wanted = [
-        (experiment, seed)
-        for experiment in experiments
-        for seed in range(
-            experiment.seeds if seeds is None or experiment.name in teachers else seeds
-        )
-    ]
     return [
-        (experiment, seed) for experiment, seed in wanted if (experiment.name, seed) not in done
+        (each, seed)
+        for each in experiments
+        for seed in range(each.seeds if seeds is None or each.name in teachers else seeds)
+        if (each.name, seed) not in recorded
     ]
 
 
 def chosen(benchmark: str, tables: Sequence[str], only: Sequence[str] = ()) -> list[Experiment]:
-    """The experiments of some tables, with the teachers they need, each once.
+    """The experiments of some tables, each after the teacher it needs, and each once.
 
     Raises:
         ValueError: `only` names an experiment that the tables do not have.
     """
     known = experiments_of(BENCHMARKS[benchmark])
-    names = dict.fromkeys(row.experiment for table in tables for row in TABLES[table].rows)
+    names = dict.fromkeys(row.name for table in tables for row in TABLES[table].rows)
     unknown = sorted(set(only) - set(names))
     if unknown:
         raise ValueError(f"--only: expected some of {sorted(names)}, got {unknown}")
-    wanted = []
+    wanted: dict[str, Experiment] = {}
     for name in names:
         if name in known and (not only or name in only):
             needs = known[name].needs
-            wanted += [known[needs]] if needs and known[needs] not in wanted else []
-            wanted.append(known[name])
-    return wanted
+            wanted |= {each: known[each] for each in (needs, name) if each}
+    return list(wanted.values())
 
 
 def expected_seconds(experiment: Experiment, frame: pd.DataFrame) -> float | None:
-    """How long a run takes here, from the records of its like; None without any.
+    """How long a run takes here, from the records of similar runs; None without any.
 
     None, too, for a schedule in epochs of which no run is on record: its steps depend on the data.
     """
     from gdetkd.training.config import load_config
 
     count = load_config(experiment.config, experiment.options).train_cfg.get("max_iters")
-    alike = frame[frame["experiment"] == experiment.name]
-    if alike.empty:
-        alike = frame[frame["config"] == experiment.config]
-    if alike.empty:
-        alike = frame
-    if alike.empty:
+    same_config = frame[frame["config"] == experiment.config]
+    same_experiment = frame[frame["experiment"] == experiment.name]
+    similar = next((some for some in (same_experiment, same_config, frame) if len(some)), None)
+    if similar is None:
         return None
-    if count is None:
-        count = alike["steps"].median() if (alike["config"] == experiment.config).all() else None
-    return None if count is None else float(count * alike["seconds_per_step"].median())
+    if count is None and (similar["config"] == experiment.config).all():
+        count = similar["steps"].median()
+    return None if count is None else float(count * similar["seconds_per_step"].median())
 
 
 def run_missing(
-    benchmark: str,
     experiments: Sequence[Experiment],
     path: Path,
     *,
@@ -90,57 +85,66 @@ def run_missing(
 ) -> int:
     """Run them, `jobs` at a time, each in a process of its own with its share of the cores.
 
-    device: 'cpu', 'cuda' (runs are dealt out to the GPUs in turn), or 'auto'. Gives the number of
-    runs that failed; what they printed is kept beside their checkpoints. A run interrupted is run
-    again from its start. A run whose teacher is still being trained waits for it.
+    device: 'cpu', 'cuda' (runs take the GPUs in turn), or 'auto'. Gives the number of runs that
+    failed; their output is kept beside their checkpoints. An interrupted run starts again. A run
+    whose teacher is still being trained waits for it.
     """
-    waiting, running, failed = missing(experiments, path, seeds), [], 0
+    todo, failed = missing(experiments, path, seeds), 0
     threads = int(
         os.environ.get("OMP_NUM_THREADS") or max(1, min(2, (os.cpu_count() or 1) // jobs))
     )
-    total, began = len(waiting), time.time()
-    report(f"{total} runs to do, {jobs} at a time, {threads} thread(s) each")
-    while waiting or running:
-        under_way = {experiment.name for experiment, *_ in [*running, *waiting]}
-        ready = [entry for entry in waiting if entry[0].needs not in under_way]
-        for experiment, seed in ready[: jobs - len(running)]:
-            waiting.remove((experiment, seed))
-            environment = _environment(device, total - len(waiting), threads)
-            output = work_dir / f"{experiment.name}_{seed}" / "output.txt"
-            arguments = [benchmark, experiment.name, str(seed), str(path), str(output.parent)]
-            running.append((experiment, seed, output, _start(arguments, output, environment)))
-        for entry in [entry for entry in running if entry[-1].poll() is not None]:
-            running.remove(entry)
-            experiment, seed, output, process = entry
-            failed += bool(process.returncode)
-            text = f"FAILED, see {output}" if process.returncode else "done"
-            done = total - len(waiting) - len(running)
-            left = (time.time() - began) / done * (total - done)
-            report(
-                f"[{done}/{total}] {experiment.name}, seed {seed}: {text}; {left / 60:.0f} min left"
-            )
-        time.sleep(1)
+    began, futures = time.time(), {}
+    report(f"{len(todo)} runs to do, {jobs} at a time, {threads} thread(s) each")
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            teachers: dict[str, Future] = {}  # a teacher comes first, so no run waits for a later
+            for turn, (experiment, seed) in enumerate(todo):
+                folder = work_dir / f"{experiment.name}_{seed}"
+                variables = os.environ | {"OMP_NUM_THREADS": str(threads)} | _gpu(device, turn)
+                teacher = teachers.get(experiment.needs)
+                future = pool.submit(_run, experiment, seed, path, folder, variables, teacher)
+                teachers[experiment.name] = future
+                futures[future] = f"{experiment.name}, seed {seed}", folder / "output.txt"
+            for done, future in enumerate(as_completed(futures), 1):
+                name, output = futures[future]
+                failed += bool(future.result())
+                left = (time.time() - began) / done * (len(todo) - done)
+                text = f"FAILED, see {output}" if future.result() else "done"
+                report(f"[{done}/{len(todo)}] {name}: {text}; {left / 60:.0f} min left")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return failed
 
 
-def _start(arguments: list[str], output: Path, environment: dict[str, str]) -> subprocess.Popen:
-    """A process of this module, which says what it says to a file."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "gdetkd.reproduce.runs", *arguments]
-    with open(output, "w") as file:
-        return subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+def _run(
+    experiment: Experiment,
+    seed: int,
+    path: Path,
+    folder: Path,
+    variables: dict[str, str],
+    teacher: Future | None,
+) -> int:
+    """Exit code of a process that runs one experiment, once its teacher is there."""
+    if teacher is not None:
+        teacher.result()
+    folder.mkdir(parents=True, exist_ok=True)
+    described = json.dumps(dataclasses.asdict(experiment))
+    command = [sys.executable, "-m", __name__, described, str(seed), str(path), str(folder)]
+    with open(folder / "output.txt", "w") as file:
+        return subprocess.run(
+            command, stdout=file, stderr=subprocess.STDOUT, env=variables
+        ).returncode
 
 
-def _environment(device: str, turn: int, threads: int) -> dict[str, str]:
-    """Environment of a run: its threads, and the GPU whose turn it is."""
-    made = dict(os.environ, OMP_NUM_THREADS=str(threads))
-    if device == "cpu":
-        made["CUDA_VISIBLE_DEVICES"] = ""
-    elif torch.cuda.device_count() > 1:
-        made["CUDA_VISIBLE_DEVICES"] = str(turn % torch.cuda.device_count())
-    elif device == "cuda" and not torch.cuda.is_available():
+def _gpu(device: str, turn: int) -> dict[str, str]:
+    """What a run's environment says of GPUs."""
+    if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here (`gdetkd doctor` says more)")
-    return made
+    if device == "cpu":
+        return {"CUDA_VISIBLE_DEVICES": ""}
+    count = torch.cuda.device_count()
+    return {"CUDA_VISIBLE_DEVICES": str(turn % count)} if count > 1 else {}
 
 
 def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
@@ -159,6 +163,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     seconds = time.time() - start
     metrics = final_metrics(runner)
     step = runner.message_hub.get_scalar("train/time").statistics("mean", 10**6)
+    names = dict(AP="mAP", AP50="mAP_50", APs="mAP_s", APm="mAP_m", APl="mAP_l")
     return dict(
         experiment=experiment.name,
         config=experiment.config,
@@ -166,11 +171,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         config_hash=digest,
         seed=seed,
         steps=int(runner.max_iters),
-        AP=metrics["coco/bbox_mAP"],
-        AP50=metrics["coco/bbox_mAP_50"],
-        APs=metrics["coco/bbox_mAP_s"],
-        APm=metrics["coco/bbox_mAP_m"],
-        APl=metrics["coco/bbox_mAP_l"],
+        **{name: metrics[f"coco/bbox_{key}"] for name, key in names.items()},
         losses={k: round(v, 5) for k, v in metrics.items() if not k.startswith("coco")},
         peaks=peaks(runner),
         seconds=round(seconds, 1),
@@ -182,7 +183,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
 
 
 def as_run(config: Any) -> Any:
-    """A config as a sweep runs it: the teacher is on record, and not measured in every run."""
+    """A config as a sweep runs it: the teacher's AP is on record, so no run measures it again."""
     config.custom_hooks = [h for h in config.custom_hooks if h["type"] != "DistillationHook"]
     return config
 
@@ -198,6 +199,6 @@ def peaks(runner: Any) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    benchmark, name, seed, path, folder = sys.argv[1:]
-    experiment = experiments_of(BENCHMARKS[benchmark])[name]
+    described, seed, path, folder = sys.argv[1:]
+    experiment = Experiment(**json.loads(described))
     records.append(path, run_one(experiment, int(seed), Path(folder)))

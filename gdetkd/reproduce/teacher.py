@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 from gdetkd.checkpoints.student import export_student
-from gdetkd.evaluation.records import environment
+from gdetkd.evaluation.records import environment, read_json_lines
 from gdetkd.evaluation.testing import test
 from gdetkd.reproduce import records
-from gdetkd.reproduce.experiments import EXPERIMENTS, PLAIN
-from gdetkd.reproduce.tables import ASSETS
+from gdetkd.reproduce.experiments import DIGITS, PLAIN
+from gdetkd.reproduce.report import ASSETS
+from gdetkd.reproduce.tables import experiments_of
 from gdetkd.training.config import load_config
 from gdetkd.training.runner import train
 
@@ -46,7 +47,7 @@ def make_students(work_dir: Path) -> list[dict]:
     """
     made = []
     for name, weights in STUDENTS.items():
-        experiment, run = EXPERIMENTS[name], Path(work_dir) / f"{name}_0"
+        experiment, run = experiments_of(DIGITS)[name], Path(work_dir) / f"{name}_0"
         steps = load_config(experiment.config, work_dir=run / "test").train_cfg.max_iters
         record = dict(
             made_by="gdetkd reproduce students", **describe(experiment.config, run, steps)
@@ -91,5 +92,5 @@ def _log(work_dir: Path) -> list[dict]:
     """The lines of a run's log that report a training step; of a step run twice, the later."""
     lines = []
     for path in sorted(work_dir.glob("*/vis_data/scalars.json")):
-        lines += [json.loads(line) for line in path.read_text().splitlines()]
+        lines += read_json_lines(path)
     return list({line["iter"]: line for line in lines if "loss" in line}.values())

@@ -10,8 +10,9 @@ import pandas as pd
 
 from gdetkd.evaluation.records import environment
 from gdetkd.evaluation.testing import test
-from gdetkd.reproduce.experiments import EXPERIMENTS
-from gdetkd.reproduce.tables import shown
+from gdetkd.reproduce.experiments import DIGITS
+from gdetkd.reproduce.report import shown
+from gdetkd.reproduce.tables import experiments_of
 from gdetkd.reproduce.teacher import TEACHER, WEIGHTS
 from gdetkd.training.config import load_config
 
@@ -29,7 +30,7 @@ def measure_test(
         raise ValueError(f"{out} exists: the test split has been used, and is used once")
     scores: dict[str, dict[str, float]] = {}
     for name in ("baseline", "gdetkd"):
-        experiment = EXPERIMENTS[name]
+        experiment = experiments_of(DIGITS)[name]
         for seed in range(experiment.seeds):
             folder = runs_dir / f"{name}_{seed}"
             config = load_config(experiment.config, work_dir=folder / "test")

@@ -1,0 +1,170 @@
+"""Tables in Markdown from records: means and 95% intervals, gains paired by seed, verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from gdetkd.evaluation.records import markdown_table
+from gdetkd.reproduce import records
+from gdetkd.reproduce.registry import definitions, references
+from gdetkd.reproduce.statistics import claim_differences, interval, noise_table, paired_gain
+from gdetkd.reproduce.tables import TABLES
+
+PACKAGE = Path(__file__).resolve().parents[1]
+ASSETS = PACKAGE / "assets"
+# Beside the package in a checkout, inside it when installed.
+RECORDS = next((p for p in (PACKAGE.parent, PACKAGE) if (p / "results").is_dir()), PACKAGE)
+RESULTS = RECORDS / "results" / "digits"
+RUNS = "runs.jsonl"
+TEST = RESULTS / "test.json"  # the split that is used once
+INTRODUCTIONS = {
+    "claims": (
+        "# Every claim",
+        "Directions that the paper's tables show, or that ours add, and what the records say of "
+        "them: differences of AP on val in points, paired by seed, mean ± 95% interval. For "
+        "'confirmed' and 'contradicted' the interval excludes 0, for 'not distinguishable' it "
+        "contains 0.",
+    ),
+    "noise": (
+        "# What a seed changes",
+        "Standard deviations over seeds, in points of AP on val, of every experiment with three "
+        "seeds or more: of its AP, and of its gain over the baseline of the same seed. The half "
+        "width of a 95% interval with 3 and with 5 seeds, and the number of seeds that brings it "
+        "to 1 point, follow from the latter; for a baseline, from the former.",
+    ),
+}
+MIN_GAP = 0.01  # in AP: a share of a gap below what a seed changes says nothing
+
+
+def runs(benchmark: str = "digits") -> pd.DataFrame:
+    """The committed records of a benchmark, one row per run; empty where nothing has run."""
+    return records.load(RESULTS.parent / benchmark / RUNS)
+
+
+def table(name: str, frame: pd.DataFrame, teacher: float | None = None) -> pd.DataFrame:
+    """A table: one row per experiment, AP in percent; what has not run says so.
+
+    Args:
+        name: One of `TABLES`.
+        frame: Records of a benchmark.
+        teacher: The teacher's AP in [0, 1]: adds how much of the gap to it is closed, where it is
+            ahead of the baseline by more than `MIN_GAP`.
+    """
+    rows, defined = [], definitions()
+    with_paper = any(row.paper for row in TABLES[name].rows)
+    for row in TABLES[name].rows:
+        definition, baseline = defined[row.name]
+        cells = {"": definition.label}
+        if with_paper:
+            cells["paper (COCO)"] = "" if row.paper is None else f"{row.paper:.1f}"
+        rows.append(cells | _measured(frame, row.name, baseline, teacher))
+    return pd.DataFrame(rows).fillna("")
+
+
+def _measured(
+    frame: pd.DataFrame, name: str, baseline: str, teacher: float | None
+) -> dict[str, object]:
+    """The measured cells of a row."""
+    found = frame[frame["experiment"] == name]
+    cells = {"steps": "", "seeds": len(found), "AP": "not run", "AP50": "", "APs": "", "APm": ""}
+    cells |= {"gain": ""} | ({"gap closed": ""} if teacher else {}) | {"s/step": ""}
+    if found.empty:
+        return cells
+    cells |= {"steps": f"{found['steps'].iloc[0]:,}", "AP": shown(found["AP"])}
+    cells |= {key: f"{100 * found[key].mean():.1f}" for key in ("AP50", "APs", "APm")}
+    cells["s/step"] = f"{found['seconds_per_step'].median():.2f}"
+    gain = paired_gain(frame, name, baseline)
+    if name in references() or gain.empty:
+        return cells
+    cells["gain"] = shown(gain, signed=True)
+    if teacher:
+        # The same seeds on both sides of the gap, as in the gain beside it.
+        partners = frame[(frame["experiment"] == baseline) & frame["seed"].isin(gain.index)]
+        gap = teacher - partners["AP"].mean()
+        cells["gap closed"] = f"{gain.mean() / gap:.0%}" if gap > MIN_GAP else ""
+    return cells
+
+
+def claims_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
+    """The claims of one table, or of all, and what the records say of them."""
+    found = claim_differences(frame)
+    found = found[found["table"] == name] if name else found
+    differences = zip(found["mean"], found["half"], strict=True)
+    return pd.DataFrame(
+        {
+            "table": found["table"],
+            "claim": found["claim"],
+            "paper (COCO)": [_points(value) for value in found["paper"]],
+            "difference": [_points(*values) for values in differences],
+            "seeds": found["seeds"],
+            "on digits": found["verdict"],
+        }
+    )
+
+
+def shown(values: pd.Series, signed: bool = False) -> str:
+    """Percent with the half width of its 95% interval, where there is more than one value."""
+    return _points(*interval(100 * values), signed=signed)
+
+
+def _points(mean: float, half: float = float("nan"), signed: bool = True) -> str:
+    """AP points as text; nothing for NaN."""
+    if mean != mean:
+        return ""
+    text = f"{mean:+.1f}" if signed else f"{mean:.1f}"
+    return text if half != half else f"{text} ± {half:.1f}"
+
+
+def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
+    """Write every table, the claims and the noise as Markdown, beside the records of `folder`."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    frame = records.load(folder / RUNS) if frame is None else frame
+    teacher = teacher_record()["AP"] if folder.name == "digits" else None
+    pages = {}
+    for name, described in TABLES.items():
+        gap = teacher if described.shows_gap else None
+        introduction = (
+            "AP on val in percent, mean ± 95% interval over seeds; gains are paired by seed. "
+            + (f"The teacher has {100 * gap:.1f}. " if gap else "")
+            + f"Made from `{RUNS}` by `gdetkd reproduce {name}`."
+        )
+        claims = claims_table(frame, name).drop(columns="table")
+        shown_tables = [table(name, frame, gap), *([claims] if len(claims) else [])]
+        pages[name] = (f"# {described.title}", introduction, *map(markdown_table, shown_tables))
+    for name, made in (("claims", claims_table(frame)), ("noise", noise_table(frame))):
+        pages[name] = (*INTRODUCTIONS[name], markdown_table(made))
+    for name, parts in pages.items():
+        (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
+    return [folder / f"{name}.md" for name in pages]
+
+
+def teacher_record() -> dict:
+    """The record of the shipped teacher: AP and how it was trained."""
+    return json.loads((ASSETS / "digits_faster_rcnn_r34.json").read_text())
+
+
+def headline() -> str | None:
+    """The recorded full-schedule result in a sentence; None without records."""
+    frame = runs()
+    gain = paired_gain(frame, "gdetkd")
+    if gain.empty:
+        return None
+    paired = frame[frame["seed"].isin(gain.index)].groupby("experiment")
+    mean = 100 * paired["AP"].mean()
+    text = (
+        f"On record ({paired['steps'].first()['gdetkd']:,} steps, {len(gain)} seeds), "
+        f"AP in percent: baseline {mean['baseline']:.1f}, distilled {mean['gdetkd']:.1f}, "
+        f"teacher {100 * teacher_record()['AP']:.1f}; gain {shown(gain, signed=True)} points."
+    )
+    if not TEST.is_file():
+        return text
+    test = json.loads(TEST.read_text())
+    plain, distilled = (pd.Series(test["AP"][name]).mean() for name in ("baseline", "gdetkd"))
+    return (
+        f"{text} On the test split, used once: {100 * plain:.1f}, {100 * distilled:.1f}, "
+        f"{100 * test['teacher']:.1f}; gain {test['gain']} points."
+    )

@@ -1,0 +1,36 @@
+"""Other ways to imitate features, at the weight of SGFI and each alone; beside them class KD."""
+
+from gdetkd.reproduce.experiments import COMPONENT_KEYS, component, only
+from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+
+LABELS = {
+    "fitnet": "Same-level imitation (FitNets)",
+    "masked_imitation": "Same-level imitation in ground-truth boxes",
+    "pkd": "Normalized same-level imitation (PKD)",
+}
+
+
+def alone(name: str):
+    key = COMPONENT_KEYS[name]
+    return lambda benchmark: only() | component(key, weight=benchmark.imitation)
+
+
+register_table(
+    Table(
+        "baselines",
+        "Other ways to imitate",
+        (
+            Row("baseline", paper=34.0),
+            Row("imitation", paper=36.7),
+            *(Row(name, label, options=alone(name)) for name, label in LABELS.items()),
+            Row("classification"),
+        ),
+        (
+            Claim("SGFI beats same-level imitation", "imitation", "fitnet"),
+            Claim("SGFI beats same-level imitation in ground-truth boxes", "imitation",
+                  "masked_imitation"),
+            Claim("SGFI beats normalized same-level imitation", "imitation", "pkd"),
+        ),
+        order=9,
+    )
+)  # fmt: skip

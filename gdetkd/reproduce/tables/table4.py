@@ -1,0 +1,56 @@
+"""Table 4: which branch of a dense student CKD should teach."""
+
+from gdetkd.reproduce.experiments import REENCODED_GRADIENT, only
+from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+from gdetkd.training.config import schedule
+
+PAPER = {"classification": 35.8, "localization": 34.3, "combined": 35.1}
+# The paper's setting; more steps, for the short schedule varies much between seeds; and whether the
+# order depends on the queue, as Table 1 does.
+VARIANTS = {
+    "": ("", {}, None),
+    "_2000": (", 2,000 steps", schedule(2000), "retinanet_2000"),
+    "_reencoded_gradient": (", queue re-encoded with a gradient", REENCODED_GRADIENT, None),
+}
+
+
+def branches(suffix: str):
+    label, options, baseline = VARIANTS[suffix]
+    return [
+        Row(f"branch_{branch}{suffix}", f"RetinaNet: CKD, {branch} branch{label}",
+            None if suffix else paper, student="retinanet",
+            options=only("contrastive") | {"model.student_adapter.branch": branch} | options,
+            seeds=5, baseline=baseline, embedded_only=bool(suffix))
+        for branch, paper in PAPER.items()
+    ]  # fmt: skip
+
+
+def claims(suffix: str):
+    label = dict(zip(VARIANTS, ("", ", 2,000 steps", ", queue with a gradient"), strict=True))
+    best, localization, combined = (f"branch_{branch}{suffix}" for branch in PAPER)
+    return [
+        Claim(f"{statement}{label[suffix]}", best, worse)
+        for statement, worse in (
+            ("the classification branch helps", VARIANTS[suffix][2] or "retinanet"),
+            ("classification beats localization", localization),
+            ("classification beats both summed", combined),
+        )
+    ]
+
+
+register_table(
+    Table(
+        "table4",
+        "Table 4: CKD on the branches of a dense student",
+        (
+            Row("retinanet", paper=32.6),
+            *branches(""),
+            Row("retinanet_2000"),
+            *branches("_2000"),
+            *branches("_reencoded_gradient"),
+        ),
+        tuple(claim for suffix in VARIANTS for claim in claims(suffix)),
+        baseline="retinanet",
+        order=4,
+    )
+)
