@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 
-from gdetkd.datasets import bdd100k, coco, voc
+from gdetkd.datasets.readers import bdd100k, coco, voc
 from gdetkd.datasets.digits import (
     IMAGE_SIZE,
     Digit,
