@@ -18,10 +18,10 @@ from pycocotools.coco import COCO
 
 from gdetkd.cli import cli
 from gdetkd.datasets import archives
-from gdetkd.datasets.readers import coco, voc
 from gdetkd.datasets.digits import draw_digits, load_glyphs
 from gdetkd.datasets.miniature import STAND_INS, write_miniature
 from gdetkd.datasets.prepare import config_options, one_split, prepare
+from gdetkd.datasets.readers import coco, voc
 
 TRAIN, VAL = range(4, 12), range(20, 22)
 

@@ -88,7 +88,7 @@ def layout_command(layout) -> click.Command:
             show_default=True,
             help="strict: write nothing where anything is wrong. skip: leave out what is wrong.",
         ),
-        click.Option(["--rename"], multiple=True, type=NamePair(), help="Give a class another name."),
+        click.Option(["--rename"], multiple=True, type=NamePair(), help="Rename a class."),
         click.Option(["--drop"], multiple=True, metavar="NAME", help="Leave out a class."),
         click.Option(["--train"], metavar="SPLIT", help="The split to train on."),
         click.Option(["--val"], metavar="SPLIT", help="The split to validate on."),

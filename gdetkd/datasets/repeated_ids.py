@@ -1,4 +1,4 @@
-"""Entries of a list that have one id: copies count once, different things under one id not at all."""
+"""Entries that share an id: copies count once, different things under one id not at all."""
 
 from __future__ import annotations
 

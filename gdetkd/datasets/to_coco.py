@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gdetkd.datasets.images import Picture, examine_all
-from gdetkd.datasets.orientation import ROUNDING, STORED, fits, turn_objects
+from gdetkd.datasets.orientation import STORED, fits, turn_objects
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import Candidate, Progress, Sample
 

@@ -15,6 +15,7 @@ import numpy as np
 from gdetkd.datasets.contact_sheet import contact_sheet
 from gdetkd.datasets.report import Report
 from gdetkd.datasets.samples import Layout
+from gdetkd.ops.atomic_write import atomic_write
 
 REPORT, SUMMARY, SHEET, CONFIG = "report.txt", "dataset.json", "contact_sheet.jpg", "dataset.py"
 SHOWN = 24  # images on the contact sheet
@@ -73,7 +74,7 @@ def write_dataset(
         else:
             place, images = out / "annotations" / f"{_file_name(split, len(splits))}.json", link
             place.parent.mkdir(exist_ok=True)
-            _replace(place, json.dumps(content, separators=(",", ":"), allow_nan=False))
+            _write(place, json.dumps(content, separators=(",", ":"), allow_nan=False))
         splits[split] = dict(
             annotations=os.path.abspath(place),
             images=os.path.abspath(images) + os.sep,
@@ -93,8 +94,8 @@ def write_dataset(
     cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tofile(out / SHEET)
     base = CONFIGS / form.config if release and form.config else None
     reads_file = base is None or form.metric_reads_file
-    _replace(out / CONFIG, _config_text(summary, base, out / CONFIG, reads_file))
-    _replace(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    _write(out / CONFIG, _config_text(summary, base, out / CONFIG, reads_file))
+    _write(out / SUMMARY, json.dumps(summary, indent=2) + "\n")
     return summary
 
 
@@ -145,8 +146,6 @@ def _samples(root: Path, contents: Mapping[str, dict]) -> list:
     return [(image, boxes) for image, boxes in samples if image is not None]
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, path)
+def _write(path: Path, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode())

@@ -2,10 +2,10 @@
 
 Both releases list frames with labels; a label's `box2d` holds x1, y1, x2, y2 in pixels from 0, the
 last ones included: as in the authors' own conversion (scalabel's `box2d_to_bbox`, used by
-https://github.com/bdd100k/bdd100k), a box of COCO is [x1, y1, x2 - x1 + 1, y2 - y1 + 1]. The release
-of 2018 also holds lanes and drivable areas, which are no objects, and names four classes otherwise.
-As in that conversion, crowds are `iscrowd`, and so are the uncertain classes of det_20: neither
-trained on nor counted.
+https://github.com/bdd100k/bdd100k), a box of COCO is [x1, y1, x2 - x1 + 1, y2 - y1 + 1]. The
+release of 2018 also holds lanes and drivable areas, which are no objects, and names four classes
+otherwise. As in that conversion, crowds are `iscrowd`, and so are the uncertain classes of det_20:
+neither trained on nor counted.
 """
 
 from __future__ import annotations

@@ -169,8 +169,8 @@ def _remark_zero_based(found: RawDataset, report: Report) -> None:
         if proofs:
             text = (
                 f"{len(proofs)} images have a box that starts at 0, such as {proofs[0].item}; VOC "
-                "counts from 1, so these files count from 0: repeat with --zero-based, or boxes lie "
-                "a pixel too far up and left"
+                "counts from 1, so these files count from 0: repeat with --zero-based, or boxes "
+                "lie a pixel too far up and left"
             )
             report.remark("zero-based boxes", proofs[0].file, split, text)
 
