@@ -17,9 +17,9 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from gdetkd.checkpoints.hub import PACKAGE
-from gdetkd.datasets import voc
 from gdetkd.datasets.miniature import write_miniature
 from gdetkd.datasets.prepare import prepare
+from gdetkd.datasets.readers import voc
 from gdetkd.evaluation import submission
 
 BASE = PACKAGE / "configs" / "_base_"

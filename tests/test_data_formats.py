@@ -17,10 +17,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from gdetkd.cli import cli
-from gdetkd.datasets import coco, voc
+from gdetkd.datasets import archives
 from gdetkd.datasets.digits import draw_digits, load_glyphs
 from gdetkd.datasets.miniature import STAND_INS, write_miniature
 from gdetkd.datasets.prepare import config_options, one_split, prepare
+from gdetkd.datasets.readers import coco, voc
 
 TRAIN, VAL = range(4, 12), range(20, 22)
 
@@ -125,7 +126,8 @@ def test_both_releases_of_bdd100k_give_the_same_boxes(tmp_path):
     digits = drawn(i for i in TRAIN if i not in (7, TRAIN[-1]))
     assert labels["bdd100k_2018"] == [label for label, _ in digits]
     x, y, w, h = digits[0][1]
-    assert boxes["bdd100k_2018"][0] == [x + 0.125, y + 0.5, w - 0.125, h - 0.5]
+    # x1 = x + 0.125, x2 = x + w, and the last pixel as the authors' converter has it.
+    assert boxes["bdd100k_2018"][0] == [x + 0.125, y + 0.5, w + 0.875, h + 0.5]
     assert boxes["bdd100k"] == boxes["bdd100k_2018"]
     # det_20: label 5 became "other vehicle", 6 "trailer", 8 a crowd; all are there, but ignored.
     assert [i + 1 for i, flag in enumerate(ignored["bdd100k"][:9]) if flag] == [5, 6, 8]
@@ -277,7 +279,7 @@ DAMAGE = {
     "16-bit image": save_sixteen,
     "image size": lambda path: Image.new("RGB", (128, 127)).save(path),
     "image format": lambda path: Image.new("RGB", (128, 128)).save(path, format="GIF"),
-    "grey image": save_grey,
+    "gray image": save_grey,
     "CMYK image": save_cmyk,
     "turned image": save_turned,
 }
@@ -295,7 +297,7 @@ def test_a_damaged_image_is_one_line_and_takes_its_objects_along(mini, tmp_path,
     kind = what.partition(" (")[0]
     lines = [p for p in done.report.problems if p.kind == kind and path.name in str(p)]
     assert len(lines) == 1 and done.report.balanced
-    kept = what in ("grey image", "CMYK image", "turned image")
+    kept = what in ("gray image", "CMYK image", "turned image")
     assert lines[0].bad != kept
     if kept:  # the loader of MMDetection gives three channels of the annotated size
         height = 64 if what == "turned image" else 128
@@ -314,15 +316,15 @@ def test_an_empty_split_is_left_out(mini, tmp_path):
 
 def test_the_archive_beside_the_tree_is_checked(mini, tmp_path, monkeypatch):
     root = mini("coco")
-    with zipfile.ZipFile(root / coco.ARCHIVE, "w") as archive:
+    with zipfile.ZipFile(root / archives.ARCHIVE, "w") as archive:
         for split in coco.SPLITS:
             name = f"annotations/instances_{split}.json"
             archive.write(root / name, name)
     assert kinds(prepare("coco", root, tmp_path / "out")) == ["checksum"]
     import hashlib
 
-    digest = hashlib.md5((root / coco.ARCHIVE).read_bytes()).hexdigest()
-    monkeypatch.setattr(coco, "ARCHIVE_MD5", digest)
+    digest = hashlib.md5((root / archives.ARCHIVE).read_bytes()).hexdigest()
+    monkeypatch.setattr(archives, "ARCHIVE_MD5", digest)
     assert kinds(prepare("coco", root, tmp_path / "out")) == []
     rewrite(root / "annotations" / "instances_val2017.json", "2017", "2018")
     assert kinds(prepare("coco", root, tmp_path / "out")) == ["checksum"]
@@ -361,7 +363,10 @@ def test_what_to_fetch_is_said(tmp_path, layout, more, said):
         (dict(classes=["a", "a"]), "different names"),
         (dict(on_error="maybe"), "expected 'strict' or 'skip'"),
         (dict(layout="bdd100k", classes=["a"]), "leave out --classes"),
-        (dict(layout="own"), "expected --classes"),
+        (dict(turned="left"), "expected 'stored' or 'shown'"),
+        (dict(flags=["zero_based"]), "expected flags out of"),
+        (dict(drop=["unicorn"]), "--drop unicorn: no object has this class"),
+        (dict(val_fraction=0.5), "expected a data set of one split, got train2017, val2017"),
         (dict(out="data/out"), "outside of the data set"),
     ],
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
+import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -12,20 +13,48 @@ from rich.table import Table
 
 from gdetkd.cli.common import DATA_ROOT, write_digits
 
-DATA_ROOTS = dict(coco="data/coco", voc07="data/VOCdevkit", bdd100k="data/bdd100k")
+KINDS = 20  # lines of a report that are shown
 
 
-@click.group()
-def data() -> None:
+class LayoutGroup(click.Group):
+    """A command per registered layout, beside those that are written out."""
+
+    def list_commands(self, ctx):
+        return [*super().list_commands(ctx), *_layouts()]
+
+    def get_command(self, ctx, name):
+        layout = _layouts().get(name)
+        return super().get_command(ctx, name) or (layout and layout_command(layout))
+
+
+def _layouts() -> dict:
+    from gdetkd.datasets.prepare import LAYOUTS
+
+    return LAYOUTS
+
+
+@click.group(cls=LayoutGroup)
+@click.option(
+    "--import", "module", metavar="MODULE",
+    help="Import this module first, which registers a layout of yours.",
+)  # fmt: skip
+def data(module: str | None) -> None:
     """Build or verify a data set."""
+    if module:
+        sys.path.insert(0, os.getcwd())
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise click.BadParameter(f"{error}; expected a module on PYTHONPATH or here") from None
 
 
 @data.command()
 @click.option("--root", default=DATA_ROOT, show_default=True, type=click.Path())
 @click.option("--seed", default=0, show_default=True, help="Seed of every draw.")
-def digits(root: str, seed: int) -> None:
+@click.option("--force", is_flag=True, help="Replace what is there, even if it was edited.")
+def digits(root: str, seed: int, force: bool) -> None:
     """Write the embedded benchmark: images, COCO JSON, manifest and contact sheet."""
-    manifest = write_digits(root, seed)
+    manifest = write_digits(root, seed, force)
     table = Table(title=f"digits in {root}")
     for column in ("split", "images", "objects", *manifest["objects"]["train"]):
         table.add_column(column, justify="right")
@@ -33,52 +62,83 @@ def digits(root: str, seed: int) -> None:
         numbers = [manifest["images"][split], sum(counts.values()), *counts.values()]
         table.add_row(split, *map(str, numbers))
     Console().print(table)
-    click.echo(f"Look at {Path(root) / 'contact_sheet.png'}")
+    click.echo(f"Contact sheet: {Path(root) / 'contact_sheet.png'}")
 
 
-def data_command(layout: str, text: str) -> None:
-    """Add the command that verifies and converts data sets of a layout."""
-    root = DATA_ROOTS.get(layout)
-    where = dict(default=root, show_default=True) if root else dict(required=True)
+class NamePair(click.ParamType):
+    """OLD=NEW, two class names."""
 
-    @data.command(layout, help=text)
-    @click.option("--root", type=click.Path(), help="Where it lies, as unpacked.", **where)
-    @click.option("--out", type=click.Path(), help="Default: data/prepared/NAME.")
-    @click.option(
-        "--on-error", type=click.Choice(["strict", "skip"]), default="strict", show_default=True,
-        help="strict: write nothing where anything is wrong. skip: leave out what is wrong.",
-    )  # fmt: skip
-    @click.option("--classes", help="Your own: NAME,NAME,... in the order of the labels.")
-    def command(root: str, out: str | None, on_error: str, classes: str | None) -> None:
-        prepare_data(layout, root, out, on_error, classes)
+    name = "OLD=NEW"
+
+    def convert(self, value, param, ctx):
+        old, equals, new = value.partition("=")
+        if not (old.strip() and equals and new.strip()):
+            self.fail(f"expected OLD=NEW, got {value!r}", param, ctx)
+        return old.strip(), new.strip()
 
 
-data_command("coco", "Verify COCO 2017, or own data in its layout.")
-data_command("voc07", "Verify and convert VOC2007, or own data in its layout.")
-data_command("bdd100k", "Verify and convert BDD100K, either release of labels.")
-data_command("own", "Verify and convert own data in COCO's or VOC's layout.")
+def layout_command(layout) -> click.Command:
+    """The command that verifies and converts data sets of a layout, with the options it knows."""
+    where = dict(default=layout.root, show_default=True) if layout.root else dict(required=True)
+    options = [
+        click.Option(["--root"], type=click.Path(), help="Where it lies, as unpacked.", **where),
+        click.Option(["--out"], type=click.Path(), help="Default: data/prepared/NAME."),
+        click.Option(
+            ["--on-error"], type=click.Choice(["strict", "skip"]), default="strict",
+            show_default=True,
+            help="strict: write nothing where anything is wrong. skip: leave out what is wrong.",
+        ),
+        click.Option(["--rename"], multiple=True, type=NamePair(), help="Rename a class."),
+        click.Option(["--drop"], multiple=True, metavar="NAME", help="Leave out a class."),
+        click.Option(["--train"], metavar="SPLIT", help="The split to train on."),
+        click.Option(["--val"], metavar="SPLIT", help="The split to validate on."),
+        click.Option(
+            ["--val-fraction"], type=float, help="Take this part of the only split to validate on."
+        ),
+        click.Option(
+            ["--group"], metavar="PATTERN",
+            help="Keep images together whose paths have the same match of this expression.",
+        ),
+        click.Option(
+            ["--turned"], type=click.Choice(["stored", "shown"]),
+            help="How boxes of images with an Exif orientation are meant, where nothing tells.",
+        ),
+    ]  # fmt: skip
+    if layout.read is not None:
+        help_text = "Your own: NAME,NAME,... in the order of the labels."
+        options.append(click.Option(["--classes"], help=help_text))
+    for flag, text in layout.flags.items():
+        options.append(click.Option([f"--{flag.replace('_', '-')}"], is_flag=True, help=text))
+
+    def run(root, out, on_error, classes=None, rename=(), **choices):
+        flags = [flag for flag in layout.flags if choices.pop(flag)]
+        prepare_data(layout.name, root, out, on_error, classes, flags=flags, rename=dict(rename),
+                     **choices)  # fmt: skip
+
+    return click.Command(layout.name, params=options, callback=run, help=layout.help)
 
 
 def prepare_data(
-    layout: str, root: str, out: str | None, on_error: str, classes: str | None
+    layout: str, root: str, out: str | None, on_error: str, classes: str | None, **choices
 ) -> None:
     """Verify and convert a data set and say what became of it; exit 1 where nothing was written."""
     from tqdm import tqdm
 
-    from gdetkd.datasets.prepare import REPORT, SHEET, config_options, one_split, prepare
+    from gdetkd.datasets.prepare import REPORT, prepare
 
     def progress(items, text):
         return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
 
-    name = layout if layout != "own" else Path(root).resolve().name
+    name = layout if _layouts()[layout].root and not classes else Path(root).resolve().name
     folder = Path(out or Path("data/prepared") / name)
     names = classes and [name.strip() for name in classes.split(",")]
-    prepared = prepare(layout, root, folder, on_error, names, progress)
+    prepared = prepare(layout, root, folder, on_error, names, progress, **choices)
     report = prepared.report
-    for problem in report.problems[:20]:
+    for problem in sorted(report.problems, key=lambda problem: not problem.bad)[:KINDS]:
         click.echo(str(problem))
-    if len(report.problems) > 20:
-        click.echo(f"... and {len(report.problems) - 20} more lines in {folder / REPORT}")
+    if len(report.problems) > KINDS:
+        click.echo(f"... and {len(report.problems) - KINDS} more lines in {folder / REPORT}:")
+        click.echo("; ".join(f"{kind}: {count}" for kind, count in report.kinds().items()))
     click.echo(report.summary())
     if prepared.summary is None:
         click.echo(
@@ -87,17 +147,37 @@ def prepare_data(
             err=True,
         )
         sys.exit(1)
-    say_objects(prepared.summary, root)
-    click.echo(f"Look at {folder / SHEET}")
-    if warning := one_split(prepared.summary):
+    say_result(prepared.summary, root, folder, out is None)
+
+
+def say_result(summary: dict, root: str, folder: Path, default_out: bool) -> None:
+    """Counts, which split is for what, and the config that reads it."""
+    from gdetkd.datasets.prepare import one_split
+    from gdetkd.datasets.written import CONFIG, SHEET
+
+    say_objects(summary, root)
+    click.echo(f"Contact sheet: {folder / SHEET}")
+    stages = summary["stages"]
+    click.echo(
+        f"To train on: {stages['train']}; to validate on: {stages['val']}; to test on: "
+        f"{stages['test']}. --train and --val choose others."
+    )
+    if warning := one_split(summary):
         click.echo(warning, err=True)
-    expected = root == DATA_ROOTS[layout] and not report.bad if layout == "coco" else out is None
-    if layout in DATA_ROOTS and expected and not classes:
-        click.echo(f"gdetkd/configs/_base_/{layout}.py reads it from there.")
-        return
-    options = [f"{k}={v}" for k, v in config_options(prepared.summary).items()]
-    lines = " \\\n    ".join(["  --cfg-options", *map(shlex.quote, options)])
-    click.echo(f"To train another config on it, whose heads have as many classes:\n{lines}")
+    layout = _layouts()[summary["layout"]]
+    fixed = layout.classes is not None and summary["classes"] == list(layout.classes.values())
+    in_place = all(
+        Path(entry["annotations"]).is_relative_to(Path(layout.root or ".").absolute())
+        for entry in summary["splits"].values()
+    )
+    if fixed and (in_place if layout.differs else default_out):
+        where = f"gdetkd/configs/_base_/{layout.config}" if layout.config else "MMDetection's base"
+        click.echo(f"{where} reads it from there.")
+    click.echo(
+        f'To train another config on it: _base_ = [..., "{folder / CONFIG}"] in place of the '
+        f"dataset's, with num_classes={len(summary['classes'])} in its heads; or\n"
+        f"  gdetkd distill TEACHER STUDENT --data {folder}"
+    )
 
 
 def say_objects(summary: dict, root: str) -> None:

@@ -16,15 +16,33 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP")  # what OpenCV reads as 
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 BITS_PER_SAMPLE = 258  # a TIFF tag
 ORIENTATION = 274  # an Exif tag; 1 = upright, from 5 width and height change places
+REMARKS = {
+    ("L", "1"): ("gray image", "read as three equal channels"),
+    ("LA", "La", "RGBA", "RGBa", "PA"): ("RGBA image", "read without its transparency"),
+    ("P",): ("palette image", "read as the colors that its palette holds"),
+    ("CMYK",): ("CMYK image", "converted to RGB when it is read"),
+}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Size in pixels as it is loaded, and what to know about the file: kind and text."""
+    """An image file as MMDetection's loader, OpenCV, gives it.
+
+    width, height: Pixels as it is loaded: turned, if the Exif tag says so.
+    remarks: What to know about the file: kind and text.
+    turn: The Exif orientation that the loader follows, 1 (upright) to 8.
+    """
 
     width: int
     height: int
     remarks: tuple[tuple[str, str], ...] = ()
+    turn: int = 1
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height of the pixels in the file, before they are turned."""
+        size = (self.width, self.height)
+        return size[::-1] if self.turn >= 5 else size
 
 
 def examine(path: str) -> Picture:
@@ -83,18 +101,26 @@ def _describe(image: Image.Image, path: str) -> Picture:
             f"expected 8 bits a channel, got {_bits(image, path)} (mode {image.mode}): the loader "
             "would keep the upper 8; scale the values yourself",
         )
-    remarks = []
-    if image.mode in ("L", "LA", "1"):
-        remarks.append(("grey image", "read as three equal channels"))
-    if image.mode == "CMYK":
-        remarks.append(("CMYK image", "converted to RGB when it is read"))
-    turn = image.getexif().get(ORIENTATION, 1)
-    if turn not in (0, 1):
-        remarks.append(
-            ("turned image", f"Exif orientation {turn}: loaded turned, boxes must fit that")
-        )
-    size = image.size[::-1] if turn in (5, 6, 7, 8) else image.size
-    return Picture(*size, tuple(remarks))
+    remarks = [remark for modes, remark in REMARKS.items() if image.mode in modes]
+    turn = _orientation(image)
+    if turn != 1 and image.format == "TIFF":
+        text = f"orientation {turn} in a TIFF, which OpenCV does not follow: save it upright"
+        raise InvalidAnnotation("turned image", text)
+    if turn != 1:
+        remarks.append(("turned image", f"Exif orientation {turn}: the loader turns it"))
+    size = image.size[::-1] if turn >= 5 else image.size
+    return Picture(*size, tuple(remarks), turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation tag of the Exif block itself: OpenCV follows no other, such as XMP's."""
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+    except Exception:  # a damaged block is none, to OpenCV as well
+        return 1
+    turn = image.tag_v2.get(ORIENTATION, 1) if image.format == "TIFF" else exif.get(ORIENTATION, 1)
+    return turn if turn in range(2, 9) else 1
 
 
 def _bits(image: Image.Image, path: str) -> int:

@@ -15,7 +15,6 @@ from xml.sax.saxutils import escape
 import cv2
 import numpy as np
 
-from gdetkd.datasets import bdd100k, coco, voc
 from gdetkd.datasets.digits import (
     IMAGE_SIZE,
     Digit,
@@ -25,6 +24,7 @@ from gdetkd.datasets.digits import (
     render,
     run_lengths,
 )
+from gdetkd.datasets.readers import bdd100k, coco, voc
 
 TRAIN, VAL = range(20), range(20, 30)
 COCO_IDS = (1, 2, 3, 13, 27, 44, 62, 67, 84, 90)  # over the gaps, to the very last

@@ -1,48 +1,28 @@
 """Verify a data set, convert it to COCO JSON, and say what there is: `gdetkd data` but for digits.
 
-The originals are never touched: everything goes to a folder of its own,
-`annotations/SPLIT.json`, `images` (a link to the root), `dataset.json` (what there is and where),
-`contact_sheet.jpg` and `report.txt`.
+The originals are never touched: everything goes to a folder of its own, `annotations/SPLIT.json`,
+`images` (a link to the root), `dataset.json` (what there is and where), `dataset.py` (a config to
+inherit from), `contact_sheet.jpg` and `report.txt`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
+import gdetkd.datasets.readers  # noqa: F401  (registers the layouts)
+from gdetkd.datasets.readers.custom import survey
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
+from gdetkd.datasets.samples import LAYOUTS, Layout, Progress, RawDataset, Request, Sample
+from gdetkd.datasets.splits import choose_stages, divide, remark_overlaps
+from gdetkd.datasets.to_coco import Classes, to_coco
+from gdetkd.datasets.values import files_below, is_image
+from gdetkd.datasets.written import REPORT, write_dataset
 
-from gdetkd.datasets import bdd100k, coco, voc
-from gdetkd.datasets import custom as own
-from gdetkd.datasets.contact_sheet import contact_sheet
-from gdetkd.datasets.report import InvalidAnnotation, Report
-from gdetkd.datasets.to_coco import Progress, assemble
-from gdetkd.ops.atomic_write import atomic_write
-
-REPORT, SUMMARY, SHEET = "report.txt", "dataset.json", "contact_sheet.jpg"
-SHOWN = 24  # images on the contact sheet
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A format: how it is read, with classes of one's own or not, and what to fetch where."""
-
-    read: Callable
-    read_classes: Callable | None
-    fetch: str
-
-
-LAYOUTS = {
-    "coco": Layout(coco.read_release, own.read_own_coco, coco.FETCH),
-    "voc07": Layout(voc.read_release, own.read_own_voc, voc.FETCH),
-    "bdd100k": Layout(bdd100k.read_release, None, bdd100k.FETCH),
-    "own": Layout(own.read_own, own.read_own, own.FETCH),
-}
+MIN_SIZE = 32  # MMDetection's configs train on no image with a side below this (filter_cfg)
 
 
 @dataclass
@@ -64,6 +44,15 @@ def prepare(
     on_error: str = "strict",
     classes: Sequence[str] | None = None,
     progress: Progress = lambda items, _: items,
+    *,
+    rename: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    train: str | None = None,
+    val: str | None = None,
+    val_fraction: float | None = None,
+    group: str | None = None,
+    turned: str | None = None,
+    flags: Sequence[str] = (),
 ) -> Prepared:
     """Verify the data set at `root` and write what training needs to `out`.
 
@@ -73,147 +62,230 @@ def prepare(
         out: Where the converted annotations go; not inside the root.
         on_error: "strict": where anything cannot be used, write the report alone. "skip": leave
             out what cannot be used.
-        classes: Names of one's own classes, in the order of the labels; by default the format's.
+        classes: The user's own class names, in the order of the labels; by default the release's,
+            or those that the files declare.
         progress: Called as ``progress(items, description)``, gives the items back.
+        rename: Class names in the files -> the names to use.
+        drop: Class names whose objects are left out, with a remark.
+        train, val: Names of the splits to train and to validate on, where their names do not say.
+        val_fraction: Part of the images of the only split that is taken for validation.
+        group: Regular expression: images whose paths match alike stay on one side of the division.
+        turned: "stored" or "shown": how boxes of images with an Exif orientation are meant, where
+            neither boxes nor sizes settle it.
+        flags: Further switches of the layout (`Layout.flags`).
 
     Raises:
         FileNotFoundError: There is no such data set; the message says what to fetch.
-        ValueError: The arguments contradict each other.
+        ValueError: The arguments contradict each other, or names of splits do not settle which is
+            for training and which for validation.
     """
     form, root, out = LAYOUTS[layout], Path(root), Path(out)
-    _check_arguments(layout, root, out, on_error, classes)
+    _check_arguments(form, root, out, on_error, classes, turned, flags)
     report = Report()
-    read = form.read_classes if classes else form.read
-    splits = read(root, classes, report) if classes else read(root, report)
-    if not splits:
-        fetch = (own.FETCH if classes else form.fetch).format(root=root)
-        raise FileNotFoundError(f"{root}: expected a data set, found none; fetch {fetch}")
-    contents = {}
-    for split, (samples, names) in splits.items():
-        content = assemble(samples, names, root, report, progress)
+    release = form.read_release is not None and not classes
+    read = form.read_release if release else form.read
+    raw = read(Request(root, report, classes, frozenset(flags)))
+    if not raw.splits and all(problem.kind == "missing split" for problem in report.bad):
+        raise FileNotFoundError(
+            f"{root}: expected a data set, found {survey(root)}; expected "
+            + form.expects.format(root=root)
+        )
+    if val_fraction is not None:
+        raw.splits = _divided(raw, val_fraction, group)
+    stages = _stages(raw.splits, train, val, report)
+    contents: dict[str, dict] = {}
+    if not stages:
+        return _finish(form, root, out, on_error, contents, stages, report, release)
+    known = _classes(form, release, classes, raw, rename or {}, drop)
+    _remark_unannotated(root, raw, report)
+    remark_overlaps(raw.splits, report)
+    for split, samples in raw.splits.items():
+        content = to_coco(samples, known, root, report, turned, progress)
         if content["images"]:
             contents[split] = content
         else:
-            report.leave_out(
-                InvalidAnnotation("empty split", "it has no image that can be used"), split
-            )
+            text = "it has no image that can be used"
+            report.leave_out(InvalidAnnotation("empty split", text), split)
+    _remark_classes(contents, known, report)
+    if not _check_trainable(contents.get(stages["train"]), stages["train"], report):
+        contents = {}
+    elif stages["val"] not in contents or stages["test"] not in contents:
+        there = [stages[stage] for stage in ("val", "test", "train") if stages[stage] in contents]
+        stages.update(val=there[0], test=there[0])
+    return _finish(form, root, out, on_error, contents, stages, report, release)
+
+
+def _finish(form, root, out, on_error, contents, stages, report, release) -> Prepared:
+    """Write the report, and the rest unless something stands against it."""
     out.mkdir(parents=True, exist_ok=True)
+    originals = _originals(form, root, contents, release, report)
     report.write(out / REPORT)
     if (on_error == "strict" and report.bad) or not contents:
         return Prepared(report, None)
-    # COCO's own files are used where they are, unless something had to be left out of them.
-    untouched = layout == "coco" and not classes and not report.bad
-    summary = _write(layout, root, out, contents, report, untouched)
+    summary = write_dataset(form, root, out, contents, stages, report, originals, release)
     return Prepared(report, summary)
 
 
-def config_options(summary: dict) -> dict[str, object]:
-    """What a config of MMDetection needs to use a prepared data set, as `--cfg-options`.
+def _stages(splits: Mapping, train: str | None, val: str | None, report: Report) -> dict[str, str]:
+    """The split of each stage; none, with a line, where a split that is missing unsettles it."""
+    try:
+        return choose_stages(splits, train, val)
+    except ValueError as error:
+        if not report.bad:
+            raise
+        report.leave_out(InvalidAnnotation("nothing to train on", str(error)), "all splits")
+        return {}
 
-    Where there is one split alone, it is validated on what it is trained on; `one_split` says so.
-    """
+
+def config_options(summary: Mapping) -> dict[str, object]:
+    """What a config of MMDetection needs to use a prepared data set, as `--cfg-options`."""
     splits = summary["splits"]
-    train, val = _stages(splits)
+    stages = summary.get("stages") or choose_stages(splits)
     options: dict[str, object] = {}
-    for stage, split in (("train", train), ("val", val), ("test", val)):
+    for stage, split in stages.items():
         dataset = f"{stage}_dataloader.dataset."
         options[dataset + "ann_file"] = splits[split]["annotations"]
         options[dataset + "data_prefix.img"] = splits[split]["images"]
         options[dataset + "metainfo.classes"] = tuple(summary["classes"])
-        if stage != "train" and summary["layout"] != "voc07":  # VOCMetric reads no file
+        form = LAYOUTS.get(summary["layout"])
+        if stage != "train" and (form is None or form.metric_reads_file):
             options[f"{stage}_evaluator.ann_file"] = splits[split]["annotations"]
     return options
 
 
-def one_split(summary: dict) -> str | None:
+def one_split(summary: Mapping) -> str | None:
     """A warning where the split to validate on is the one to train on; None where it is not."""
-    train, val = _stages(summary["splits"])
-    if train != val:
+    stages = summary.get("stages") or choose_stages(summary["splits"])
+    if stages["train"] != stages["val"]:
         return None
     return (
-        f"Warning: there is no split to validate on beside {train!r}: AP will be that of the "
-        "images trained on. A split whose name starts with 'val' or 'test' would be taken."
+        f"Warning: there is no split to validate on beside {stages['train']!r}: AP will be that of "
+        "the images trained on. --val-fraction 0.2 takes a fifth of them for validation."
     )
 
 
-def _stages(splits: Mapping[str, object]) -> tuple[str, str]:
-    """The splits to train and to validate on, by their names."""
-    train = next((name for name in splits if name.startswith("train")), next(iter(splits)))
-    return train, next((name for name in splits if name.startswith(("val", "test"))), train)
-
-
-def _check_arguments(layout, root, out, on_error, classes) -> None:
+def _check_arguments(form: Layout, root, out, on_error, classes, turned, flags) -> None:
     if on_error not in ("strict", "skip"):
         raise ValueError(f"on_error: expected 'strict' or 'skip', got {on_error!r}")
+    if turned not in (None, "stored", "shown"):
+        raise ValueError(f"turned: expected 'stored' or 'shown', got {turned!r}")
     if classes is not None and (len(set(classes)) != len(classes) or not all(classes)):
         raise ValueError(f"classes: expected different names, got {list(classes)}")
-    if layout == "own" and not classes:
-        raise ValueError("own data: expected --classes NAME,NAME,... in the order of the labels")
-    if classes and LAYOUTS[layout].read_classes is None:
-        raise ValueError(f"{layout} has classes of its own; leave out --classes")
+    if classes and form.read is None:
+        raise ValueError(f"{form.name} has classes of its own; leave out --classes")
+    if unknown := sorted({*flags} - {*form.flags}):
+        raise ValueError(f"{form.name}: expected flags out of {list(form.flags)}, got {unknown}")
     if not root.is_dir():
-        fetch = LAYOUTS[layout].fetch.format(root=root)
-        raise FileNotFoundError(f"{root}: expected a folder, there is none; fetch {fetch}")
+        expects = form.expects.format(root=root)
+        raise FileNotFoundError(f"{root}: expected a folder, there is none; expected {expects}")
     inner, outer = os.path.realpath(out), os.path.realpath(root)
     if os.path.commonpath([inner, outer]) == outer:
         raise ValueError(f"{out}: expected a folder outside of the data set {root}")
 
 
-def _write(layout, root, out, contents, report, untouched) -> dict:
-    link = out / "images"
-    if os.path.islink(link):
-        os.unlink(link)
-    os.symlink(os.path.realpath(root), link)
-    splits = {}
-    for split, content in contents.items():
-        if untouched:
-            place = root / "annotations" / f"instances_{split}.json"
-            images = root / split
-        else:
-            place, images = out / "annotations" / f"{split}.json", link
-            with atomic_write(place) as file:
-                text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-                file.write(text.encode())
-        splits[split] = dict(
-            annotations=os.path.abspath(place),
-            images=os.path.abspath(images) + os.sep,
-            count=len(content["images"]),
-            objects=_histogram(content),
+def _classes(
+    form: Layout, release: bool, classes: Sequence[str] | None, raw: RawDataset,
+    rename: Mapping[str, str], drop: Sequence[str],
+) -> Classes:  # fmt: skip
+    """The classes that are wanted: the user's, the release's or those that the files declare."""
+    found = Counter(c.name for samples in raw.splits.values() for s in samples for c in s.objects)
+    for option, names in (("--rename", rename), ("--drop", drop)):
+        known = {*found, *(raw.names or []), *((form.classes or {}).values() if release else [])}
+        for name in names:
+            if name not in known and name not in rename.values():
+                raise ValueError(
+                    f"{option} {name}: no object has this class; there are {_listing(found)}"
+                )
+    if release and not rename and not drop:
+        return Classes({name: number for number, name in form.classes.items()})
+    names = classes or (list(form.classes.values()) if release else raw.names)
+    if not names:
+        raise ValueError(
+            f"expected --classes NAME,NAME,... in the order of the labels; there are "
+            f"{_listing(found)}"
         )
-    names = [entry["name"] for entry in next(iter(contents.values()))["categories"]]
-    summary = dict(
-        layout=layout,
-        root=os.path.abspath(root),
-        classes=names,
-        splits=splits,
-        left_out=dict(images=report.images_in - report.images_out, objects=report.objects_reported),
-    )
-    sheet = contact_sheet(_samples(root, contents))
-    cv2.imencode(".jpg", sheet, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tofile(out / SHEET)
-    with atomic_write(out / SUMMARY) as file:
-        file.write(json.dumps(summary, indent=2).encode() + b"\n")
-    return summary
+    wanted = [rename.get(name, name) for name in names]
+    wanted = [name for name in dict.fromkeys(wanted) if name not in drop]
+    if not wanted:
+        raise ValueError(f"--drop: expected to leave a class, got all of {list(names)}")
+    ids = {name: number for number, name in enumerate(wanted, start=1)}
+    return Classes(ids, rename, frozenset(drop))
 
 
-def _histogram(content: dict) -> dict[str, int]:
-    counts = Counter(annotation["category_id"] for annotation in content["annotations"])
-    return {entry["name"]: counts[entry["id"]] for entry in content["categories"]}
+def _listing(found: Counter) -> str:
+    names = [f"{shown(name)} ({count})" for name, count in found.most_common(20)]
+    return ", ".join(names) or "no objects"
 
 
-def _samples(root: Path, contents: dict) -> list:
-    """Images spread evenly over the splits, with their boxes."""
-    samples = []
-    for content in contents.values():
-        names = {entry["id"]: entry["name"] for entry in content["categories"]}
-        images = content["images"]
-        step = max(1, len(images) * len(contents) // SHOWN)
-        chosen = {image["id"]: [] for image in images[::step][: SHOWN // len(contents)]}
-        for annotation in content["annotations"]:
-            if annotation["image_id"] in chosen:
-                entry = (annotation["bbox"], names[annotation["category_id"]])
-                chosen[annotation["image_id"]].append(entry)
-        for image in images:
-            if image["id"] in chosen:
-                pixels = np.fromfile(root / image["file_name"], np.uint8)
-                samples.append((cv2.imdecode(pixels, cv2.IMREAD_COLOR), chosen[image["id"]]))
-    return [(image, boxes) for image, boxes in samples if image is not None]
+def _divided(raw: RawDataset, fraction: float, group: str | None) -> dict[str, list[Sample]]:
+    if len(raw.splits) != 1:
+        raise ValueError(
+            f"--val-fraction: expected a data set of one split, got {', '.join(raw.splits)}"
+        )
+    (samples,) = raw.splits.values()
+    train, val = divide(samples, fraction, group)
+    return dict(train=train, val=val)
+
+
+def _remark_unannotated(root: Path, raw: RawDataset, report: Report) -> None:
+    """Count the images that no annotation speaks of, and those without objects."""
+    used = {sample.name for samples in raw.splits.values() for sample in samples}
+    for folder in sorted({os.path.dirname(name) for name in used}):
+        if not os.path.isdir(root / folder):
+            continue
+        there = (os.path.join(folder, n) for n in files_below(root / folder, ("",), depth=0))
+        count = sum(is_image(name) and name not in used for name in there)
+        if count:
+            text = f"{count} images are in no annotation: neither trained nor tested on"
+            report.remark("no labels", folder or ".", "", text)
+    for split, samples in raw.splits.items():
+        count = sum(not sample.objects for sample in samples)
+        if count:
+            text = f"{count} of {len(samples)} images have none; MMDetection trains on none of them"
+            report.remark("no objects", split, "", text)
+
+
+def _remark_classes(contents: Mapping[str, dict], known: Classes, report: Report) -> None:
+    used = {a["category_id"] for content in contents.values() for a in content["annotations"]}
+    absent = [name for name, number in known.ids.items() if number not in used]
+    if contents and absent:
+        names = ", ".join(map(shown, absent[:10])) + (", ..." if len(absent) > 10 else "")
+        text = f"{len(absent)} of {len(known.ids)} classes have no object: {names}"
+        report.remark("unused class", "all splits", "", text)
+
+
+def _check_trainable(content: dict | None, split: str, report: Report) -> bool:
+    """Report a split that nothing can be trained on; False if no setting of training helps."""
+    if content is None:
+        return False  # an empty split, reported
+    sizes = {image["id"]: min(image["width"], image["height"]) for image in content["images"]}
+    full = {a["image_id"] for a in content["annotations"]}
+    objects = [a for a in content["annotations"] if not a["iscrowd"] and min(a["bbox"][2:]) >= 1]
+    if not objects:
+        counted = len(content["annotations"])
+        cause = (
+            f"all {counted} objects are ignored ones, or under 1 px" if counted
+            else f"none of the {len(sizes)} images has an object that can be used"
+        )  # fmt: skip
+    elif max(sizes[number] for number in full) < MIN_SIZE:
+        cause = (
+            f"all images with objects have a side under {MIN_SIZE} px, and MMDetection's configs "
+            f"leave these out (filter_cfg.min_size); lower it in the config, or enlarge the images"
+        )
+    else:
+        return True
+    report.leave_out(InvalidAnnotation("nothing to train on", cause), split)
+    return bool(objects)
+
+
+def _originals(form: Layout, root, contents, release, report: Report) -> bool:
+    """Whether the layout's own files can be used where they are; what differs is remarked on."""
+    if form.differs is None or not release or report.bad:
+        return False
+    equal = True
+    for split, content in contents.items():
+        if reason := form.differs(root, split, content):
+            file, _ = form.files(split)
+            report.remark("converted", file, "", f"{reason}: the converted file is to be used")
+            equal = False
+    return equal

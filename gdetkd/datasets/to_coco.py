@@ -1,84 +1,92 @@
-"""From what a format says to COCO JSON: every image and object is used or reported.
+"""From what a reader found to COCO JSON: every image and object is used or reported.
 
-The readers of the formats (`coco`, `voc`, `bdd100k`) hand over samples; what can be wrong with a
-box, a class or an image is the same for all of them and is checked here.
+What can be wrong with a box, a class or an image is the same for all layouts and is checked here.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import difflib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gdetkd.datasets.images import Picture, examine_all
+from gdetkd.datasets.orientation import STORED, fits, turn_objects
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
-
-ROUNDING = 1.0  # a box may reach this many pixels out of its image
-
-Progress = Callable[[Iterable, str], Iterable]
+from gdetkd.datasets.samples import Candidate, Progress, Sample
 
 
 @dataclass
-class Candidate:
-    """An object as the format has it: (x, y, w, h) in pixels, class index, more COCO fields."""
+class Classes:
+    """Which classes there are, and what the user wants renamed or dropped.
 
-    item: str
-    box: tuple[float, float, float, float]
-    label: int
-    more: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class Sample:
-    """An image as the format has it.
-
-    name: Its file, relative to the root of the data set.
-    file, item: Where the annotation is, for the report.
-    size: Width and height that the annotation states, if it does.
+    ids: Class name -> COCO's category id, in the order of the labels.
+    rename: Name in the files -> name to use.
+    drop: Names, in the files or renamed, whose objects are left out.
+    dropped: How many objects were left out, by file and name.
     """
 
-    number: int
-    name: str
-    file: str
-    item: str
-    size: tuple[int, int] | None
-    objects: list[Candidate]
+    ids: dict[str, int]
+    rename: Mapping[str, str] = field(default_factory=dict)
+    drop: frozenset[str] = frozenset()
+    dropped: Counter = field(default_factory=Counter)
+
+    def find(self, name: str) -> int | None:
+        """The category id of a name in the files; None for a class that is dropped.
+
+        Raises:
+            InvalidAnnotation: There is no such class; the nearest name is suggested.
+        """
+        known = self.rename.get(name, name)
+        if name in self.drop or known in self.drop:
+            return None
+        if known not in self.ids:
+            lowered = {other.lower(): other for other in self.ids}
+            near = difflib.get_close_matches(known.lower(), lowered, 1)
+            hint = f"; did you mean {shown(lowered[near[0]])}?" if near else ""
+            text = f"{shown(known)} is none of the {len(self.ids)} classes{hint}"
+            raise InvalidAnnotation("unknown class", text)
+        return self.ids[known]
 
 
-def assemble(
+def to_coco(
     samples: Sequence[Sample],
-    classes: dict[int, str],
+    classes: Classes,
     root: Path,
     report: Report,
+    turned: str | None = None,
     progress: Progress = lambda items, _: items,
 ) -> dict:
     """Check the samples against their images and give what can be used, in COCO's format.
 
     Args:
         samples: Images with their objects; `report.objects_in` has counted them already.
-        classes: COCO's category id -> name, in the order of the labels.
+        classes: The classes that are wanted.
         root: Folder that the samples' names are relative to.
         report: Takes every image and object that is left out, and counts what goes out.
+        turned: "stored" or "shown": how boxes of turned images are meant where they do not settle
+            it (`orientation.turn_objects`).
     """
-    ids = list(classes)
-    images, annotations = [], []
+    samples = _one_sample_per_file(samples, report)
+    samples = _without_fractions(samples, report)
+    images, kept = [], []
     pictures = examine_all(os.path.join(root, sample.name) for sample in samples)
     for sample, picture in zip(progress(samples, "images"), pictures, strict=True):
         try:
-            _check_size(sample, picture)
+            _fit_to_picture(sample, picture, turned, report)
         except InvalidAnnotation as problem:
             report.leave_out(problem, sample.file, sample.item, objects=len(sample.objects))
             continue
-        for kind, text in picture.remarks:
-            report.remark(kind, sample.name, sample.item, text)
-        width, height = sample.size or (picture.width, picture.height)
+        width, height = picture.width, picture.height
         images.append(dict(id=sample.number, file_name=sample.name, width=width, height=height))
         for candidate in sample.objects:
             try:
+                category = classes.find(candidate.name)
+                if category is None:
+                    classes.dropped[sample.file, candidate.name] += 1
+                    continue
                 check_box(candidate.box, width, height)
             except InvalidAnnotation as problem:
                 report.leave_out(problem, sample.file, candidate.item, objects=1)
@@ -86,19 +94,19 @@ def assemble(
             if min(candidate.box[2:]) < 1:
                 text = f"{_text(candidate.box)}: MMDetection trains on no box under 1 px"
                 report.remark("thin box", sample.file, candidate.item, text)
-            # pycocotools takes id 0 for "no match": they start from 1.
-            number, category = len(annotations) + 1, ids[candidate.label]
-            annotations.append(_annotation(candidate, number, sample.number, category))
+            kept.append((candidate, sample.number, category))
     report.images_out += len(images)
-    report.objects_out += len(annotations)
-    categories = [dict(id=number, name=name) for number, name in classes.items()]
-    return dict(images=images, annotations=annotations, categories=categories)
-
-
-def _annotation(candidate: Candidate, number: int, image: int, category: int) -> dict:
-    usual = dict(area=candidate.box[2] * candidate.box[3], iscrowd=0)
-    ids = dict(id=number, image_id=image, category_id=category)
-    return usual | candidate.more | ids | dict(bbox=list(candidate.box))
+    report.objects_out += len(kept)
+    for (file, name), count in classes.dropped.items():
+        report.remark("dropped class", file, "", f"{shown(name)}, as asked for", objects=count)
+    classes.dropped.clear()
+    categories = [dict(id=number, name=name) for name, number in classes.ids.items()]
+    return dict(
+        info=dict(description="checked and converted by gdetkd", version="1"),
+        images=images,
+        annotations=_annotations(kept),
+        categories=categories,
+    )
 
 
 def check_box(box: Sequence[float], width: int, height: int) -> None:
@@ -106,66 +114,94 @@ def check_box(box: Sequence[float], width: int, height: int) -> None:
     x, y, w, h = box
     if not w > 0 or not h > 0:
         raise InvalidAnnotation("zero area", f"{_text(box)}: expected a width and height above 0")
-    outside = max(-x, -y, x + w - width, y + h - height)
-    if outside > ROUNDING:
+    right, bottom = min(x + w, width), min(y + h, height)
+    if not fits(box, width, height) or right <= max(x, 0) or bottom <= max(y, 0):
         raise InvalidAnnotation("box outside", f"{_text(box)} in an image of {width} x {height}")
 
 
-def finite(value: object, what: str) -> float:
-    """The value as a number; raises InvalidAnnotation if it is none, NaN or infinite."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidAnnotation(
-            "no number", f"{what}: expected a number, got {shown(value)}"
-        ) from None
-    if isinstance(value, str | bool):
-        raise InvalidAnnotation("no number", f"{what}: expected a number, got {shown(value)}")
-    if not math.isfinite(number):
-        raise InvalidAnnotation("not finite", f"{what} is {shown(value)}")
-    return number
+def _annotations(kept: list[tuple[Candidate, int, int]]) -> list[dict]:
+    """Objects with the ids of their file, if these can serve, else numbered from 1.
+
+    pycocotools takes id 0 for "no match", so it cannot.
+    """
+    numbers = [candidate.number for candidate, _, _ in kept]
+    if any(number is None or number < 1 for number in numbers) or len({*numbers}) < len(numbers):
+        numbers = list(range(1, len(kept) + 1))
+    entries = []
+    for number, (candidate, image, category) in zip(numbers, kept, strict=True):
+        usual = dict(area=candidate.box[2] * candidate.box[3], iscrowd=0)
+        ids = dict(id=number, image_id=image, category_id=category)
+        entries.append(usual | candidate.more | ids | dict(bbox=list(candidate.box)))
+    return entries
 
 
-def whole(value: object, what: str, least: int = 0) -> int:
-    """The value as a whole number of 63 bits; raises InvalidAnnotation if none or below `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
-        raise InvalidAnnotation(what, f"expected a whole number from {least}, got {shown(value)}")
-    return value
+def _one_sample_per_file(samples: Sequence[Sample], report: Report) -> list[Sample]:
+    """Leave out images of one file: which of them its boxes belong to cannot be known."""
+    counts = Counter(sample.name for sample in samples)
+    kept = []
+    for sample in samples:
+        if counts[sample.name] == 1:
+            kept.append(sample)
+            continue
+        text = f"{shown(sample.name)} is the file of {counts[sample.name]} images: all are left out"
+        problem = InvalidAnnotation("one file, several images", text)
+        report.leave_out(problem, sample.file, sample.item, objects=len(sample.objects))
+    return kept
 
 
-def inside(folder: str, name: object) -> str:
-    """The path of a file below the root; raises InvalidAnnotation if the name leads elsewhere."""
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InvalidAnnotation("file name", f"expected a path, got {shown(name)}")
-    path = os.path.normpath(os.path.join(folder, name))
-    if os.path.isabs(name) or path.split(os.sep)[0] == "..":
-        raise InvalidAnnotation(
-            "file name", f"expected a path inside the data set, got {shown(name)}"
+def _without_fractions(samples: list[Sample], report: Report) -> list[Sample]:
+    """Leave out the objects of a split whose boxes are all within 0 to 1: fractions, not pixels."""
+    objects = [candidate for sample in samples for candidate in sample.objects]
+    if not objects or not all(candidate.unit_range for candidate in objects):
+        return samples
+    for file, count in Counter(sample.file for sample in samples for _ in sample.objects).items():
+        text = (
+            f"all {len(objects)} boxes of the split are within 0 to 1: expected pixels, got "
+            "fractions of the image; multiply them by its width and height"
         )
-    return path
+        report.leave_out(InvalidAnnotation("relative boxes", text), file, "", objects=count)
+    for sample in samples:
+        sample.objects = []
+    return samples
 
 
-def load_json(path: Path) -> Any:
-    """The content of a JSON file; raises InvalidAnnotation if it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return json.load(file)
-    except OSError as error:
-        raise InvalidAnnotation("unreadable", f"cannot be opened: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidAnnotation("no JSON", f"{type(error).__name__}: {error}") from error
-
-
-def _check_size(sample: Sample, picture: Picture | InvalidAnnotation) -> None:
+def _fit_to_picture(
+    sample: Sample, picture: Picture | InvalidAnnotation, turned: str | None, report: Report
+) -> None:
+    """Bring a sample's boxes to the pixels of the loaded picture, or raise InvalidAnnotation."""
     if isinstance(picture, InvalidAnnotation):
         raise InvalidAnnotation(picture.kind, f"{sample.name}: {picture.text}")
-    found = (picture.width, picture.height)
-    turned = any(kind == "turned image" for kind, _ in picture.remarks)
-    if sample.size not in (None, found) and not (turned and sample.size == found[::-1]):
+    if sample.size not in (None, picture.stored, (picture.width, picture.height)):
         raise InvalidAnnotation(
             "image size",
-            f"{sample.name}: the annotation says {_pair(sample.size)}, the file {_pair(found)}",
+            f"{sample.name}: the annotation says {_pair(sample.size)}, the file "
+            f"{_pair((picture.width, picture.height))}",
         )
+    for candidate in sample.objects:
+        if candidate.fractions:
+            _scale(candidate, *_frame(picture, turned))
+    reading = turn_objects(sample, picture, turned)
+    for kind, text in picture.remarks:
+        if kind == "turned image" and reading:
+            text += "; boxes are converted from the stored pixels" * (reading == STORED)
+            text += "; boxes fit that as they are" * (reading != STORED)
+        report.remark(kind, sample.name, sample.item, text)
+
+
+def _frame(picture: Picture, turned: str | None) -> tuple[int, int]:
+    """Width and height that fractions refer to; undecided ones are refused in `turn_objects`."""
+    return picture.stored if turned == STORED else (picture.width, picture.height)
+
+
+def _scale(candidate: Candidate, width: int, height: int) -> None:
+    x, y, w, h = candidate.box
+    candidate.box = (x * width, y * height, w * width, h * height)
+    mask = candidate.more.get("segmentation")
+    if mask:
+        candidate.more["segmentation"] = [
+            [value * (height if place % 2 else width) for place, value in enumerate(polygon)]
+            for polygon in mask
+        ]
 
 
 def _pair(size: tuple[int, int]) -> str:

@@ -1,10 +1,11 @@
 """BDD100K's labels: the detection JSON of 2018 and det_20, in BDD100K's ten classes.
 
-Both releases list frames with labels; a label's `box2d` holds x1, y1, x2, y2 in pixels from 0, a
-box of COCO is [x1, y1, x2 - x1, y2 - y1]. The release of 2018 also holds lanes and drivable areas,
-which are no objects, and names four classes otherwise. As in the authors' own conversion
-(https://github.com/bdd100k/bdd100k), crowds are `iscrowd`, and so are the uncertain classes of
-det_20: neither trained on nor counted.
+Both releases list frames with labels; a label's `box2d` holds x1, y1, x2, y2 in pixels from 0, the
+last ones included: as in the authors' own conversion (scalabel's `box2d_to_bbox`, used by
+https://github.com/bdd100k/bdd100k), a box of COCO is [x1, y1, x2 - x1 + 1, y2 - y1 + 1]. The
+release of 2018 also holds lanes and drivable areas, which are no objects, and names four classes
+otherwise. As in that conversion, crowds are `iscrowd`, and so are the uncertain classes of det_20:
+neither trained on nor counted.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gdetkd.datasets.repeated_ids import RepeatedIds
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
-from gdetkd.datasets.to_coco import Candidate, Sample, finite, inside, load_json
+from gdetkd.datasets.samples import Candidate, Layout, RawDataset, Request, Sample, register_layout
+from gdetkd.datasets.values import finite, in_unit_range, inside, load_json
 
 CLASSES = (
     "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
@@ -42,12 +45,10 @@ from https://bdd-data.berkeley.edu (free account), unpacked so that there are:
   {root}/labels/det_20/det_train.json, det_val.json                 "Detection 2020 Labels"
   or {root}/labels/bdd100k_labels_images_train.json, ..._val.json   the labels of 2018"""
 
-Splits = dict[str, tuple[list[Sample], dict[int, str]]]
 
-
-def read_release(root: Path, report: Report) -> Splits:
+def read_release(request: Request) -> RawDataset:
     """train and val of whichever label release is there, det_20 before that of 2018."""
-    classes = dict(enumerate(CLASSES, start=1))
+    root, report = request.root, request.report
     pattern = next(
         (
             pattern
@@ -56,7 +57,7 @@ def read_release(root: Path, report: Report) -> Splits:
         ),
         RELEASES["det_20"],
     )
-    splits: Splits = {}
+    found = RawDataset()
     for split in SPLITS:
         file = pattern.format(split)
         if not os.path.isfile(root / file):
@@ -64,12 +65,11 @@ def read_release(root: Path, report: Report) -> Splits:
             continue
         folder = os.path.join("images", "100k", split)
         samples = read_bdd100k(root, file, folder, report)
-        splits[split] = samples, classes
+        found.splits[split] = samples
         if len(samples) != IMAGES[split]:
             text = f"{len(samples)} images, the release has {IMAGES[split]}: part of it?"
             report.remark("another count", file, "", text)
-        _count_unlabelled(root, folder, samples, report)
-    return splits
+    return found
 
 
 def read_bdd100k(root: Path, file: str, folder: str, report: Report) -> list[Sample]:
@@ -84,7 +84,7 @@ def read_bdd100k(root: Path, file: str, folder: str, report: Report) -> list[Sam
         report.leave_out(problem, file)
         return []
     report.images_in += len(frames)
-    samples: dict[str, Sample] = {}
+    samples: list[Sample] = []
     for place, frame in enumerate(frames, start=1):
         item = f"frame {place}"
         labels: list = []
@@ -95,19 +95,19 @@ def read_bdd100k(root: Path, file: str, folder: str, report: Report) -> list[Sam
             report.objects_in += len(labels)
             name = inside(folder, frame.get("name"))
             item = f"image {frame['name']}"
-            if name in samples:
-                raise InvalidAnnotation("duplicate id", "is there already; the first is kept")
         except InvalidAnnotation as problem:
             report.leave_out(problem, file, item, objects=len(labels))
             continue
-        samples[name] = Sample(place, name, file, item, None, [])
-        seen: set = set()
+        sample = Sample(place, name, file, item, None)
+        samples.append(sample)
+        repeated = RepeatedIds(labels)
         for number, label in enumerate(labels, start=1):
             try:
-                samples[name].objects.append(_candidate(label, f"{item}, label {number}", seen))
+                repeated.check(number - 1, label)
+                sample.objects.append(_candidate(label, f"{item}, label {number}"))
             except InvalidAnnotation as problem:
                 report.leave_out(problem, file, f"{item}, label {number}", objects=1)
-    return list(samples.values())
+    return samples
 
 
 def _objects(frame: dict) -> list:
@@ -124,37 +124,35 @@ def _objects(frame: dict) -> list:
     ]
 
 
-def _candidate(label: Any, item: str, seen: set) -> Candidate:
+def _candidate(label: Any, item: str) -> Candidate:
     if not isinstance(label, dict):
         raise InvalidAnnotation("layout", f"expected an object, got {shown(label)}")
-    number = label.get("id")
-    if isinstance(number, str | int):
-        if number in seen:
-            raise InvalidAnnotation(
-                "duplicate id", f"id {shown(number)} is there already; the first is kept"
-            )
-        seen.add(number)
     category = label.get("category")
     if not isinstance(category, str):
         raise InvalidAnnotation("unknown class", shown(category))
     name = OTHER_NAMES.get(category) or UNCERTAIN.get(category) or category
-    if name not in CLASSES:
-        raise InvalidAnnotation("unknown class", shown(category))
     box = label.get("box2d")
     if not isinstance(box, dict):
         raise InvalidAnnotation("no box", f"expected box2d with x1, y1, x2, y2, got {shown(box)}")
     x1, y1, x2, y2 = (finite(box.get(key), key) for key in ("x1", "y1", "x2", "y2"))
+    if x2 < x1 or y2 < y1:
+        text = f"[{x1:g}, {y1:g}] to [{x2:g}, {y2:g}]: expected the second to be right and below"
+        raise InvalidAnnotation("zero area", text)
     attributes = label.get("attributes")
     crowd = isinstance(attributes, dict) and attributes.get("crowd") is True
     more = dict(iscrowd=int(crowd or category in UNCERTAIN))
-    return Candidate(item, (x1, y1, x2 - x1, y2 - y1), CLASSES.index(name), more)
+    box = (x1, y1, x2 - x1 + 1, y2 - y1 + 1)
+    return Candidate(item, box, name, more, unit_range=in_unit_range((x1, y1, x2, y2)))
 
 
-def _count_unlabelled(root: Path, folder: str, samples: list[Sample], report: Report) -> None:
-    try:
-        there = {entry for entry in os.listdir(root / folder) if entry.endswith(".jpg")}
-    except OSError:
-        return  # every image of it is reported as missing
-    without = len(there - {os.path.basename(sample.name) for sample in samples})
-    if without:
-        report.remark("no labels", folder, "", f"{without} images are not in the label file")
+register_layout(
+    Layout(
+        "bdd100k",
+        "Verify and convert BDD100K, either release of labels.",
+        FETCH,
+        read_release=read_release,
+        classes=dict(enumerate(CLASSES, start=1)),
+        root="data/bdd100k",
+        config="bdd100k.py",
+    )
+)

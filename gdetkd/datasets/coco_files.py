@@ -1,0 +1,124 @@
+"""Where own data in COCO's layout keep their JSON files and images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from gdetkd.datasets.report import InvalidAnnotation, Report
+from gdetkd.datasets.splits import role
+from gdetkd.datasets.values import files_below, load_json
+
+SAMPLED = 50  # images that are looked for to find a file's folder
+
+
+def json_files(root: Path) -> list[tuple[str, str]]:
+    """Split and path of every JSON file that may hold annotations.
+
+    Those in annotations/ (of instances_*.json only, where there are such files); else those of
+    each split's own folder; else those in the root.
+    """
+    files = files_below(root, (".json",), depth=2)
+    for belongs in (
+        lambda parts: len(parts) == 2 and parts[0].lower() in ("annotations", "labels"),
+        lambda parts: len(parts) == 2 and (role(parts[0]) or "coco" in parts[1].lower()),
+        lambda parts: len(parts) == 1,
+    ):
+        found = [file for file in files if belongs(file.split(os.sep))]
+        if found:
+            return _named(found)
+    return []
+
+
+def _named(files: list[str]) -> list[tuple[str, str]]:
+    """Split names from file names; from folders, where every folder has its one file."""
+    instances = [file for file in files if os.path.basename(file).startswith("instances_")]
+    files = instances or files
+    folders = [os.path.dirname(file) for file in files]
+    if len({*folders}) == len(files) > 1 or any(role(folder) for folder in folders):
+        return list(zip(folders, files, strict=True))
+    stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
+    return [
+        (stem.removeprefix("instances_"), file) for stem, file in zip(stems, files, strict=True)
+    ]
+
+
+def annotation_files(root: Path, report: Report) -> list[tuple[str, str, str]]:
+    """Split, annotation file and image folder of every file with boxes.
+
+    A JSON file that holds something else, such as captions, is passed over with a remark if a file
+    with boxes is there for its split; else it is left for its reader to report.
+    """
+    found, others = [], []
+    for split, file in json_files(root):
+        try:
+            content = load_json(root / file)
+        except InvalidAnnotation:
+            found.append((split, file, ""))
+            continue
+        (found if _has_boxes(content) else others).append(
+            (split, file, _image_folder(root, file, split, content))
+        )
+    roles = {role(split) for split, _, _ in found}
+    for split, file, folder in others:
+        if found and (role(split) in roles or role(split) is None):
+            report.remark("other content", file, "", "holds no boxes in COCO's format: passed over")
+        else:
+            found.append((split, file, folder))
+    return found
+
+
+def has_boxes(path: Path) -> bool:
+    """Whether a JSON file can be read and holds annotations in COCO's format."""
+    try:
+        return _has_boxes(load_json(path))
+    except InvalidAnnotation:
+        return False
+
+
+def _has_boxes(content: Any) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("categories"), list):
+        return False
+    annotations = content.get("annotations")
+    if not isinstance(annotations, list) or not isinstance(content.get("images"), list):
+        return False
+    return not annotations or any(isinstance(a, dict) and "bbox" in a for a in annotations)
+
+
+def _image_folder(root: Path, file: str, split: str, content: Any) -> str:
+    """The folder that has most of the file's first images; the first one there is, if none."""
+    images = content.get("images") if isinstance(content, dict) else None
+    names = [
+        entry["file_name"]
+        for entry in (images if isinstance(images, list) else [])[:SAMPLED]
+        if isinstance(entry, dict) and isinstance(entry.get("file_name"), str)
+    ]
+    folders = _folders(root, split, os.path.dirname(file))
+    counts = [sum(_exists(root / folder, name) for name in names) for folder in folders]
+    return folders[counts.index(max(counts))]
+
+
+def _exists(folder: Path, name: str) -> bool:
+    try:
+        return os.path.lexists(folder / name)
+    except ValueError:
+        return False
+
+
+def _folders(root: Path, split: str, beside: str) -> list[str]:
+    """Folders that images of a split are kept in; capitals and synonyms of its name are equal."""
+    found = []
+    for parent in (".", "images", "Images", "data"):
+        if os.path.isdir(root / parent):
+            names = sorted(os.listdir(root / parent), key=lambda name: (name != split, name))
+            found += [
+                os.path.join(parent, name)
+                for name in names
+                if os.path.isdir(root / parent / name)
+                and (name.lower() == split.lower() or (role(name) and role(name) == role(split)))
+            ]
+    found += [
+        name for name in ("images", "Images", "JPEGImages", "data") if os.path.isdir(root / name)
+    ]
+    return [os.path.normpath(folder) for folder in (*found, beside or ".", ".")]

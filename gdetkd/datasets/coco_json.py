@@ -1,0 +1,212 @@
+"""COCO's JSON format: images, annotations and categories, each reported or turned into samples."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gdetkd.datasets.repeated_ids import RepeatedIds
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
+from gdetkd.datasets.samples import Candidate, Sample
+from gdetkd.datasets.values import class_name, finite, in_unit_range, inside, load_json, whole
+
+TABLES = ("images", "annotations", "categories")
+
+
+def read_coco(
+    root: Path, file: str, folder: str, report: Report, flat: set[int] = frozenset()
+) -> tuple[list[Sample], list[str]]:
+    """Read an annotation file in COCO's format: its samples, and its classes in their ids' order.
+
+    Args:
+        root: Root of the data set.
+        file: The annotation file, relative to the root.
+        folder: Folder of its images, relative to the root.
+        report: Takes what cannot be used; counts images and objects of the file.
+        flat: Ids of boxes without an area that are known: left out, with a remark only.
+    """
+    try:
+        images, annotations, categories = tables(load_json(root / file))
+    except InvalidAnnotation as problem:
+        report.leave_out(problem, file)
+        return [], []
+    report.images_in += len(images)
+    report.objects_in += len(annotations)
+    samples = _Table(
+        "image", images, lambda entry, n: _sample(entry, n, file, folder), report, file
+    )
+    names = _Table("category", categories, lambda entry, _: class_name(entry.get("name")), report,
+                   file)  # fmt: skip
+    repeated = RepeatedIds(annotations)
+    for place, entry in enumerate(annotations):
+        item = f"annotation at place {place}"
+        try:
+            if not isinstance(entry, dict):
+                raise InvalidAnnotation("layout", f"expected an object, got {shown(entry)}")
+            number = whole(entry.get("id"), "id")
+            item = f"annotation {number}"
+            repeated.check(place, entry)
+            sample, name = samples.find(entry, "image_id"), names.find(entry, "category_id")
+            if sample is None or name is None:
+                continue  # counted where its image or category is reported
+            if number in flat and is_flat(entry):
+                report.remark("zero area", file, item, "known in the release; left out", objects=1)
+                continue
+            sample.objects.append(_candidate(entry, number, item, name, sample, report))
+        except InvalidAnnotation as problem:
+            report.leave_out(problem, file, item, objects=1)
+    samples.report_gone(report, file)
+    names.report_gone(report, file)
+    unsized = sum(sample.size is None for sample in samples.values.values())
+    if unsized:
+        text = f"{unsized} images without width and height: those of the files are taken"
+        report.remark("image size", file, "", text)
+    _remark_shared_names(names.values, file, report)
+    return list(samples.values.values()), [names.values[number] for number in sorted(names.values)]
+
+
+def tables(content: Any) -> tuple[list, list, list]:
+    """Images, annotations and categories; raises InvalidAnnotation where one is no list."""
+    if not isinstance(content, dict):
+        raise InvalidAnnotation(
+            "layout", f"expected an object with images and annotations, got {shown(content)}"
+        )
+    for key in TABLES:
+        if not isinstance(content.get(key), list):
+            raise InvalidAnnotation(
+                "layout", f"expected a list of {key}, got {shown(content.get(key))}"
+            )
+    return tuple(content[key] for key in TABLES)
+
+
+class _Table:
+    """What ids stand for. One id for several things stands for none: its objects are reported."""
+
+    def __init__(self, what: str, entries: list, read: Callable, report: Report, file: str) -> None:
+        self.what, self.values = what, {}
+        self.gone: dict[int, InvalidAnnotation] = {}
+        self.objects: Counter = Counter()
+        groups: dict[int, list] = defaultdict(list)
+        for place, entry in enumerate(entries):
+            try:
+                if not isinstance(entry, dict):
+                    raise InvalidAnnotation("layout", f"expected an object, got {shown(entry)}")
+                groups[whole(entry.get("id"), "id")].append(entry)
+            except InvalidAnnotation as problem:
+                report.leave_out(problem, file, f"{what} at place {place}")
+        for number, group in groups.items():
+            try:
+                self.values[number] = _only(group, number, what)
+                self.values[number] = read(self.values[number], number)
+            except InvalidAnnotation as problem:
+                self.values.pop(number, None)
+                self.gone[number] = problem
+                continue
+            for _ in group[1:]:
+                problem = InvalidAnnotation(
+                    "duplicate id", "is there already, with the same content"
+                )
+                report.leave_out(problem, file, f"{what} {number}")
+
+    def find(self, entry: dict, key: str) -> Any:
+        """What the id in an annotation stands for; None if that is reported as a whole."""
+        number = entry.get(key)
+        if type(number) is int and number in self.gone:
+            self.objects[number] += 1
+            return None
+        if type(number) is not int or number not in self.values:
+            kind = "unknown image" if self.what == "image" else "unknown class"
+            raise InvalidAnnotation(kind, f"{key} {shown(number)} is in none of the file's entries")
+        return self.values[number]
+
+    def report_gone(self, report: Report, file: str) -> None:
+        """One line per id that stands for nothing, with the objects that it takes along."""
+        for number, problem in self.gone.items():
+            report.leave_out(problem, file, f"{self.what} {number}", objects=self.objects[number])
+
+
+def _only(group: list[dict], number: int, what: str) -> dict:
+    if all(entry == group[0] for entry in group):
+        return group[0]
+    key = "file_name" if what == "image" else "name"
+    names = ", ".join(shown(entry.get(key)) for entry in group[:3])
+    text = f"id {number} stands for {len(group)} of them ({names}): all are left out"
+    raise InvalidAnnotation("ambiguous id", text)
+
+
+def _sample(entry: dict, number: int, file: str, folder: str) -> Sample:
+    name, size = inside(folder, entry.get("file_name")), None
+    if entry.get("width") is not None or entry.get("height") is not None:
+        size = tuple(whole(entry.get(key), key, least=1) for key in ("width", "height"))
+    return Sample(number, name, file, f"image {number}", size)
+
+
+def _candidate(
+    entry: dict, number: int, item: str, name: str, sample: Sample, report: Report
+) -> Candidate:
+    box = entry.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise InvalidAnnotation("no box", f"expected bbox [x, y, width, height], got {shown(box)}")
+    x, y, w, h = (finite(value, key) for value, key in zip(box, "xywh", strict=True))
+    crowd = entry.get("iscrowd")
+    if crowd not in (None, 0, 1):
+        raise InvalidAnnotation("iscrowd", f"expected 0 or 1, got {shown(crowd)}")
+    more: dict[str, Any] = dict(iscrowd=int(crowd or 0))
+    if entry.get("ignore") and not crowd:
+        text = (
+            f"ignore is {shown(entry['ignore'])}: kept as iscrowd, neither trained on nor counted"
+        )
+        report.remark("ignored object", sample.file, item, text)
+        more["iscrowd"] = 1
+    unit = in_unit_range((x, y, w, h))
+    if entry.get("area") is not None and not unit:
+        try:
+            more["area"] = _area(entry["area"])
+        except InvalidAnnotation as problem:
+            report.remark("area", sample.file, item, f"{problem.text}; that of the box is taken")
+    if entry.get("segmentation"):
+        try:
+            more["segmentation"] = _segmentation(entry["segmentation"], sample.size)
+        except InvalidAnnotation as problem:
+            text = f"{problem.text}; the mask is left out, the box is kept"
+            report.remark("segmentation", sample.file, item, text)
+    return Candidate(item, (x, y, w, h), name, more, number, unit_range=unit)
+
+
+def _area(value: Any) -> float:
+    area = finite(value, "area")
+    if area <= 0:
+        raise InvalidAnnotation("area", f"area {shown(value)}: expected more than 0")
+    return area
+
+
+def _segmentation(value: Any, size: tuple[int, int] | None) -> Any:
+    if isinstance(value, dict):
+        counts = value.get("counts")
+        whole_counts = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
+        known = size is not None and value.get("size") == list(size[::-1])
+        if known and (isinstance(counts, str) or whole_counts):
+            return value
+    elif isinstance(value, list) and all(isinstance(polygon, list) for polygon in value):
+        if all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in value):
+            for polygon in value:
+                for coordinate in polygon:
+                    finite(coordinate, "segmentation")
+            return value
+    raise InvalidAnnotation(
+        "segmentation", f"expected polygons or run lengths of the image, got {shown(value)}"
+    )
+
+
+def _remark_shared_names(names: Mapping[int, str], file: str, report: Report) -> None:
+    for name, count in Counter(names.values()).items():
+        if count > 1:
+            text = f"{count} categories are named {shown(name)}: they are one class"
+            report.remark("shared name", file, "", text)
+
+
+def is_flat(entry: dict) -> bool:
+    box = entry.get("bbox")
+    return isinstance(box, list) and len(box) == 4 and any(value == 0 for value in box[2:])

@@ -1,0 +1,201 @@
+"""Tables of boxes: a CSV file with a row per object, as spreadsheets and several tools write them.
+
+Columns are found by their names, whatever their order: the image's file, the class, and either two
+corners (xmin, ymin, xmax, ymax) or x, y, width, height, in pixels. A table without a header has the
+six columns path, x1, y1, x2, y2, class. A row with an image alone is one without objects.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
+from gdetkd.datasets.samples import Candidate, Layout, RawDataset, Request, Sample, register_layout
+from gdetkd.datasets.splits import role
+from gdetkd.datasets.values import (
+    files_below,
+    in_unit_range,
+    inside,
+    is_image,
+    number_in,
+    read_text,
+)
+
+EXPECTS = """\
+{root}/SPLIT.csv or one .csv with a column `split`; columns filename, class and xmin, ymin,
+        xmax, ymax (or x, y, width, height)"""
+COLUMNS = {
+    "image": ("filename", "file_name", "image", "image_path", "img_path", "path", "file", "img",
+              "image_id", "imageid", "image_name"),
+    "name": ("class", "label", "name", "category", "class_name", "labelname", "label_name"),
+    "split": ("split", "set", "subset", "usage"),
+    "x1": ("xmin", "x1", "x_min", "left", "bbox_xmin"),
+    "y1": ("ymin", "y1", "y_min", "top", "bbox_ymin"),
+    "x2": ("xmax", "x2", "x_max", "right", "bbox_xmax"),
+    "y2": ("ymax", "y2", "y_max", "bottom", "bbox_ymax"),
+    "x": ("x", "bbox_x", "left", "xmin", "x_min", "x1"),
+    "y": ("y", "bbox_y", "top", "ymin", "y_min", "y1"),
+    "w": ("bbox_width", "bbox_w", "w", "width"),
+    "h": ("bbox_height", "bbox_h", "h", "height"),
+    "image_width": ("image_width", "img_width", "width"),
+    "image_height": ("image_height", "img_height", "height"),
+}  # fmt: skip
+HEADERLESS = ("image", "x1", "y1", "x2", "y2", "name")
+CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h")
+
+
+def read(request: Request) -> RawDataset:
+    """A split per table, or per value of the column `split` where one table has it."""
+    root, report = request.root, request.report
+    found: dict[str, dict[str, Sample]] = {}
+    for file in _tables(root):
+        try:
+            columns, rows = _table(root / file)
+        except InvalidAnnotation as problem:
+            report.leave_out(problem, file)
+            continue
+        stem = os.path.splitext(os.path.basename(file))[0]
+        pools: dict[str, dict[str, str]] = {}
+        for line, row in rows:
+            cells = {key: row[at].strip() for key, at in columns.items() if at < len(row)}
+            split = cells.get("split") or stem
+            if split not in pools:
+                pools[split] = _images(root, split)
+            _add(found.setdefault(split, {}), cells, f"line {line}", file, pools[split], report)
+    splits = {split: list(samples.values()) for split, samples in found.items()}
+    for samples in splits.values():
+        report.images_in += len(samples)
+    return RawDataset(splits)
+
+
+def _tables(root: Path) -> list[str]:
+    return [file for file in files_below(root, (".csv", ".tsv"), depth=1) if _readable(root / file)]
+
+
+def _readable(path: Path) -> bool:
+    try:
+        _table(path)
+    except InvalidAnnotation as problem:
+        return problem.kind != "layout"
+    return True
+
+
+def _table(path: Path) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
+    """Which columns there are, and the rows with the numbers of their lines.
+
+    Raises:
+        InvalidAnnotation: The file cannot be read, or has no columns of boxes ("layout").
+    """
+    text = read_text(path)
+    first = text.partition("\n")[0]
+    delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    try:
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InvalidAnnotation("no CSV", str(error)) from error
+    if not rows:
+        raise InvalidAnnotation("layout", "expected a table, got an empty file")
+    header = [cell.strip().lower().replace(" ", "_") for cell in rows[0][1]]
+    columns = {
+        key: next(header.index(name) for name in names if name in header)
+        for key, names in COLUMNS.items()
+        if any(name in header for name in names)
+    }
+    if all(key in columns for key in ("image", "name")) and any(
+        all(key in columns for key in keys) for keys in (CORNERS, SIDES)
+    ):
+        if all(key in columns for key in CORNERS):
+            columns = {key: at for key, at in columns.items() if key not in SIDES}
+        elif columns.get("image_width") == columns["w"]:
+            del columns["image_width"], columns["image_height"]
+        return columns, rows[1:]
+    if len(header) == 6 and is_image(rows[0][1][0]):
+        return {key: at for at, key in enumerate(HEADERLESS)}, rows
+    raise InvalidAnnotation(
+        "layout",
+        "expected columns filename, class and xmin, ymin, xmax, ymax (or x, y, width, height), got "
+        f"{shown(', '.join(header))}",
+    )
+
+
+def _images(root: Path, split: str) -> dict[str, str]:
+    """Image files below the root by their path and by their name, those of the split first."""
+    names = [name for name in files_below(root, ("",)) if is_image(name)]
+    wanted = role(split)
+
+    def elsewhere(name: str) -> bool:
+        parts = name.split(os.sep)[:-1]
+        return not any(p == split or (wanted and role(p) == wanted) for p in parts)
+
+    found: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (elsewhere(name), name)):
+        found.setdefault(name, name)
+        for key in (os.path.basename(name), os.path.splitext(os.path.basename(name))[0]):
+            found.setdefault(key, name)
+    return found
+
+
+def _add(
+    samples: dict[str, Sample], cells: dict[str, str], item: str, file: str,
+    pool: dict[str, str], report: Report,
+) -> None:  # fmt: skip
+    """Put a row's image, and its object if it has one, into the split."""
+    given = any(cells.get(key) for key in ("name", *CORNERS, *SIDES))
+    report.objects_in += given
+    try:
+        name = (cells.get("image") or "").replace("\\", "/")
+        path = pool.get(os.path.normpath(name)) or pool.get(os.path.basename(name))
+        path = path or inside("", name)
+        sample = samples.get(path)
+        if sample is None:
+            sample = samples[path] = Sample(len(samples) + 1, path, file, f"image {name}", None)
+        if not given:
+            return
+        size = _size(cells)
+        if size and sample.size not in (None, size):
+            text = f"{name}: the table says {size} here and {sample.size} before"
+            raise InvalidAnnotation("image size", text)
+        sample.size = size or sample.size
+        sample.objects.append(_candidate(cells, item))
+    except InvalidAnnotation as problem:
+        report.leave_out(problem, file, item, objects=int(given))
+
+
+def _size(cells: dict[str, str]) -> tuple[int, int] | None:
+    if not cells.get("image_width") or not cells.get("image_height"):
+        return None
+    size = [number_in(cells[key], key) for key in ("image_width", "image_height")]
+    if min(size) < 1 or max(size) >= 2**31:
+        raise InvalidAnnotation("image size", f"expected at least 1, got {shown(size)}")
+    return int(size[0]), int(size[1])
+
+
+def _candidate(cells: dict[str, str], item: str) -> Candidate:
+    if not cells.get("name"):
+        raise InvalidAnnotation("unknown class", "the row has a box and no class")
+    keys = CORNERS if "x2" in cells else SIDES
+    values = [number_in(cells.get(key), key) for key in keys]
+    x, y, a, b = values
+    box = (x, y, a - x, b - y) if keys == CORNERS else (x, y, a, b)
+    return Candidate(item, box, cells["name"], unit_range=in_unit_range(values))
+
+
+def finds(root: Path) -> str | None:
+    """Whether a table there has columns of boxes."""
+    files = _tables(root)
+    return f"a table of boxes, {files[0]}" if files else None
+
+
+register_layout(
+    Layout(
+        "csv",
+        "Convert own data in a CSV file with a row per box.",
+        EXPECTS,
+        read=read,
+        finds=finds,
+    )
+)

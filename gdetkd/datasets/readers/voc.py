@@ -1,0 +1,210 @@
+"""PASCAL VOC's layout: XML files, in Annotations/ or beside the images, and ImageSets/Main/*.txt.
+
+Coordinates are handled as MMDetection's VOCDataset and the devkit do: VOC counts pixels from 1 and
+includes the last one, so 1 is taken off all four and fractions are cut off. A box of COCO then
+spans [xmin - 1, ymin - 1] to [xmax - 1, ymax - 1]; its width lacks the pixel that the devkit, and
+VOCMetric with it, add again (`xmax - xmin + 1`) when they compute an IoU. Objects marked
+`difficult` become `iscrowd`: neither trained on nor counted, by VOCMetric and pycocotools.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gdetkd.datasets.report import InvalidAnnotation, Report, shown
+from gdetkd.datasets.samples import Layout, RawDataset, Request, Sample, register_layout
+from gdetkd.datasets.splits import ROLES, role
+from gdetkd.datasets.values import files_below, inside, read_text
+from gdetkd.datasets.voc_images import ImageIndex
+from gdetkd.datasets.voc_xml import fill, load_xml
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)  # fmt: skip
+SPLITS = {"trainval07": "trainval", "test2007": "test"}
+# Images of VOC2007, http://host.robots.ox.ac.uk/pascal/VOC/voc2007/dbstats.html
+IMAGES = {"trainval07": 5_011, "test2007": 4_952}
+LISTS = os.path.join("ImageSets", "Main")
+FETCH = """\
+from http://host.robots.ox.ac.uk/pascal/VOC/voc2007/, both unpacked into the same folder {root}:
+  VOCtrainval_06-Nov-2007.tar  460 MB  MD5 c52e279531787c972589f7e41ab4ae64
+  VOCtest_06-Nov-2007.tar      451 MB  MD5 b6e924de25625d8de591ea690078ad9f
+  -> {root}/VOC2007/{{Annotations,ImageSets,JPEGImages}}/"""
+
+
+def read_release(request: Request) -> RawDataset:
+    """trainval07 and test2007 of VOCdevkit/ (or of the VOC2007/ in it)."""
+    root, report = request.root, request.report
+    folder = "VOC2007" if os.path.isdir(root / "VOC2007") else ""
+    found = RawDataset()
+    for split, name in SPLITS.items():
+        file = os.path.join(folder, LISTS, f"{name}.txt")
+        if not os.path.isfile(root / file):
+            report.leave_out(InvalidAnnotation("missing split", "there is no such file"), file)
+            continue
+        found.splits[split] = _read_list(request, os.path.join(folder, "Annotations"), file)
+        if len(found.splits[split]) != IMAGES[split]:
+            text = (
+                f"{len(found.splits[split])} images, the release has {IMAGES[split]}: part of it?"
+            )
+            report.remark("another count", file, "", text)
+    _remark_zero_based(found, report)
+    return found
+
+
+def read(request: Request) -> RawDataset:
+    """Every split of own data.
+
+    Splits are the lists in ImageSets/Main, else the folders with XML files that are named after
+    splits; without either, all files are one split.
+    """
+    root, found = request.root, RawDataset()
+    folders = _xml_folders(root)
+    lists = _lists(root, folders[0]) if len(folders) == 1 else {}
+    for split, file in lists.items():
+        found.splits[split] = _read_list(request, folders[0], file)
+    if not lists:
+        for folder in folders:
+            name = os.path.basename(folder)
+            split = name if role(name) else "all"
+            files = files_below(root / folder, (".xml",), depth=0)
+            entries = [(os.path.splitext(file)[0], os.path.join(folder, file)) for file in files]
+            samples = found.splits.setdefault(split, [])
+            first = samples[-1].number + 1 if samples else 1
+            samples += _read_files(request, folder, entries, first)
+    _remark_zero_based(found, request.report)
+    return found
+
+
+def _xml_folders(root: Path) -> list[str]:
+    """Folders that hold XML files; VOC2007/Annotations alone, where a devkit is."""
+    folders = sorted({os.path.dirname(file) for file in files_below(root, (".xml",))})
+    standard = [folder for folder in folders if os.path.basename(folder) == "Annotations"]
+    newest = [folder for folder in standard if folder == os.path.join("VOC2007", "Annotations")]
+    return newest or standard or folders
+
+
+def _lists(root: Path, folder: str) -> dict[str, str]:
+    """Split -> its list of images; lists of one class (lines end with -1, 0 or 1) are no splits."""
+    place = os.path.join(os.path.dirname(folder), LISTS)
+    names = files_below(root / place, (".txt",), depth=0) if os.path.isdir(root / place) else []
+    found = {}
+    for name in names:
+        stem = os.path.splitext(name)[0]
+        if stem.lower() in ROLES or not _is_class_list(root / place / name):
+            found[stem] = os.path.join(place, name)
+    known = {stem: file for stem, file in found.items() if role(stem)}
+    return known or found
+
+
+def _is_class_list(path: Path) -> bool:
+    try:
+        line = next((line for line in read_text(path).split("\n") if line.strip()), "")
+    except InvalidAnnotation:
+        return False
+    parts = line.split()
+    return len(parts) == 2 and parts[1] in ("-1", "0", "1")
+
+
+def _read_list(request: Request, folder: str, file: str) -> list[Sample]:
+    """The images of a list: a text file with the name of an image a line."""
+    root, report = request.root, request.report
+    try:
+        lines = [line.strip() for line in read_text(root / file).splitlines() if line.strip()]
+    except InvalidAnnotation as problem:
+        report.leave_out(problem, file)
+        return []
+    files = {os.path.splitext(name)[0]: name for name in files_below(root / folder, (".xml",))}
+    names: dict[str, str] = {}
+    for place, line in enumerate(lines, start=1):
+        stem = os.path.splitext(line)[0]
+        name = stem if line not in files and stem in files else line  # a list may have suffixes
+        if name in names:
+            report.images_in += 1
+            problem = InvalidAnnotation("duplicate id", f"image {shown(name)} is listed twice")
+            report.leave_out(problem, file, f"line {place}")
+        else:
+            names[name] = files.get(name, f"{name}.xml")
+    entries = [(name, os.path.join(folder, file)) for name, file in names.items()]
+    return _read_files(request, folder, entries)
+
+
+def _read_files(
+    request: Request, folder: str, entries: list[tuple[str, str]], first: int = 1
+) -> list[Sample]:
+    """Read XML files, given as title and path relative to the root; numbers count from `first`."""
+    root, report = request.root, request.report
+    report.images_in += len(entries)
+    images, samples = ImageIndex(root, folder), []
+    for place, (name, path) in enumerate(entries, start=first):
+        item = f"image {name}"
+        try:
+            path = inside("", path)
+            if folder and not path.startswith(folder + os.sep):
+                raise InvalidAnnotation(
+                    "file name", f"expected a path inside the data set, got {shown(name)}"
+                )
+            tree = load_xml(root / path)
+        except InvalidAnnotation as problem:
+            report.leave_out(problem, path, item)
+            continue
+        sample = Sample(place, "", path, item, None, edge=1)
+        if fill(sample, tree, report, zero_based="zero_based" in request.flags):
+            try:
+                stem = os.path.splitext(os.path.relpath(path, folder or "."))[0]
+                sample.name = images.find(stem, tree.findtext("filename"), sample, report)
+                samples.append(sample)
+            except InvalidAnnotation as problem:
+                report.leave_out(problem, path, item, objects=len(sample.objects))
+    return samples
+
+
+def _remark_zero_based(found: RawDataset, report: Report) -> None:
+    """VOC counts from 1: a box that starts at 0 proves files that count from 0."""
+    for split, samples in found.splits.items():
+        proofs = [s for s in samples if any(min(c.box[:2]) == -1 for c in s.objects)]
+        if proofs:
+            text = (
+                f"{len(proofs)} images have a box that starts at 0, such as {proofs[0].item}; VOC "
+                "counts from 1, so these files count from 0: repeat with --zero-based, or boxes "
+                "lie a pixel too far up and left"
+            )
+            report.remark("zero-based boxes", proofs[0].file, split, text)
+
+
+def finds(root: Path) -> str | None:
+    """Whether XML files of annotations lie there."""
+    for folder in _xml_folders(root):
+        files = files_below(root / folder, (".xml",), depth=0)
+        if os.path.basename(folder) == "Annotations" or any(
+            _is_annotation(root / folder / file) for file in files[:5]
+        ):
+            return f"{len(files)} XML files in {folder or '.'}/"
+    return None
+
+
+def _is_annotation(path: Path) -> bool:
+    try:
+        return b"<annotation" in path.read_bytes()[:4096].lower()
+    except OSError:
+        return False
+
+
+register_layout(
+    Layout(
+        "voc07",
+        "Verify and convert VOC2007, or own data in its layout.",
+        FETCH,
+        read=read,
+        read_release=read_release,
+        classes=dict(enumerate(CLASSES, start=1)),
+        finds=finds,
+        root="data/VOCdevkit",
+        config="voc07.py",
+        metric_reads_file=False,
+        flags=dict(zero_based="Own XML files count pixels from 0, not from 1 as VOC does."),
+    )
+)
