@@ -1,4 +1,4 @@
-"""A checker accepts its solution and turns down every plausible wrong answer."""
+"""Every checker accepts its solution and rejects the plausible wrong answers."""
 
 import ast
 import pkgutil
@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from gdetkd.lessons import exercises
-from gdetkd.lessons.exercises import Exercise, check, close, find, number, show_solution
+from gdetkd.lessons.exercises import (
+    Exercise,
+    check,
+    close,
+    find,
+    function_check,
+    number,
+    number_check,
+    show_solution,
+)
 
 STAGES = [module.name for module in pkgutil.iter_modules(exercises.__path__)]
 EVERY = [f"{stage}.{name}" for stage in STAGES for name in exercises.of_stage(stage)]
@@ -33,14 +42,15 @@ def test_exercises_need_torch_numpy_and_the_method_only(path):
             module = getattr(node, "module", None) or node.names[0].name
             top, _, rest = module.partition(".")
             assert top in {*sys.stdlib_module_names, "torch", "numpy", "gdetkd"}, module
-            forbidden = {"detectors", "engine", "viz", "reproduce", "datasets", "cli", "demo"}
-            assert top != "gdetkd" or rest.partition(".")[0] not in forbidden, module
+            assert top != "gdetkd" or rest.partition(".")[0] in {"losses", "theory", "lessons"}, (
+                module
+            )
 
 
 def test_verdict_is_printed_and_returned(monkeypatch, capsys):
     doubled = Exercise(
         "Double a number.",
-        (lambda f: None if f(3) == 6 else "3 should give 6",),
+        lambda f: None if f(3) == 6 else "3 should give 6",
         solution=lambda x: 2 * x,
         wrong={},
     )
@@ -58,14 +68,14 @@ def test_verdict_is_printed_and_returned(monkeypatch, capsys):
     ]
 
 
-def test_unknown_exercise_names_those_there_are():
+def test_unknown_exercise_lists_the_existing_ones():
     with pytest.raises(ValueError, match="STAGE.NAME"):
         find("no_such_stage.bound")
     with pytest.raises(ValueError, match=r"proofs\."):
         find("proofs.no_such_exercise")
 
 
-def test_close_wants_the_shape_too():
+def test_close_compares_shapes_too():
     assert close(torch.tensor([1.0, 2.0], requires_grad=True), [1, 2.0001])
     assert not close([1.0, 1.0], 1.0)
     assert not close(1.0, 1.01)
@@ -76,3 +86,17 @@ def test_close_wants_the_shape_too():
 )
 def test_number(answer, accepted):
     assert (number(answer) is None) == accepted
+
+
+def test_number_check_explains_known_mistakes():
+    ask = number_check(0.5, {2.0: "divide"}, "it is not {value}")
+    assert ask(0.50005) is None
+    assert [ask(2), ask(torch.tensor(0.25))] == ["divide", "it is not 0.25"]
+    assert ask("half") == "expected a number, got str"
+
+
+def test_function_check_describes_the_failing_case():
+    ask = function_check(lambda a, b: a * b, ((1, 2), (3, 4)), "{} rows of {}")
+    assert ask(lambda a, b: a * b) is None
+    assert ask(lambda a, b: 2) == "3 rows of 4: the answer is not 2"
+    assert ask(lambda a, b: None) == "expected a number, got NoneType"

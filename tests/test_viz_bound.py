@@ -41,7 +41,7 @@ def test_bias_and_spread():
     assert right.lines[0].get_ydata() == pytest.approx([0.1, 0.5])
 
 
-def test_agreement_and_conditionals_draw_what_comes_in():
+def test_agreement_and_conditionals_draw_their_input():
     x = torch.tensor([0.2, 0.8])
     left, right = bound.plot_agreement(x, {"equal": x, "thrice": 3 * x}).axes
     assert left.collections[0].get_offsets()[1].tolist() == pytest.approx([0.8, 0.8])
@@ -51,8 +51,7 @@ def test_agreement_and_conditionals_draw_what_comes_in():
     assert ax.lines[0].get_ydata() == pytest.approx([0.1, 0.3, 0.1])
 
 
-def test_training_is_smoothed_over_the_steps_before():
-    assert bound._smooth(np.array([4.0, 2.0, 0.0]), width=2).tolist() == [4, 3, 1]
+def test_training_shows_running_means():
     history = torch.tensor([[1.0, 0.5], [0.5, 0.25]])
     figure = bound.plot_temperature({4.0: history}, {4.0: 0.9}, 7)
     assert figure.axes[0].lines[0].get_ydata() == pytest.approx([0.5, 0.25])

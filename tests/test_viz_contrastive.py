@@ -1,4 +1,4 @@
-"""The pictures of the contrastive loss show the data, and their controls change them."""
+"""Figures of the contrastive loss show their data, and their controls change them."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,11 +10,6 @@ from matplotlib.patches import Wedge
 from gdetkd.distillation.overlap import overlap_mask
 from gdetkd.distillation.queue import FeatureQueue
 from gdetkd.viz import contrastive as viz
-from gdetkd.viz.widgets_contrastive import (
-    explore_negatives,
-    explore_queue,
-    explore_temperature,
-)
 
 PICTURE = np.full((40, 40, 3), 128, np.uint8)
 # Boxes 0 and 1 overlap by 9/11, 2 lies apart, 3 is box 0 in another image.
@@ -58,13 +53,12 @@ def test_shares_stand_hardest_first():
     assert "50.0%" in figure.axes[1].get_title()
 
 
-def test_boxes_tell_the_proposal_its_negatives_and_those_left_out():
-    ax = viz.draw_negatives(PICTURE, ROIS[:3, 1:], 0, np.array([False, True, False]))
-    colors = [to_hex(patch.get_edgecolor()).upper() for patch in ax.patches]
-    assert colors == [viz.POSITIVE, viz.IGNORED, viz.NEGATIVE]
+def test_colors_distinguish_positive_negatives_and_excluded_boxes():
     out = {0.5: np.array([False, True, False]), 0.9: np.zeros(3, bool)}
     figure = viz.compare_negatives(PICTURE, ROIS[:3, 1:], 0, out)
-    assert [ax.get_title()[-10:] for ax in figure.axes] == ["1 left out", "0 left out"]
+    assert [ax.get_title()[-10:] for ax in figure.axes] == ["1 excluded", "0 excluded"]
+    colors = [to_hex(patch.get_edgecolor()).upper() for patch in figure.axes[0].patches]
+    assert colors == [viz.POSITIVE, viz.IGNORED, viz.NEGATIVE]
 
 
 def test_ring_marks_the_newest_rows_and_leaves_empty_slots_white():
@@ -98,7 +92,7 @@ def test_other_curves_show_their_values():
     assert ax.lines[0].get_ydata().tolist() == [100, 50]
     figure = viz.draw_filter([0.1, 0.5], dict(a=[1, 2], b=[3, 4]), [36.8, 37.1])
     assert figure.axes[0].lines[1].get_ydata().tolist() == [3, 4]
-    curves = {"trained on": [2, 1], "held out": [2, 3]}
+    curves = {"training": [2, 1], "validation": [2, 3]}
     figure = viz.compare_heads(dict(linear=curves, nonlinear=curves))
     assert figure.axes[1].lines[1].get_ydata().tolist() == [2, 3]
     costs = [dict(form="ours", peak_bytes=2e6, seconds=3), dict(form="naive", peak_bytes=None,
@@ -114,19 +108,21 @@ def test_temperature_and_query_move_the_picture():
         raised = np.exp(random[query] / temperature)
         return raised / raised.sum()
 
-    explorer = explore_temperature(shares, queries=3)
+    explorer = viz.explore_temperature(shares, queries=3)
     assert "gdetkd-temperature" in explorer._dom_classes
     assert len(set(moved(explorer, temperature=0.5, query=2))) == 3
 
 
 def test_threshold_and_proposal_move_the_picture():
     rois = torch.tensor(ROIS)
-    explorer = explore_negatives([PICTURE] * 2, ROIS, lambda iou: overlap_mask(rois, iou).numpy())
+    explorer = viz.explore_negatives(
+        [PICTURE] * 2, ROIS, lambda iou: overlap_mask(rois, iou).numpy()
+    )
     assert "gdetkd-negatives" in explorer._dom_classes
     assert len(set(moved(explorer, iou=0.9, proposal=2))) == 3
 
 
 def test_steps_move_the_queue():
-    explorer = explore_queue(history(), capacity=5)
+    explorer = viz.explore_queue(history(), capacity=5)
     assert "gdetkd-queue" in explorer._dom_classes
     assert len(set(moved(explorer, step=4))) == 2

@@ -1,4 +1,4 @@
-"""Pictures of dense students show the numbers they are given, and their sliders move."""
+"""Figures of dense students show their numbers, and their sliders change them."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_sliders_move_the_picture():
     for control in explorer.controls.values():
         control.value += 1
         seen.append(bytes(explorer.picture.value))
-    # All four moved alike: only differences count, so the first picture is back.
+    # All four moved by the same amount: only differences count, so the first picture is back.
     assert seen[-1] == seen[0]
     assert len(set(seen)) == len(seen) - 1
 

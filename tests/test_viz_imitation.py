@@ -1,4 +1,4 @@
-"""Pictures of level weights show the numbers they are given, and their sliders move them."""
+"""Figures of level weights show the numbers they are given, and their sliders move them."""
 
 from __future__ import annotations
 
@@ -62,10 +62,11 @@ def test_mean_weights_by_size():
 
 
 def test_curves_and_bars_hold_what_they_are_given():
-    ax = viz.fitting_curves({"a": [4.0, 2.0], "b": [3.0, 1.0]}, [0, 20], 2.5)
-    assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[4.0, 2.0], [3.0, 1.0]]
-    figure = viz.fitting_panels({("s", "a"): [4.0, 2.0], ("t", "a"): [3.0, 1.0]}, [0, 20], 2.5)
+    curves = {("s", "a"): [4.0, 2.0], ("s", "b"): [3.0, 1.0], ("t", "a"): [5.0, 1.0]}
+    figure = viz.fitting_panels(curves, [0, 20], 2.5)
     assert [ax.get_title() for ax in figure.axes] == ["s student", "t student"]
+    lines = figure.axes[0].lines[:2]
+    assert [list(line.get_ydata()) for line in lines] == [[4.0, 2.0], [3.0, 1.0]]
     errors = {"one": torch.tensor([1.0, 3.0, 5.0]), "two": torch.tensor([2.0, 2.0, 8.0])}
     ax = viz.errors_by_rule(errors, torch.tensor([5.0, 6.0, 30.0]), [0, 10, 40])
     assert [bar.get_height() for bar in ax.patches] == [2.0, 5.0, 2.0, 8.0]

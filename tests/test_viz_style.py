@@ -1,4 +1,4 @@
-"""One look, and pictures that follow their controls."""
+"""One style for all figures, and figures that follow their controls."""
 
 import io
 
@@ -27,6 +27,20 @@ def test_a_figure_is_as_wide_as_a_code_host_shows_it():
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     assert Image.open(buffer).size == (900, 400)
+
+
+def test_running_mean_covers_the_last_values():
+    assert style.running_mean([4.0, 2.0, 0.0], window=2).tolist() == [4, 3, 1]
+
+
+def test_grouped_bars_stand_side_by_side():
+    ax = style.new_axes()
+    rows = {"a": [1, 2], "b": [3, 4]}
+    style.grouped_bars(ax, rows, ["x", "y"], ("black", "white"), yerr={"a": [0.1, 0.2]})
+    assert [bar.get_height() for bar in ax.patches] == [1, 2, 3, 4]
+    centers = [bar.get_x() + bar.get_width() / 2 for bar in ax.patches]
+    assert centers == pytest.approx([-0.2, 0.8, 0.2, 1.2])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y"]
 
 
 def test_axes_or_new_keeps_what_it_is_given():

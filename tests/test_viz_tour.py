@@ -1,4 +1,4 @@
-"""The tour's pictures say what they are given; so does a launched run's."""
+"""Figures of the tour and of a launched run show the numbers that they are given."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,11 +28,11 @@ def test_the_gap_is_between_baseline_and_teacher():
     assert "the gap" not in [text.get_text() for text in alone.texts]
 
 
-def test_opinions_are_the_probabilities_with_the_right_class_framed():
+def test_predictions_are_probabilities_with_the_correct_class_framed():
     pictures = [np.zeros((20, 20, 3), np.uint8)]
     rois = np.array([[0, 2, 2, 9, 9], [0, 5, 5, 12, 15]], float)
     chances = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-    figure = tour.compare_opinions(
+    figure = tour.compare_predictions(
         pictures, rois, np.array([1, 0]), {"teacher": chances, "baseline": chances[::-1]}, "ab"
     )
     assert len(figure.axes) == 6
@@ -41,7 +41,7 @@ def test_opinions_are_the_probabilities_with_the_right_class_framed():
     assert [bar.get_linewidth() > 1 for bar in teacher.patches] == [True, False, False]
 
 
-def test_a_minute_has_a_panel_a_loss_and_says_whose():
+def test_a_minute_has_one_panel_per_loss():
     plain = [dict(loss=3.0, loss_cls=2.0, acc=50.0), dict(loss=1.0, loss_cls=1.0, acc=60.0)]
     more = [dict(step, kd_imitation_loss=4.0) for step in plain]
     figure = tour.plot_minute({"baseline": plain, "distilled": more}, window=2)
@@ -57,7 +57,7 @@ def test_the_map_names_every_stage():
         assert str(stage) in said
 
 
-def test_a_run_shows_where_it_can_go_on_and_where_it_was_killed():
+def test_a_run_marks_its_checkpoints_and_the_kill():
     frame = pd.DataFrame({"loss": np.linspace(3, 1, 7)}, index=range(1, 8))
     ax = plot_run(frame, steps=12, saved_every=3, killed=5)
     upright = [line.get_xdata()[0] for line in ax.lines[1:]]

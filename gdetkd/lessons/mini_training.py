@@ -1,4 +1,4 @@
-"""A few steps of a training, one at a time, on pictures in memory: to watch, not to measure AP."""
+"""Short trainings on images in memory, one step at a time: to watch a step, not to measure AP."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ def build_training(
     student: str | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """The detector that a config trains, initialized as its run would be, or with given weights.
+    """The detector of a config in training mode, initialized as a run would initialize it.
 
     Args:
-        config, options: As of `gdetkd.training.runner.load_config`.
-        student: A checkpoint of the student to start from.
+        config, options: As for `gdetkd.training.config.load_config`.
+        student: A checkpoint whose weights the student starts from; by default it starts from its
+            initialization.
+        seed: Of the initialization.
 
     Raises:
         ValueError: The weights do not fit the config.
     """
     from mmdet.registry import MODELS
 
-    MMLogger.get_current_instance().setLevel("WARNING")  # or every tensor's initializer is told
+    MMLogger.get_current_instance().setLevel("WARNING")  # do not log every initialization
     torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(load_config(config, options).model)
@@ -56,11 +58,11 @@ def training_steps(
     batch: int = 8,
     seed: int = 0,
 ) -> Iterator[dict[str, float]]:
-    """Train step by step, giving each step's losses; in between the detector can be looked at.
+    """Train step by step and yield each step's losses; the detector can be inspected in between.
 
-    AdamW and clipped gradients as in the digits configs, at a constant learning rate; images are
-    drawn by `seed`, without repetition until all were seen. So the same seed gives two detectors
-    the same batches.
+    The optimizer is that of the digits configs (AdamW, clipped gradients) at a constant learning
+    rate. Batches are shuffled by `seed`, and no image repeats before all have been used, so the
+    same seed gives two detectors the same batches.
     """
     optimizer = build_optim_wrapper(
         detector,
@@ -72,7 +74,7 @@ def training_steps(
     )
     data = images.data()
     order = _endless(len(images), torch.Generator().manual_seed(seed))
-    torch.manual_seed(seed)  # the samplers of proposals
+    torch.manual_seed(seed)  # for the proposal samplers
     for _ in range(steps):
         chosen = [next(order) for _ in range(batch)]
         losses = detector.train_step(
@@ -89,9 +91,9 @@ def fit_projection(
     steps: int = 60,
     learning_rate: float = 2e-3,
 ) -> Iterator[float]:
-    """Train a projection alone, on representations (N, D) that stay as they are: each step's loss.
+    """Train a projection alone on fixed representations (N, D), and yield each step's loss.
 
-    loss: of the projected (N, E) of both, the student's first.
+    loss: takes the projections (N, E) of the student's and the teacher's representations.
     """
     optimizer = torch.optim.AdamW(projection.parameters(), learning_rate)
     for _ in range(steps):

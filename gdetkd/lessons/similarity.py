@@ -1,14 +1,16 @@
-"""How alike a detector finds proposals, and whether two detectors agree on that.
+"""Which proposals a detector considers similar, and whether two detectors agree on that.
 
 A detector's representations (N, D) of the same N proposals are compared through their cosine
-similarities: every network has axes of its own, but who resembles whom can be compared.
+similarities. Two networks have different axes, so their vectors cannot be compared directly, but
+their similarity matrices can.
 """
 
 from __future__ import annotations
 
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, one_hot
 
 __all__ = [
     "class_similarities",
@@ -17,24 +19,27 @@ __all__ = [
     "key_drift",
     "linear_cka",
     "negative_shares",
-    "retrieval",
     "pairwise_auroc",
+    "retrieval",
     "rsa_correlation",
 ]
 
 
-def cosine_similarities(rows: Tensor, others: Tensor | None = None) -> Tensor:
-    """Cosines (N, M) between rows (N, D) and others (M, D), by default the rows themselves."""
+def cosine_similarities(rows: Tensor, columns: Tensor | None = None) -> Tensor:
+    """Cosines (N, M) between rows (N, D) and columns (M, D), by default the rows themselves."""
     rows = normalize(rows.double(), dim=1)
-    others = rows if others is None else normalize(others.double(), dim=1)
-    return (rows @ others.t()).float()
+    columns = rows if columns is None else normalize(columns.double(), dim=1)
+    return (rows @ columns.t()).float()
 
 
 def rsa_correlation(similarities: Tensor, reference: Tensor) -> float:
-    """Pearson correlation of two similarity matrices (N, N) over the pairs i < j; N >= 3."""
+    """Pearson correlation of two similarity matrices (N, N) over the pairs i < j; N >= 3.
+
+    This is representational similarity analysis (RSA; Kriegeskorte et al., 2008).
+    """
     if similarities.shape != reference.shape or similarities.shape[0] != similarities.shape[-1]:
         raise ValueError(
-            "expected two square matrices of one size, got "
+            "expected two square matrices of the same size, got "
             f"{tuple(similarities.shape)} and {tuple(reference.shape)}"
         )
     i, j = torch.triu_indices(len(reference), len(reference), offset=1)
@@ -42,13 +47,13 @@ def rsa_correlation(similarities: Tensor, reference: Tensor) -> float:
 
 
 def linear_cka(rows: Tensor, others: Tensor) -> float:
-    """Linear centered kernel alignment of (N, D) and (N, E) (Kornblith et al., 2019): 0 to 1.
+    """Linear centered kernel alignment (CKA) of (N, D) and (N, E), from 0 to 1.
 
-    Does not change when either space is rotated or scaled as a whole.
+    It is invariant to a rotation or a scaling of either space (Kornblith et al., 2019).
     """
     if rows.shape[0] != others.shape[0]:
         raise ValueError(
-            "expected the same proposals, a row each, got "
+            "expected one row per proposal and the same proposals in both, got "
             f"{tuple(rows.shape)} and {tuple(others.shape)}"
         )
     rows, others = (x.double() - x.double().mean(0) for x in (rows, others))
@@ -56,61 +61,54 @@ def linear_cka(rows: Tensor, others: Tensor) -> float:
     return (shared / ((rows.t() @ rows).norm() * (others.t() @ others).norm())).item()
 
 
-def pairwise_auroc(similarities: Tensor, labels: Tensor, apart: Tensor | None = None) -> float:
-    """How often a pair of one class is more alike than a pair of two: 0.5 is chance, 1 always.
+def pairwise_auroc(similarities: Tensor, labels: Tensor, pair_mask: Tensor | None = None) -> float:
+    """The probability that a same-class pair is more similar than a pair of two classes.
 
-    The area under the ROC curve, so no scale of similarities matters.
+    It is the area under the ROC (receiver operating characteristic) curve of the similarities
+    (N, N) as scores of "same class": 0.5 is chance, 1 is perfect, and a tie counts half.
 
     Args:
         similarities: (N, N).
         labels: (N,).
-        apart: (N, N) bool, the pairs that count; by default all of two different proposals.
+        pair_mask: (N, N) bool, the pairs that count; by default all pairs of different proposals.
     """
-    if apart is None:
-        apart = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    same = labels[:, None] == labels
-    alike, unlike = similarities[apart & same], similarities[apart & ~same]
-    if not len(alike) or not len(unlike):
-        raise ValueError("expected pairs of one class and pairs of two, got only one kind")
-    ordered = unlike.sort().values
-    # A tie counts half, hence both sides.
-    below = torch.searchsorted(ordered, alike) + torch.searchsorted(ordered, alike, right=True)
-    return (below.double().mean() / (2 * len(unlike))).item()
+    pair_mask = _different_proposals(labels) if pair_mask is None else pair_mask
+    same = (labels[:, None] == labels)[pair_mask]
+    if same.all() or not same.any():
+        raise ValueError("expected same-class pairs and pairs of two classes, got only one kind")
+    return float(roc_auc_score(same.cpu().numpy(), similarities[pair_mask].cpu().numpy()))
 
 
 def class_similarities(
-    similarities: Tensor, labels: Tensor, classes: int, apart: Tensor | None = None
+    similarities: Tensor, labels: Tensor, classes: int, pair_mask: Tensor | None = None
 ) -> Tensor:
     """Mean similarity (C, C) of the proposals of two classes; NaN where there are none.
 
-    apart: (N, N) bool, the pairs that count; by default all of two different proposals.
+    pair_mask: (N, N) bool, the pairs that count; by default all pairs of different proposals.
     """
-    if apart is None:
-        apart = ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    member = torch.nn.functional.one_hot(labels, max(classes, int(labels.max()) + 1)).double()
-    member = member[:, :classes]
-    total = member.t() @ (similarities.double() * apart) @ member
-    return (total / (member.t() @ apart.double() @ member)).float()
+    pair_mask = _different_proposals(labels) if pair_mask is None else pair_mask
+    member = one_hot(labels, max(classes, int(labels.max()) + 1)).double()[:, :classes]
+    total = member.t() @ (similarities.double() * pair_mask) @ member
+    return (total / (member.t() @ pair_mask.double() @ member)).float()
 
 
 def retrieval(queries: Tensor, keys: Tensor, ignore: Tensor | None = None) -> float:
-    """Share of the queries (N, D) that find their own key (N, D) the most similar of all.
+    """The fraction of queries (N, D) whose most similar key (N, D) is their positive (top-1).
 
-    ignore: (N, N) bool, keys that do not count for a query; its own always does.
+    ignore: (N, N) bool, keys that do not count for a query; the positive always counts.
     """
     similarities = cosine_similarities(queries, keys)
     if ignore is not None:
-        own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
-        similarities = similarities.masked_fill(ignore & ~own, -2)
-    own_key = torch.arange(len(queries), device=queries.device)
-    return (similarities.argmax(1) == own_key).float().mean().item()
+        similarities = similarities.masked_fill(ignore & _different_proposals(queries), -2)
+    target = torch.arange(len(queries), device=queries.device)
+    return (similarities.argmax(1) == target).float().mean().item()
 
 
 def negative_shares(cosines: Tensor, positive: int, temperature: float) -> Tensor:
-    """What each key (K,) contributes to a query's gradient: its softmax, the positive left out.
+    """The share of each key (K,) in the push on a query: the softmax over its negatives.
 
-    Sums to 1 over the negatives. The contrastive loss pushes the query from a negative with the
-    force of its softmax; the shares say among which negatives that force is divided.
+    The contrastive loss pushes a query away from each negative with a force proportional to that
+    negative's softmax. The shares sum to 1 over the negatives; that of the positive is 0.
     """
     logits = (cosines.double() / temperature).clone()
     logits[positive] = -torch.inf
@@ -118,9 +116,10 @@ def negative_shares(cosines: Tensor, positive: int, temperature: float) -> Tenso
 
 
 def effective_negatives(cosines: Tensor, temperature: float) -> Tensor:
-    """How many negatives matter to each query (N,): exp of the entropy of `negative_shares`.
+    """The effective number of negatives of each query (N,): exp of the entropy of their shares.
 
-    cosines: (N, K), the positive of query i at i. K - 1 when all count alike, 1 for a single one.
+    cosines: (N, K), the positive of query i in column i. The result lies between 1, where one
+    negative receives the whole push, and K - 1, where all receive the same.
     """
     shares = torch.stack([negative_shares(row, i, temperature) for i, row in enumerate(cosines)])
     return torch.special.entr(shares).sum(1).exp()
@@ -128,10 +127,14 @@ def effective_negatives(cosines: Tensor, temperature: float) -> Tensor:
 
 @torch.no_grad()
 def key_drift(projections: list[nn.Module], rows: Tensor) -> Tensor:
-    """Cosine of each row's key as it is now and as each projection made it: (ages, N).
+    """Cosine between each row's current key and its key after every earlier step: (ages, N).
 
-    projections: the projection after every step, the last one now; rows: (N, D), representations of
-    a frozen teacher, so that nothing but the projection moves. Age 0 comes first.
+    projections: the projection after every step, the current one last; rows: (N, D),
+    representations of a frozen teacher, so that only the projection changes. Age 0 comes first.
     """
     keys = [normalize(projection(rows), dim=1) for projection in reversed(projections)]
     return torch.stack([(key * keys[0]).sum(1) for key in keys])
+
+
+def _different_proposals(rows: Tensor) -> Tensor:
+    return ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)

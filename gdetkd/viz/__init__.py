@@ -1,4 +1,4 @@
-"""Pictures: functions take data and an optional Axes, and return the Axes or the Figure."""
+"""Figures: functions take data and an optional Axes, and return the Axes or the Figure."""
 
 from gdetkd.viz.detections import compare_detectors, draw_detections
 

@@ -1,4 +1,4 @@
-"""What the contrastive loss estimates: density ratios, critics, the bound on mutual information."""
+"""What the contrastive loss estimates: density ratios, critics, the mutual information (MI)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,12 @@ def plot_joint(joint: torch.Tensor, names: Sequence[str]) -> Figure:
     """A table p(s, t) and its density ratio side by side; rows are s, columns t."""
     figure, axes = style.panels(2, height=3.6)
     ratio = theory.density_ratio(joint).numpy()
+    norm = TwoSlopeNorm(1, 0, max(2, ratio.max()))
     for ax, table, title, options in (
-        (axes[0, 0], joint.numpy(), "joint p(s, t)", {"cmap": style.SEQUENTIAL, "vmin": 0}),
-        (
-            axes[0, 1],
-            ratio,
-            "ratio r(s, t) = p(s, t) / (p(s) p(t))",
-            {"cmap": style.DIVERGING, "norm": TwoSlopeNorm(1, 0, max(2, ratio.max()))},
-        ),
-    ):
+        (axes[0, 0], joint.numpy(), "joint p(s, t)", dict(cmap=style.SEQUENTIAL, vmin=0)),
+        (axes[0, 1], ratio, "ratio r(s, t) = p(s, t) / (p(s) p(t))",
+         dict(cmap=style.DIVERGING, norm=norm)),
+    ):  # fmt: skip
         picture = ax.imshow(table, **options)
         figure.colorbar(picture, ax=ax, shrink=0.85)
         for (row, column), value in np.ndenumerate(table):
@@ -39,7 +36,7 @@ def plot_joint(joint: torch.Tensor, names: Sequence[str]) -> Figure:
             dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
             ax.text(column, row, f"{value:.2f}", ha="center", va="center",
                     color="white" if dark else "black")  # fmt: skip
-        ax.set(title=title, xlabel="teacher says t", ylabel="student says s")
+        ax.set(title=title, xlabel="teacher's t", ylabel="student's s")
         ax.set_xticks(range(len(names)), names)
         ax.set_yticks(range(len(names)), names)
         ax.grid(False)
@@ -47,30 +44,29 @@ def plot_joint(joint: torch.Tensor, names: Sequence[str]) -> Figure:
 
 
 def plot_agreement(counted: torch.Tensor, formulas: Mapping[str, torch.Tensor]) -> Figure:
-    """Posteriors by counting (n,) against formulas for them (n,), a panel each, named."""
-    figure, axes = style.panels(len(formulas), height=3.2)
-    for ax, (name, values) in zip(axes[0], formulas.items(), strict=True):
+    """Counted posteriors (n,) against formulas for them (n,), one panel per named formula."""
+    figure, drawn = style.panel_per_item(formulas, height=3.2)
+    for ax, name, values in drawn:
         ax.plot([0, 1], [0, 1], color=style.NEUTRAL, lw=1)
         ax.scatter(counted, values, s=16, color=style.TEACHER, zorder=3)
         ax.set(title=name, xlabel="counted probability", xlim=(-0.04, 1.04))
-    axes[0, 0].set_ylabel("value of the formula")
+    figure.axes[0].set_ylabel("value of the formula")
     return figure
 
 
 def plot_temperature(
     histories: Mapping[float, torch.Tensor], information: Mapping[float, float], negatives: int
 ) -> Figure:
-    """Training on a circle: temperature and bound by step, a line a concentration.
+    """Training on a circle: temperature and bound by step, one line per concentration.
 
     histories: concentration -> (steps, 2) of `theory.train_critic`; information: -> nats.
     """
     figure, axes = style.panels(2, height=3.7)
-    colors = (style.TEACHER, style.STUDENT, style.DISTILLED)
-    for color, (concentration, history) in zip(colors, histories.items(), strict=False):
+    for color, (concentration, history) in zip(style.SERIES, histories.items(), strict=False):
         loss, temperature = history.T.numpy()
         axes[0, 0].plot(temperature, color=color, label=f"concentration {concentration:g}")
         axes[0, 0].axhline(1 / concentration, color=color, ls="--", lw=1)
-        bound = theory.mutual_information_bound(_smooth(loss), negatives)
+        bound = theory.mutual_information_bound(style.running_mean(loss, 20), negatives)
         axes[0, 1].plot(bound, color=color, label=f"concentration {concentration:g}")
         axes[0, 1].axhline(information[concentration], color=color, ls="--", lw=1)
     axes[0, 0].set(title="temperature (dashed: 1 / concentration)", ylabel="temperature γ",
@@ -84,24 +80,12 @@ def plot_temperature(
     return figure
 
 
-def _smooth(values: np.ndarray, width: int = 20) -> np.ndarray:
-    """Mean over the last ``width`` steps; over fewer at the start."""
-    total = np.cumsum(np.insert(values, 0, 0.0))
-    end = np.arange(1, len(values) + 1)
-    start = np.maximum(end - width, 0)
-    return (total[end] - total[start]) / (end - start)
-
-
 def plot_conditionals(
-    t: torch.Tensor,
-    learned: Mapping[float, torch.Tensor],
-    truth: Mapping[float, torch.Tensor],
-    ax: Axes | None = None,
+    t: torch.Tensor, learned: Mapping[float, torch.Tensor], truth: Mapping[float, torch.Tensor]
 ) -> Axes:
-    """Densities p(t | s) on a grid t (M,), a color an s: of the learned critic and the truth."""
-    ax = style.axes_or_new(ax)
-    colors = (style.TEACHER, style.STUDENT, style.DISTILLED, style.HIGHLIGHT)
-    for color, (s, density) in zip(colors, learned.items(), strict=False):
+    """Densities p(t | s) on a grid t (M,), one color per s: learned and true."""
+    ax = style.new_axes()
+    for color, (s, density) in zip(style.SERIES, learned.items(), strict=False):
         ax.plot(t, density, color=color, label=f"learned, s = {s:g}")
         ax.plot(t, truth[s], color=color, ls="--", lw=1.2)
     ax.set(xlabel="teacher's value t [standard deviations]", ylabel="density p(t | s)")
@@ -112,9 +96,9 @@ def plot_conditionals(
 
 
 def plot_terms(critics: Mapping[str, Mapping[int, theory.BoundTerms]]) -> Figure:
-    """F.2 taken apart, a panel a critic, a bar for each number of negatives: the sum is MI."""
-    figure, axes = style.panels(len(critics), height=3.6, sharey=True)
-    for ax, (critic, terms) in zip(axes[0], critics.items(), strict=True):
+    """The terms of F.2, one panel per critic, one bar per number of negatives: their sum is MI."""
+    figure, drawn = style.panel_per_item(critics, sharey=True)
+    for ax, critic, terms in drawn:
         counts = np.array(list(terms))
         bottom = np.zeros(len(counts))
         for name, color, label in (
@@ -128,21 +112,19 @@ def plot_terms(critics: Mapping[str, Mapping[int, theory.BoundTerms]]) -> Figure
         ax.axhline(terms[counts[0]].information, color="black", ls="--", lw=1.2, label="MI(s; t)")
         ax.set(title=critic, xlabel="negatives K")
         ax.set_xticks(counts)
-    axes[0, 0].set_ylabel("nats")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=4, loc="outside lower center")
+    figure.axes[0].set_ylabel("nats")
+    figure.legend(*ax.get_legend_handles_labels(), ncols=4, loc="outside lower center")
     return figure
 
 
-def plot_bound(
-    bounds: Mapping[float, np.ndarray], counts: Sequence[int], ax: Axes | None = None
-) -> Axes:
-    """The measured bound against the negatives, a band of one deviation over the draws.
+def plot_bound(bounds: Mapping[float, np.ndarray], counts: Sequence[int]) -> Axes:
+    """The measured bound against the number of negatives, with a band of one standard deviation.
 
     bounds: mutual information (nats) -> (draws, len(counts)), in nats.
     """
-    ax = style.axes_or_new(ax, height=4.2)
+    ax = style.new_axes(4.2)
     places = np.array(counts) + 1
-    for color, (information, measured) in zip(_colors(), bounds.items(), strict=False):
+    for color, (information, measured) in zip(style.SERIES, bounds.items(), strict=False):
         mean, spread = measured.mean(0), measured.std(0)
         ax.axhline(information, color=color, ls="--", lw=1)
         ax.plot(places, mean, color=color, marker="o", ms=4, label=f"MI = {information:g} nats")
@@ -156,26 +138,22 @@ def plot_bound(
 
 
 def plot_bias_and_spread(bounds: Mapping[float, np.ndarray], counts: Sequence[int]) -> Figure:
-    """What is missing on average, and the deviation over the draws; arguments of `plot_bound`."""
+    """Bias and standard deviation of the bound over the draws; arguments of `plot_bound`."""
     figure, axes = style.panels(2, height=3.6)
     places = np.array(counts) + 1
-    for color, (information, measured) in zip(_colors(), bounds.items(), strict=False):
+    for color, (information, measured) in zip(style.SERIES, bounds.items(), strict=False):
         label = f"MI = {information:g} nats"
         axes[0, 0].plot(places, measured.mean(0) - information, color=color, marker="o", ms=4,
                         label=label)  # fmt: skip
         axes[0, 1].plot(places, measured.std(0), color=color, marker="o", ms=4, label=label)
     axes[0, 0].axhline(0, color="black", lw=1)
     axes[0, 0].set(title="bias: mean bound - MI", ylabel="nats")
-    axes[0, 1].set(title="spread: deviation over the draws", ylabel="nats")
+    axes[0, 1].set(title="spread: standard deviation over the draws", ylabel="nats")
     for ax in axes[0]:
         ax.set_xlabel("candidates K + 1")
         ax.set_xscale("log", base=2)
         ax.legend()
     return figure
-
-
-def _colors() -> tuple[str, ...]:
-    return style.TEACHER, style.STUDENT, style.DISTILLED, style.HIGHLIGHT
 
 
 def measure_bounds(
@@ -189,7 +167,7 @@ def measure_bounds(
 
 
 def draw_bound(information: float, negatives: int) -> Axes:
-    """One curve of `plot_bound`, and where a number of negatives stands on it."""
+    """One curve of `plot_bound`, with one number of negatives marked on it."""
     measured = measure_bounds(information, COUNTS, draws=4, queries=64)
     ax = plot_bound({information: measured}, COUNTS)
     here = measured[:, COUNTS.index(negatives)].mean()

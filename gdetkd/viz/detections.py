@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-# Okabe and Ito's palette: told apart by colour-blind readers too.
-RIGHT, WRONG, TRUTH = "#56B4E9", "#E69F00", "#009E73"
+from gdetkd.viz import style
+
+CORRECT, WRONG = style.SKY_BLUE, style.ORANGE
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4) x1 y1 x2 y2, labels, scores
 
 
@@ -25,23 +25,24 @@ def draw_detections(
 ) -> Axes:
     """Draw boxes with class names on an image (h, w, 3) RGB; boxes in its pixels.
 
-    With the ground truth, a detection is blue if it is right (IoU of at least 0.5 with an object
-    of its class that no better-scored detection took) and orange if not.
+    With the ground truth, a correct detection is blue and a wrong one is orange. Correct means an
+    IoU (intersection over union) of at least 0.5 with an object of its class that no detection with
+    a better score has taken.
     """
     ax = ax or plt.gca()
     ax.imshow(image, interpolation="nearest")
     boxes, labels, scores = detections
-    right = matched(detections, truth) if truth is not None else np.ones(len(boxes), bool)
-    for box, label, score, good in zip(boxes, labels, scores, right, strict=True):
-        colour = RIGHT if good else WRONG
-        x1, y1, x2, y2 = box
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, lw=1.6, ec=colour))
+    correct = matched(detections, truth) if truth is not None else np.ones(len(boxes), bool)
+    for box, label, score, good in zip(boxes, labels, scores, correct, strict=True):
+        color = CORRECT if good else WRONG
+        x1, y1, x2, _ = box
+        style.draw_box(ax, box, color, 1.6)
         text = classes[label] if classes else str(label)
         if score < 1:
             text = f"{text}  {score:.2f}"
-        # Beside the right edge the text ends with the box, so that it stays on the image.
+        # Near the right edge the text ends with the box, so that it stays on the image.
         place, side = (x2, "right") if x1 > 0.75 * image.shape[1] else (x1 + 1, "left")
-        label = ax.text(place, max(y1 - 2, 6), text, ha=side, color=colour, fontsize=8,
+        label = ax.text(place, max(y1 - 2, 6), text, ha=side, color=color, fontsize=8,
                         weight="bold")  # fmt: skip
         label.set_path_effects([effects.withStroke(linewidth=2, foreground="black")])
     ax.set_axis_off()
@@ -54,9 +55,9 @@ def compare_detectors(
     detectors: Mapping[str, Sequence[Boxes]],
     classes: Sequence[str] | None = None,
 ) -> Figure:
-    """The same images, a row a detector, the ground truth first.
+    """The same images, one row per detector, the ground truth first.
 
-    images: (h, w, 3) RGB each; truth and every detector's detections: one entry an image.
+    images: (h, w, 3) RGB each; truth and every detector's detections: one entry per image.
     """
     rows = {"ground truth": truth, **detectors}
     fig, axes = plt.subplots(
@@ -66,28 +67,28 @@ def compare_detectors(
     for row, (name, found) in zip(axes, rows.items(), strict=True):
         for ax, image, actual, boxes in zip(row, images, truth, found, strict=True):
             draw_detections(image, boxes, None if boxes is actual else actual, classes, ax)
-        # set_axis_off hides labels too; this text stands where the y label would.
+        # set_axis_off hides the y label too.
         row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, rotation=90, va="center",
                     ha="right", fontsize=10)  # fmt: skip
-    fig.text(0.5, 0.004, "blue: right (class and IoU of at least 0.5)     orange: wrong",
+    fig.text(0.5, 0.004, "blue: correct (class and IoU of at least 0.5)     orange: wrong",
              ha="center", fontsize=9)  # fmt: skip
-    caption = 0.22 / fig.get_figheight()  # room for it, however many rows there are
+    caption = 0.22 / fig.get_figheight()  # its height in figure coordinates
     fig.tight_layout(rect=(0.02, caption, 1, 1), pad=0.3)
     return fig
 
 
 def matched(detections: Boxes, truth: Boxes, iou: float = 0.5) -> np.ndarray:
-    """Which detections are right: greedy by score, each object once, as COCO counts. (n,) bool."""
+    """Which detections are correct (n,) bool: greedy by score, each object once, as COCO counts."""
     boxes, labels, scores = detections
-    right = np.zeros(len(boxes), bool)
+    correct = np.zeros(len(boxes), bool)
     taken = np.zeros(len(truth[0]), bool)
     for index in np.argsort(-scores, kind="stable"):
         overlaps = _iou(boxes[index], truth[0])
         overlaps[taken | (truth[1] != labels[index])] = 0
         best = overlaps.argmax() if len(overlaps) else -1
         if best >= 0 and overlaps[best] >= iou:
-            right[index] = taken[best] = True
-    return right
+            correct[index] = taken[best] = True
+    return correct
 
 
 def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:

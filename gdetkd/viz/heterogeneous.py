@@ -1,4 +1,4 @@
-"""Pictures of dense students: their scores beside a softmax teacher's, and their boxes."""
+"""Figures of dense students: their scores beside a softmax teacher's, and their boxes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from ipywidgets import FloatSlider
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from gdetkd.losses import (
@@ -18,28 +17,19 @@ from gdetkd.losses import (
     prediction_distillation,
     sigmoid_prediction_distillation,
 )
-from gdetkd.viz.style import (
-    DISTILLED,
-    HIGHLIGHT,
-    NEUTRAL,
-    SEQUENTIAL,
-    STUDENT,
-    TEACHER,
-    axes_or_new,
-    panels,
-)
+from gdetkd.viz import style
 from gdetkd.viz.widgets import Explorer
 
-# How a dense student's scores are read, and the loss that goes with each reading.
-READINGS = {"section D": DISTILLED, "softmax with 0": HIGHLIGHT, "sigmoid": STUDENT}
+# Three ways to turn a dense student's logits into scores, each with its loss.
 LINES = {"section D": "-", "softmax with 0": "--", "sigmoid": ":"}
-POSITIVE, NEGATIVE, TRUTH = "#E69F00", "#56B4E9", "white"
+READINGS = dict(zip(LINES, (style.DISTILLED, style.HIGHLIGHT, style.STUDENT), strict=True))
+POSITIVE, NEGATIVE, GROUND_TRUTH = style.ORANGE, style.SKY_BLUE, "white"
 
 
 def readings(logits: Tensor, background: float = 0.0) -> dict[str, Tensor]:
-    """The object scores (N, C) that three readings make of a dense student's logits (N, C).
+    """The object scores (N, C) of a dense student's logits (N, C), read in three ways.
 
-    background: the logit that the student does not have; 0 is ours for it.
+    background: the logit that the student lacks; we take it to be 0.
     """
     full = torch.nn.functional.pad(logits, (0, 1), value=background)
     return {
@@ -52,7 +42,7 @@ def readings(logits: Tensor, background: float = 0.0) -> dict[str, Tensor]:
 def reading_losses(
     logits: Tensor, teacher_probs: Tensor, background: float = 0.0
 ) -> dict[str, Tensor]:
-    """The loss, in nats, that distills each reading of logits (N, C) from a teacher's softmax.
+    """By reading of the logits (N, C), the loss in nats that distills it from a teacher's softmax.
 
     teacher_probs: (N, C + 1), background last.
     """
@@ -66,13 +56,13 @@ def reading_losses(
 
 
 def score_totals(totals: Mapping[str, Tensor], is_object: Tensor) -> Figure:
-    """What the object classes' scores of a box add up to (N,), a panel a detector.
+    """Histograms of the sums of a box's object scores (N,), one panel per detector.
 
     is_object: (N,) bool, whether the box shows an object.
     """
-    figure, axes = panels(len(totals), height=3.2, sharex=True, sharey=True)
+    figure, drawn = style.panel_per_item(totals, height=3.2, sharex=True, sharey=True)
     edges = np.linspace(0, max(1.05, *(float(t.max()) for t in totals.values())) + 1e-6, 43)
-    for ax, (name, total) in zip(axes[0], totals.items(), strict=True):
+    for ax, name, total in drawn:
         for label, chosen, color in (
             ("background", ~is_object, NEGATIVE),
             ("an object", is_object, POSITIVE),
@@ -80,24 +70,24 @@ def score_totals(totals: Mapping[str, Tensor], is_object: Tensor) -> Figure:
             ax.hist(total[chosen].numpy(), edges, color=color, alpha=0.75, label=label)
         ax.axvline(1, color="black", lw=1.2, ls=":")
         ax.set(title=name, xlabel="sum of a box's object scores", yscale="log")
-    axes[0, 0].set_ylabel("boxes (logarithmic)")
-    axes[0, -1].legend(title="the box shows", loc="upper right")
+    figure.axes[0].set_ylabel("boxes (logarithmic)")
+    figure.axes[-1].legend(title="the box shows", loc="upper right")
     return figure
 
 
-def score_curves(rivals: Sequence[float], reach: float = 6.0) -> Figure:
-    """The score of one class against its logit, a panel for each logit of another class.
+def score_curves(others: Sequence[float], reach: float = 6.0) -> Figure:
+    """The score of one class against its logit, one panel per logit of another class.
 
     The background's logit is 0.
     """
-    figure, axes = panels(len(rivals), height=3.4, sharey=True)
+    figure, axes = style.panels(len(others), height=3.4, sharey=True)
     x = torch.linspace(-reach, reach, 241)
-    for ax, rival in zip(axes[0], rivals, strict=True):
-        scores = readings(torch.stack([x, torch.full_like(x, rival)], 1))
+    for ax, other in zip(axes[0], others, strict=True):
+        scores = readings(torch.stack([x, torch.full_like(x, other)], 1))
         for name, values in scores.items():
             ax.plot(x, values[:, 0], LINES[name], color=READINGS[name], label=name)
-        ax.axvline(rival, color=NEUTRAL, lw=1, ls="-.")
-        ax.set(title=f"the other class has logit {rival:g}", xlabel="logit of the class")
+        ax.axvline(other, color=style.NEUTRAL, lw=1, ls="-.")
+        ax.set(title=f"the other class has logit {other:g}", xlabel="logit of the class")
     axes[0, 0].set_ylabel("score of the class")
     axes[0, 0].legend(title="read as")
     return figure
@@ -106,28 +96,29 @@ def score_curves(rivals: Sequence[float], reach: float = 6.0) -> Figure:
 def one_box(
     logits: Tensor, teacher_probs: Tensor, names: Sequence[str], background: float = 0.0
 ) -> Figure:
-    """One box: each reading's scores beside the teacher's, and where each loss moves the logits.
+    """One box: the scores of each reading beside the teacher's, and each loss's push on the logits.
 
     Args:
         logits: (C,), the student's.
         teacher_probs: (C + 1,), background last.
         names: Of the C classes.
-        background: The logit that the student does not have.
+        background: The logit that the student lacks.
     """
-    figure, axes = panels(2, height=3.9)
-    values = {name: score[0] for name, score in readings(logits[None], background).items()}
-    _bars(axes[0, 0], {"teacher": teacher_probs[:-1], **values}, names)
+    figure, axes = style.panels(2, height=3.9)
+    teacher_scores = {"teacher": teacher_probs[:-1]}
+    scores = {name: score[0] for name, score in readings(logits[None], background).items()}
+    colors = list(READINGS.values())
+    style.grouped_bars(axes[0, 0], teacher_scores | scores, names, [style.TEACHER, *colors])
     axes[0, 0].set(ylabel="score", ylim=(0, 1.05), xlabel="class")
     axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, title="scores")
-    moved, losses = {}, {}
+    pushes = {}
     for name in READINGS:
         free = logits[None].clone().requires_grad_()
         loss = reading_losses(free, teacher_probs[None], background)[name]
-        moved[name] = -torch.autograd.grad(loss, free)[0][0]
-        losses[name] = f"{name}: {loss.item():.3f}"
-    _bars(axes[0, 1], moved, names, labels=losses)
+        pushes[f"{name}: {loss.item():.3f}"] = -torch.autograd.grad(loss, free)[0][0]
+    style.grouped_bars(axes[0, 1], pushes, names, colors)
     axes[0, 1].axhline(0, color="black", lw=1)
-    reach = max(0.55, *(1.1 * float(push.abs().max()) for push in moved.values()))
+    reach = max(0.55, *(1.1 * float(push.abs().max()) for push in pushes.values()))
     axes[0, 1].set(ylabel="push on the logit (- gradient)", ylim=(-reach, reach), xlabel="class")
     axes[0, 1].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, title="losses (nats)")
     return figure
@@ -136,7 +127,7 @@ def one_box(
 def logits_explorer(
     teacher_probs: Tensor, names: Sequence[str], start: Sequence[float] = (1.0, 0.0, -3.0)
 ) -> Explorer:
-    """Sliders over the logits of three classes of a box, and over the background's missing one.
+    """Sliders over the logits of three classes of a box, and over the background's.
 
     teacher_probs: (4,), background last; names: of the three classes.
     """
@@ -144,13 +135,14 @@ def logits_explorer(
     def draw(first: float, second: float, third: float, background: float) -> Figure:
         return one_box(torch.tensor([first, second, third]), teacher_probs, names, background)
 
-    sliders = [FloatSlider(value, min=-6, max=6, step=0.25) for value in (*start, 0.0)]
-    for slider, name in zip(sliders, (*names, "background"), strict=True):
-        slider.description = name
+    keys, values = ("first", "second", "third", "background"), (*start, 0.0)
+    sliders = {
+        key: FloatSlider(value, min=-6, max=6, step=0.25, description=name)
+        for key, name, value in zip(keys, (*names, "background"), values, strict=True)
+    }
+    for slider in sliders.values():
         slider.layout.width = "220px"
-    explorer = Explorer(draw, **dict(zip(("first", "second", "third"), sliders, strict=False)),
-                        background=sliders[3])  # fmt: skip
-    return explorer.add_class("gdetkd-heterogeneous-logits")
+    return Explorer(draw, **sliders).add_class("gdetkd-heterogeneous-logits")
 
 
 def descent(
@@ -159,15 +151,15 @@ def descent(
     """Mean scores while a loss is minimized over the logits alone.
 
     Args:
-        histories: By loss: (steps, panels).
-        targets: What the teacher says in each panel.
-        titles: Of the panels.
+        histories: By loss, (steps, style.panels).
+        targets: The teacher's score in each panel.
+        titles: Of the style.panels.
     """
-    figure, axes = panels(len(titles), height=3.7)
+    figure, axes = style.panels(len(titles), height=3.7)
     for column, (ax, title, target) in enumerate(zip(axes[0], titles, targets, strict=True)):
         for name, history in histories.items():
             ax.plot(history[:, column], LINES[name], color=READINGS[name], label=name)
-        ax.axhline(target, color=TEACHER, lw=1.5, ls="-.", label="the teacher's softmax")
+        ax.axhline(target, color=style.TEACHER, lw=1.5, ls="-.", label="the teacher's softmax")
         ax.set(title=title, xlabel="step of gradient descent")
         ax.set_ylim(bottom=0)
     axes[0, 0].set_ylabel("best sigmoid score of a box, mean")
@@ -177,38 +169,34 @@ def descent(
 
 def locations(
     picture: np.ndarray,
-    truth: Tensor,
+    gt_boxes: Tensor,
     centers: Sequence[Tensor],
     boxes: Sequence[Tensor],
     positive: Sequence[Tensor],
     strides: Sequence[int],
 ) -> Figure:
-    """Each level's locations, and which of the boxes predicted there hit an object.
+    """The locations of each level, and the boxes predicted there that match an object.
 
     Args:
         picture: (H, W, 3) RGB.
-        truth: (m, 4), the objects, in its pixels.
-        centers, boxes, positive: By level (n, 2), (n, 4), (n,) bool.
-        strides: By level, px.
+        gt_boxes: (m, 4), the objects, in its pixels.
+        centers, boxes, positive: Per level (n, 2), (n, 4), (n,) bool.
+        strides: Per level, px.
     """
-    figure, axes = panels(3, rows=-(-(len(strides) + 1) // 3), height=3.25)
+    figure, axes = style.panels(3, rows=-(-(len(strides) + 1) // 3), height=3.25)
     levels = zip(axes.flat, strides, centers, boxes, positive, strict=False)
     for ax, stride, center, box, hit in levels:
-        _picture(ax, picture, truth)
+        _draw_picture(ax, picture, gt_boxes)
         for x in box[hit].tolist():
-            _frame(ax, x, POSITIVE, 1.0)
+            style.draw_box(ax, x, POSITIVE, 1.0)
         size = max(3.0, stride / 2)
         ax.scatter(*center.unique(dim=0).T, s=size, color=NEGATIVE, ec="black", lw=0.3, zorder=3)
         ax.set_title(f"level of stride {stride} px")
     counts = axes.flat[len(strides)]
-    rows = {"all": ([len(hit) for hit in positive], NEGATIVE),
-            "positive": ([int(hit.sum()) for hit in positive], POSITIVE)}  # fmt: skip
-    for shift, (name, (values, color)) in zip((-0.2, 0.2), rows.items(), strict=True):
-        bars = counts.bar(np.arange(len(strides)) + shift, values, 0.4, color=color, label=name)
+    rows = {"all": [len(hit) for hit in positive], "positive": [int(h.sum()) for h in positive]}
+    for bars in style.grouped_bars(counts, rows, strides, (NEGATIVE, POSITIVE)):
         counts.bar_label(bars, fontsize=8)
-    counts.set_xticks(range(len(strides)), strides)
     counts.set(xlabel="stride (px)", ylabel="predicted boxes", yscale="log", ylim=(0.7, 5e4))
-    counts.grid(axis="x", visible=False)
     counts.legend(loc="upper right", ncols=2)
     for ax in axes.flat[len(strides) + 1 :]:
         ax.set_axis_off()
@@ -216,40 +204,36 @@ def locations(
 
 
 def sampled(
-    picture: np.ndarray, truth: Tensor, boxes: Tensor, centers: Tensor, positive: Tensor
+    picture: np.ndarray, gt_boxes: Tensor, boxes: Tensor, centers: Tensor, positive: Tensor
 ) -> Figure:
-    """The boxes (n, 4) drawn of an image: positives and negatives side by side.
+    """The sampled boxes (n, 4) of an image: positives and negatives side by side.
 
     centers: (n, 2), the locations that predicted them; positive: (n,) bool.
     """
-    figure, axes = panels(2, height=4.4)
+    figure, axes = style.panels(2, height=4.4)
     for ax, chosen, color, name in (
         (axes[0, 0], positive, POSITIVE, "positive: IoU above 0.5"),
         (axes[0, 1], ~positive, NEGATIVE, "negative"),
     ):
-        _picture(ax, picture, truth)
+        _draw_picture(ax, picture, gt_boxes)
         for box in boxes[chosen].tolist():
-            _frame(ax, box, color, 1.5)
+            style.draw_box(ax, box, color, 1.5)
         ax.scatter(*centers[chosen].T, s=22, color=color, ec="black", lw=0.6, zorder=3)
         ax.set_title(f"{int(chosen.sum())} {name}")
     return figure
 
 
 def level_pairs(
-    student: Tensor,
-    teacher: Tensor,
-    student_strides: Sequence[int],
-    teacher_strides: Sequence[int],
-    ax: Axes | None = None,
+    student: Tensor, teacher: Tensor, student_strides: Sequence[int], teacher_strides: Sequence[int]
 ) -> Axes:
-    """How many boxes a level of the student predicted that the teacher pools from a level of its.
+    """How many boxes the student predicts from one level and the teacher pools from another.
 
-    student, teacher: (N,) level of each box.
+    student, teacher: (N,) the level of each box.
     """
-    ax = axes_or_new(ax, height=3.4)
+    ax = style.new_axes(3.4)
     counts = np.zeros((len(student_strides), len(teacher_strides)), int)
     np.add.at(counts, (student.numpy(), teacher.numpy()), 1)
-    ax.imshow(counts, cmap=SEQUENTIAL, aspect="auto")
+    ax.imshow(counts, cmap=style.SEQUENTIAL, aspect="auto")
     for (row, column), count in np.ndenumerate(counts):
         dark = count < counts.max() / 2
         ax.text(column, row, count, ha="center", va="center", color="white" if dark else "black")
@@ -261,12 +245,12 @@ def level_pairs(
     return ax
 
 
-def branch_information(bounds: Mapping[str, Sequence[float]], ax: Axes | None = None) -> Axes:
-    """Bounds on information (nats), one a split of the boxes, by branch of the dense head."""
-    ax = axes_or_new(ax, height=2.8)
+def branch_information(bounds: Mapping[str, Sequence[float]]) -> Axes:
+    """Bounds on information (nats) by branch of the dense head, one per split of the boxes."""
+    ax = style.new_axes(2.8)
     for row, values in enumerate(bounds.values()):
         spread = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else [0.0]
-        ax.plot(values, row + np.asarray(spread), "o", color=STUDENT, alpha=0.6, ms=7)
+        ax.plot(values, row + np.asarray(spread), "o", color=style.STUDENT, alpha=0.6, ms=7)
         ax.plot([np.mean(values)] * 2, [row - 0.3, row + 0.3], color="black", lw=2.5)
         ax.annotate(f"{np.mean(values):.2f}", (np.mean(values), row - 0.3), xytext=(0, 3),
                     textcoords="offset points", ha="center", fontsize=10)  # fmt: skip
@@ -276,32 +260,11 @@ def branch_information(bounds: Mapping[str, Sequence[float]], ax: Axes | None = 
     return ax
 
 
-def _bars(
-    ax: Axes,
-    rows: Mapping[str, Tensor],
-    names: Sequence[str],
-    labels: Mapping[str, str] | None = None,
-) -> None:
-    """Bars side by side: for each class one of each row (C,)."""
-    width = 0.84 / len(rows)
-    for index, (name, values) in enumerate(rows.items()):
-        place = np.arange(len(names)) - 0.42 + (index + 0.5) * width
-        ax.bar(place, values.detach().numpy(), width, color=READINGS.get(name, TEACHER),
-               label=(labels or {}).get(name, name), ec="white", lw=0.5)  # fmt: skip
-    ax.set_xticks(range(len(names)), names)
-    ax.grid(axis="x", visible=False)
-
-
-def _picture(ax: Axes, picture: np.ndarray, truth: Tensor) -> None:
+def _draw_picture(ax: Axes, picture: np.ndarray, gt_boxes: Tensor) -> None:
     ax.imshow(picture)
-    for box in truth.tolist():  # readable on light and on dark
-        _frame(ax, box, "black", 2.6)
-        _frame(ax, box, TRUTH, 1.6, (0, (3, 2)))
+    for box in gt_boxes.tolist():  # visible on light and on dark pictures
+        style.draw_box(ax, box, "black", 2.6)
+        style.draw_box(ax, box, GROUND_TRUTH, 1.6, ls=(0, (3, 2)))
     height, width = picture.shape[:2]
     ax.set(xlim=(-2.5, width + 1.5), ylim=(height + 1.5, -2.5))  # boxes may lie on the border
     ax.set_axis_off()
-
-
-def _frame(ax: Axes, box: Sequence[float], color: str, width: float, line: object = "-") -> None:
-    x1, y1, x2, y2 = box
-    ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=color, lw=width, ls=line))

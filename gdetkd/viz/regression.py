@@ -1,4 +1,4 @@
-"""Pictures of class-aware regression: how sure the teacher is, and what it therefore teaches."""
+"""Figures of class-aware regression: how sure the teacher is, and what it therefore teaches."""
 
 from __future__ import annotations
 
@@ -9,19 +9,10 @@ import torch
 from ipywidgets import FloatSlider
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from gdetkd.losses import class_aware_regression, ground_truth_class_regression
-from gdetkd.viz.style import (
-    CLASS_COLORS,
-    NEUTRAL,
-    SEQUENTIAL,
-    STUDENT,
-    TEACHER,
-    axes_or_new,
-    panels,
-)
+from gdetkd.viz import style
 from gdetkd.viz.widgets import Explorer
 
 DELTAS = ("dx", "dy", "dw", "dh")
@@ -29,17 +20,14 @@ DELTA_UNIT = "share of the box side; log of its scale"
 
 
 def confidence_and_iou(
-    confidence: Tensor,
-    ious: Mapping[str, Tensor],
-    edges: Sequence[float],
-    ax: Axes | None = None,
+    confidence: Tensor, ious: Mapping[str, Tensor], edges: Sequence[float]
 ) -> Axes:
-    """Mean IoU with the object (N,) of several boxes, in bins of the teacher's confidence (N,).
+    """Mean IoU (intersection over union) with the object, in bins of the teacher's confidence (N,).
 
-    Whiskers are standard errors.
+    ious: (N,) per kind of box. Whiskers are standard errors.
     """
-    ax = axes_or_new(ax)
-    colors = (TEACHER, STUDENT, NEUTRAL)
+    ax = style.new_axes()
+    colors = (style.TEACHER, style.STUDENT, style.NEUTRAL)
     which = np.digitize(confidence.numpy(), edges[1:-1])
     bins = [index for index in range(len(edges) - 1) if (which == index).sum() > 1]
     at = [confidence.numpy()[which == index].mean() for index in bins]
@@ -65,23 +53,24 @@ def ambiguous_proposal(
     classes: Sequence[str],
     shown: int = 3,
 ) -> Figure:
-    """One proposal, what each likely class would make of it, and how likely each class is.
+    """One proposal, the box that each likely class would give it, and the class probabilities.
 
     Args:
         picture: (H, W, 3) RGB.
         proposal: x1, y1, x2, y2 in its pixels.
         boxes: (C, 4), the teacher's box for each class.
         confidences: (C + 1,), its softmax, background last.
-        shown: How many boxes to draw, of the likeliest classes.
+        shown: How many boxes to draw, for the most likely classes.
     """
-    figure, axes = panels(2, height=3.9, gridspec_kw=dict(width_ratios=(1, 1.25)))
+    figure, axes = style.panels(2, height=3.9, gridspec_kw=dict(width_ratios=(1, 1.25)))
     ax, bars = axes[0]
     ax.imshow(picture)
-    _frame(ax, proposal, "white", (0, (3, 2)), 2.0, "proposal")
+    style.draw_box(ax, proposal, "white", ls=(0, (3, 2)), label="proposal")
     for place, index in enumerate(confidences[:-1].topk(shown).indices.tolist()):
-        width = 1.6 * (shown - place)  # ever thinner: a box shows beneath one that coincides
-        box = boxes[index].tolist()
-        _frame(ax, box, CLASS_COLORS[index], "-", width, f"box if {classes[index]}")
+        width = 1.6 * (shown - place)  # ever thinner, so that boxes that coincide all stay visible
+        style.draw_box(
+            ax, boxes[index], style.CLASS_COLORS[index], width, label=f"box if {classes[index]}"
+        )
     x1, y1, x2, y2 = (float(value) for value in proposal)
     margin = 0.45 * max(x2 - x1, y2 - y1)
     height, width = picture.shape[:2]
@@ -91,7 +80,7 @@ def ambiguous_proposal(
     ax.legend(loc="center right", bbox_to_anchor=(-0.03, 0.5), frameon=True, facecolor="#333333",
               labelcolor="white", edgecolor="none")  # fmt: skip
     names = [*classes, "background"]
-    colors = [*CLASS_COLORS[: len(classes)], "#dddddd"]
+    colors = [*style.CLASS_COLORS[: len(classes)], style.BACKGROUND]
     drawn = bars.barh(range(len(names)), confidences.numpy(), color=colors)
     bars.bar_label(drawn, fmt="%.2f", padding=2, fontsize=9)
     bars.set_yticks(range(len(names)), names)
@@ -105,13 +94,13 @@ def ambiguous_proposal(
 def weighted_gaps(
     gaps: Tensor, confidences: Tensor, names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """What each class contributes to the loss, coordinate by coordinate, and their sum.
+    """The contribution of each class to the loss, coordinate by coordinate, and their sum.
 
-    gaps: (C, 4), teacher's deltas less student's; confidences: (C,); names: of those classes.
-    Positive contributions are stacked upwards, negative ones downwards; the diamond is what is
-    left of them, and the loss is the sum of the diamonds' distances from 0.
+    gaps: (C, 4), the teacher's deltas minus the student's; confidences: (C,); names: (C,).
+    Positive contributions are stacked upward, negative ones downward. Diamonds mark their sums;
+    the loss is the sum of the diamonds' distances from 0.
     """
-    ax = axes_or_new(ax)
+    ax = style.axes_or_new(ax)
     parts = (confidences[:, None] * gaps).numpy()
     up, down = np.zeros(4), np.zeros(4)
     for index, (part, name) in enumerate(zip(parts, names, strict=True)):
@@ -134,15 +123,15 @@ def class_gradients(
     labels: Sequence[int],
     classes: Sequence[str],
 ) -> Figure:
-    """A row a proposal, a column a class: confidences (n, C), then gradient norms (n, C) by loss.
+    """Heat maps (n, C) of proposals by classes: the confidences, then gradient norms by loss.
 
-    labels: (n,) ground truth, marked by a ring; `len(classes)` is background and marks nothing.
+    labels: (n,) ground truth, marked by a ring; `len(classes)` is background and has no ring.
     """
     shown = {"teacher's confidence": confidences, **gradients}
-    figure, axes = panels(len(shown), height=0.26 * len(labels) + 1.7, sharey=True)
+    figure, drawn = style.panel_per_item(shown, height=0.26 * len(labels) + 1.7, sharey=True)
     units = ["softmax", *["L1 norm over the coordinates"] * len(gradients)]
-    for ax, (name, values), unit in zip(axes[0], shown.items(), units, strict=True):
-        image = ax.imshow(values.numpy(), cmap=SEQUENTIAL, vmin=0, aspect="auto")
+    for (ax, name, values), unit in zip(drawn, units, strict=True):
+        image = ax.imshow(values.numpy(), cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
         for row, label in enumerate(labels):
             if label < len(classes):
                 ax.plot(label, row, "o", mfc="none", mec="white", ms=11, mew=1.6)
@@ -151,17 +140,17 @@ def class_gradients(
         ax.grid(False)
         figure.colorbar(image, ax=ax, location="bottom", shrink=0.9, aspect=30, label=unit)
     names = ["background" if label >= len(classes) else classes[label] for label in labels]
-    axes[0, 0].set_yticks(range(len(labels)), names)
-    axes[0, 0].set_ylabel("proposal, by its ground truth (ring)")
+    figure.axes[0].set_yticks(range(len(labels)), names)
+    figure.axes[0].set_ylabel("proposal, by its ground truth (ring)")
     return figure
 
 
 def two_classes(gaps: Tensor, confidences: Tensor, names: Sequence[str]) -> Figure:
-    """Two classes of one proposal: their contributions, and what both losses make of them.
+    """Two classes of one proposal: their contributions, and the gradients of both losses.
 
     gaps: (2, 4); confidences: (2,); the first class is the ground truth.
     """
-    figure, axes = panels(2, height=3.4, gridspec_kw=dict(width_ratios=(1.3, 1)))
+    figure, axes = style.panels(2, height=3.4, gridspec_kw=dict(width_ratios=(1.3, 1)))
     weighted_gaps(gaps, confidences, names, axes[0, 0])
     student = torch.zeros(1, 2, 4, requires_grad=True)
     teacher = gaps[None]
@@ -185,9 +174,9 @@ def two_classes(gaps: Tensor, confidences: Tensor, names: Sequence[str]) -> Figu
 def confidence_explorer(
     gaps: Tensor, names: Sequence[str], start: tuple[float, float] = (0.6, 0.3)
 ) -> Explorer:
-    """Two sliders over the confidences of two classes; what is left of 1 is background.
+    """Two sliders over the confidences of two classes; the rest is background.
 
-    Together they cannot exceed 1: beyond it both are scaled back.
+    Where they would add up to more than 1, both are scaled down.
     """
 
     def draw(first: float, second: float) -> Figure:
@@ -201,13 +190,6 @@ def confidence_explorer(
     return explorer.add_class("gdetkd-regression-confidence")
 
 
-def _frame(ax: Axes, box: Sequence[float], color: str, line: str, width: float, label: str) -> None:
-    x1, y1, x2, y2 = (float(value) for value in box)
-    ax.add_patch(
-        Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=color, ls=line, lw=width, label=label)
-    )
-
-
 def _color(name: str) -> str:
-    """The color of a digit's class; gray for what stands for several."""
-    return CLASS_COLORS[int(name)] if name.isdigit() else "#cccccc"
+    """The color of a digit's class; gray for a group of classes."""
+    return style.CLASS_COLORS[int(name)] if name.isdigit() else "#cccccc"

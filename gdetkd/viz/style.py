@@ -1,26 +1,42 @@
-"""One look for every figure: 900 px wide, colors that color-blind readers tell apart."""
+"""The style that all figures share: 900 px wide, in colors safe for color-blind readers.
+
+It also holds what several figures need: panels, boxes, color bars, running means.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import Normalize
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-# Roles, from Okabe and Ito's palette. A detector keeps its color through all notebooks.
+# Roles, from Okabe and Ito's palette. A detector keeps its color in all notebooks.
 TEACHER = "#0072B2"
 STUDENT = "#D55E00"  # without distillation
 DISTILLED = "#009E73"
 HIGHLIGHT = "#CC79A7"
-NEUTRAL = "#767676"  # references, limits, whatever is not the point
+ORANGE, SKY_BLUE = "#E69F00", "#56B4E9"  # no fixed role
+NEUTRAL = "#767676"  # references and limits
+DETECTOR_COLORS = dict(teacher=TEACHER, baseline=STUDENT, distilled=DISTILLED)
+SERIES = (TEACHER, STUDENT, DISTILLED, HIGHLIGHT, ORANGE, SKY_BLUE, NEUTRAL)
 
-# One color a class (the ten digits), from Petroff's sequence of ten ("petroff10" of Matplotlib).
+# One color per class (the ten digits), from Petroff's sequence of ten ("petroff10" of Matplotlib).
 CLASS_COLORS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
     "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
+BACKGROUND = "#dddddd"
 
-SEQUENTIAL = "viridis"  # from little to much
+SEQUENTIAL = "viridis"  # from small to large values
 DIVERGING = "RdBu_r"  # around a meaningful zero
 
 WIDTH = 9.0  # inches; with DPI it gives the 900 px that a code host shows without scaling
@@ -49,9 +65,7 @@ def use_style() -> None:
             "image.cmap": SEQUENTIAL,
             "image.interpolation": "nearest",
             "lines.linewidth": 2.0,
-            "axes.prop_cycle": plt.cycler(
-                color=[TEACHER, STUDENT, DISTILLED, HIGHLIGHT, "#E69F00", "#56B4E9", NEUTRAL]
-            ),
+            "axes.prop_cycle": plt.cycler(color=SERIES),
         }
     )
 
@@ -63,6 +77,85 @@ def panels(
     return plt.subplots(rows, columns, figsize=(WIDTH, height * rows), squeeze=False, **options)
 
 
+def panel_per_item(
+    items: Mapping[Any, Any], height: float = 3.6, **options
+) -> tuple[Figure, list[tuple[Axes, Any, Any]]]:
+    """A figure with one panel per item, side by side, and (Axes, key, value) for each of them."""
+    figure, axes = panels(len(items), height=height, **options)
+    return figure, [(ax, *item) for ax, item in zip(axes[0], items.items(), strict=True)]
+
+
+def new_axes(height: float = 3.8) -> Axes:
+    """The only Axes of a new figure of full width."""
+    return panels(height=height)[1][0, 0]
+
+
 def axes_or_new(ax: Axes | None, height: float = 3.8) -> Axes:
-    """The Axes given, or the one of a new figure of full width."""
-    return ax if ax is not None else panels(height=height)[1][0, 0]
+    """``ax``, or `new_axes` if it is None."""
+    return new_axes(height) if ax is None else ax
+
+
+def draw_box(ax: Axes, box: Iterable[float], color: str, width: float = 2.0, **options) -> None:
+    """Outline a box x1, y1, x2, y2; options as of `matplotlib.patches.Rectangle`."""
+    x1, y1, x2, y2 = (float(value) for value in box)
+    size = x2 - x1, y2 - y1
+    ax.add_patch(Rectangle((x1, y1), *size, fill=False, ec=color, lw=width, **options))
+
+
+def color_legend(figure: Figure, colors: Sequence[str], names: Sequence[str], **options) -> None:
+    """A legend that names the colors; options as of `Figure.legend`."""
+    figure.legend([Rectangle((0, 0), 1, 1, color=color) for color in colors], names, **options)
+
+
+def color_bar(
+    figure: Figure, axes: Iterable[Axes], cmap: str, label: str, limits: tuple, **options
+) -> Colorbar:
+    """A color bar from limits[0] to limits[1] that all the axes share."""
+    mappable = ScalarMappable(Normalize(*limits), cmap)
+    return figure.colorbar(mappable, ax=list(axes), label=label, **options)
+
+
+def grouped_bars(
+    ax: Axes, rows: Mapping[str, Sequence[float]], ticks: Sequence, colors: Sequence[str], **options
+) -> list[BarContainer]:
+    """At each tick one bar per row, side by side; rows are named in the legend.
+
+    options: as of `Axes.bar`; ``yerr`` holds the errors of each row, by its name.
+    """
+    drawn, step = [], 0.8 / len(rows)
+    errors = options.pop("yerr", {})
+    for place, ((name, values), color) in enumerate(zip(rows.items(), colors, strict=False)):
+        at = np.arange(len(ticks)) + (place - (len(rows) - 1) / 2) * step
+        bars = ax.bar(at, np.asarray(values), 0.92 * step, color=color, label=name,
+                      yerr=errors.get(name), **options)  # fmt: skip
+        drawn.append(bars)
+    ax.set_xticks(range(len(ticks)), ticks)
+    ax.grid(axis="x", visible=False)
+    return drawn
+
+
+def hide_axis(ax: Axes) -> None:
+    """No ticks, grid or frame; unlike with `Axes.set_axis_off`, labels stay."""
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+def running_mean(values: Sequence[float], window: int) -> np.ndarray:
+    """The mean of each value and of those before it, at most ``window`` of them."""
+    return pd.Series(np.asarray(values)).rolling(window, min_periods=1).mean().to_numpy()
+
+
+def detector_color(name: str) -> str:
+    """The color of the role that a name contains (teacher, baseline, distilled), or gray."""
+    return next((color for role, color in DETECTOR_COLORS.items() if role in name), NEUTRAL)
+
+
+def class_color(label: int, count: int) -> str:
+    """The color of a class; light gray for the background, whose label is ``count``."""
+    return BACKGROUND if label >= count else CLASS_COLORS[label % len(CLASS_COLORS)]
+
+
+def class_name(label: int, classes: Sequence[str]) -> str:
+    """The name of a class; "bg" for the background, whose label is ``len(classes)``."""
+    return "bg" if label >= len(classes) else classes[label]

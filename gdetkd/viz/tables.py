@@ -1,4 +1,4 @@
-"""Tables as pictures: gains with intervals, seeds as pairs, how many seeds a difference needs."""
+"""Tables as figures: gains with intervals, pairs by seed, the seeds that a difference needs."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from matplotlib.figure import Figure
 
 from gdetkd.viz import style
 
-LABEL = 40  # characters of a line of a label: the curves keep two thirds of the width
+LABEL = 40  # characters per line of a label; leaves two thirds of the width to the plot
 
 
 def plot_gains(gains: Mapping[str, pd.DataFrame]) -> Figure:
-    """The paper's gains and ours, a panel a table; what has not run says so.
+    """The paper's gains and ours, one panel per table; rows that have not run are labeled so.
 
-    The axis is as wide as the gains need; an interval that is wider is cut and its half width said.
+    The axis is as wide as the gains need. A wider interval is cut, and its half width is printed.
 
-    gains: title -> columns row, paper, ours, half, seeds in AP points; NaN is not drawn.
+    gains: title -> columns row, paper, ours, half (of the 95% interval), seeds; in points of AP
+    (average precision). NaN is not drawn.
     """
     lines = [sum(1 + (len(row) > LABEL) for row in frame["row"]) for frame in gains.values()]
     height = 1.2 + 0.32 * sum(lines) + 0.75 * len(lines)
     figure, axes = style.panels(rows=len(gains), height=height / len(gains), sharex=True,
                                 gridspec_kw={"height_ratios": [n + 1 for n in lines]})  # fmt: skip
-    axes[0, 0].set_xlim(_reach(gains.values()))
+    axes[0, 0].set_xlim(_limits(gains.values()))
     for ax, (title, frame) in zip(axes[:, 0], gains.items(), strict=True):
-        _gains_of_one(ax, frame)
+        _draw_gains(ax, frame)
         ax.set_title(title, loc="left")
     axes[-1, 0].set_xlabel("gain over the baseline [AP points]")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside upper right")
     return figure
 
 
-def _reach(frames: Iterable[pd.DataFrame]) -> tuple[float, float]:
-    """Limits with room around 0 and every gain, and around intervals no wider than these need."""
+def _limits(frames: Iterable[pd.DataFrame]) -> tuple[float, float]:
+    """Limits with room around 0, all gains, and intervals that are not wider than these."""
     rows = pd.concat(frames)
     seen = pd.concat([rows["paper"], rows["ours"]]).dropna()
     low, high = min(0.0, 0.0, *seen), max(0.0, 0.0, *seen)
@@ -44,14 +45,14 @@ def _reach(frames: Iterable[pd.DataFrame]) -> tuple[float, float]:
     narrow = rows[rows["half"] <= span]
     ends = [*(narrow["ours"] - narrow["half"]), *(narrow["ours"] + narrow["half"])]
     room = 0.05 * span
-    ends += [low - 5 * room, high + 5 * room]  # words stand beside some points
+    ends += [low - 5 * room, high + 5 * room]  # some points have text beside them
     return min(ends) - room, max(ends) + room
 
 
-def _gains_of_one(ax: Axes, frame: pd.DataFrame) -> None:
+def _draw_gains(ax: Axes, frame: pd.DataFrame) -> None:
     places = list(range(len(frame)))
     run = frame["ours"].notna()
-    # Labels first: the legend shows both marks even where nothing has run.
+    # Both are plotted even where nothing has run, so that the legend names both marks.
     ax.plot(frame["paper"], places, "D", color=style.STUDENT, ms=7, zorder=3,
             label="paper, COCO")  # fmt: skip
     ax.errorbar(frame["ours"], places, xerr=frame["half"].fillna(0), fmt="o", capsize=4,
@@ -69,12 +70,12 @@ def _gains_of_one(ax: Axes, frame: pd.DataFrame) -> None:
     ax.set_ylim(len(frame) - 0.4, -0.6)
 
 
-def plot_pairs(by_seed: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """AP by seed (rows) of several experiments (columns), less the experiment's mean.
+def plot_pairs(by_seed: pd.DataFrame) -> Axes:
+    """AP by seed (rows) of several experiments (columns), minus the experiment's mean.
 
-    The runs of one seed are joined: level lines are luck that both share.
+    Runs of one seed are joined: a level line means that both deviate in the same way.
     """
-    ax = style.axes_or_new(ax)
+    ax = style.new_axes()
     means = by_seed.mean()
     places = range(len(means))
     marks = zip((by_seed - means).iterrows(), itertools.cycle("os^Dv"), strict=False)
@@ -82,19 +83,16 @@ def plot_pairs(by_seed: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(places, values, f"{mark}-", lw=1.2, ms=7, label=f"seed {seed}")
     ax.set_xticks(places, [f"{name}\n(mean {mean:.1f})" for name, mean in means.items()])
     ax.set_xlim(-0.4, len(means) - 0.6)
-    ax.set_ylabel("AP on digits less the mean [points]")
+    ax.set_ylabel("AP on digits minus the mean [points]")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
 def plot_half_widths(
-    seeds: Sequence[int],
-    half_widths: Sequence[float],
-    differences: Mapping[str, float],
-    ax: Axes | None = None,
+    seeds: Sequence[int], half_widths: Sequence[float], differences: Mapping[str, float]
 ) -> Axes:
-    """How narrow an interval gets with more seeds, and the differences it has to resolve."""
-    ax = style.axes_or_new(ax)
+    """The half width of the interval by number of seeds, and the differences it has to resolve."""
+    ax = style.new_axes()
     ax.plot(seeds, half_widths, "o-", color=style.TEACHER, label="half width of the 95% interval")
     for name, difference in differences.items():
         ax.axhline(difference, color=style.NEUTRAL, ls="--", lw=1)

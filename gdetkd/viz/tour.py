@@ -1,4 +1,4 @@
-"""Pictures of the tour: the gap, two opinions of one box, what teaches what, one minute."""
+"""Figures of the tour: the gap, predictions for one box, a map, a minute of training."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from gdetkd.viz import style
-from gdetkd.viz.similarity import crop
+from gdetkd.viz.proposals import crop
+from gdetkd.viz.style import detector_color
 
-COLORS = dict(teacher=style.TEACHER, baseline=style.STUDENT, distilled=style.DISTILLED)
 
-
-def plot_gap(precision: Mapping[str, float], ax: Axes | None = None) -> Axes:
-    """AP in [0, 1] as a bar a detector; with a baseline and a teacher, the gap between them."""
-    ax = style.axes_or_new(ax, height=0.9 + 0.5 * len(precision))
+def plot_gap(precision: Mapping[str, float]) -> Axes:
+    """Average precision (AP, 0 to 1) per detector, and the gap from baseline to teacher."""
+    ax = style.new_axes(0.9 + 0.5 * len(precision))
     names = list(precision)
     percent = [100 * precision[name] for name in names]
-    ax.barh(names, percent, color=[_color(name) for name in names], height=0.6)
+    ax.barh(names, percent, color=[detector_color(name) for name in names], height=0.6)
     for place, value in enumerate(percent):
         inside = value > 0.15 * max(percent)  # the gap is drawn beside the bar
-        look = dict(color="white", ha="right", weight="bold") if inside else dict(ha="left")
+        options = dict(color="white", ha="right", weight="bold") if inside else dict(ha="left")
         ax.annotate(f"{value:.1f}", (value, place), xytext=(-6 if inside else 6, 0),
-                    textcoords="offset points", va="center", **look)  # fmt: skip
+                    textcoords="offset points", va="center", **options)  # fmt: skip
     if {"baseline", "teacher"} <= set(names):
         low, high = (100 * precision[name] for name in ("baseline", "teacher"))
         place = names.index("baseline")
@@ -36,48 +35,48 @@ def plot_gap(precision: Mapping[str, float], ax: Axes | None = None) -> Axes:
         ax.axvline(high, color=style.NEUTRAL, lw=1, ls="--")
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
-    ax.set(xlabel="AP on these pictures [%]", xlim=(0, 1.12 * max(*percent, 1)))
+    ax.set(xlabel="AP on these images [%]", xlim=(0, 1.12 * max(*percent, 1)))
     return ax
 
 
-def compare_opinions(
+def compare_predictions(
     pictures: Sequence[np.ndarray],
     rois: np.ndarray,
     labels: np.ndarray,
-    opinions: Mapping[str, np.ndarray],
+    probabilities: Mapping[str, np.ndarray],
     classes: Sequence[str],
 ) -> Figure:
-    """A row a box: its pixels, and how likely each detector finds every class.
+    """One row per box: its pixels, and the class probabilities of each detector.
 
-    rois: (n, 5) [image, x1, y1, x2, y2], pixels; labels: (n,), the object's class, framed.
-    opinions: (n, classes + 1) probabilities of each detector, background last.
+    rois: (n, 5) [image, x1, y1, x2, y2], pixels; labels: (n,), the object's class, framed;
+    probabilities: (n, classes + 1) per detector, background last.
     """
     columns = [*classes, "bg"]
     figure, axes = style.panels(
-        1 + len(opinions), len(rois), height=1.55, sharey="col",
-        gridspec_kw=dict(width_ratios=[0.6, *[1] * len(opinions)]),
+        1 + len(probabilities), len(rois), height=1.55, sharey="col",
+        gridspec_kw=dict(width_ratios=[0.6, *[1] * len(probabilities)]),
     )  # fmt: skip
     for row, roi, label, place in zip(axes, rois, labels, range(len(rois)), strict=True):
         row[0].imshow(crop(pictures[int(roi[0])], roi[1:]))
         row[0].set_axis_off()
-        for ax, (name, chances) in zip(row[1:], opinions.items(), strict=True):
-            bars = ax.bar(columns, chances[place], color=_color(name), alpha=0.85)
+        for ax, (name, values) in zip(row[1:], probabilities.items(), strict=True):
+            bars = ax.bar(columns, values[place], color=detector_color(name), alpha=0.85)
             bars[int(label)].set(edgecolor="black", linewidth=1.8)
             ax.set_ylim(0, 1)
             ax.grid(axis="x", visible=False)
             ax.tick_params(axis="x", labelsize=9)
             if place == 0:
-                ax.set_title(name, color=_color(name))
+                ax.set_title(name, color=detector_color(name))
     axes[0, 0].set_title("the box")
-    figure.supxlabel("class (framed: the right one; bg: no object)", fontsize=11)
+    figure.supxlabel("class (framed: the correct one; bg: no object)", fontsize=11)
     figure.supylabel("probability", fontsize=11)
     return figure
 
 
 def plot_minute(losses: Mapping[str, Sequence[Mapping[str, float]]], window: int = 8) -> Figure:
-    """The losses of short trainings by step, a panel a loss, smoothed; the raw ones are faint.
+    """The losses of short trainings, one panel per loss; faint: raw values, bold: running means.
 
-    losses: of each training the losses of every step. What only some have is drawn for those.
+    losses: per training, the losses of every step. A loss need not be in all trainings.
     """
     found = dict.fromkeys(name for steps in losses.values() for name in steps[-1])
     kinds = [name for name in found if name in NAMES]
@@ -89,8 +88,8 @@ def plot_minute(losses: Mapping[str, Sequence[Mapping[str, float]]], window: int
                 continue
             raw = np.array([step[kind] for step in steps])
             count = np.arange(1, len(raw) + 1)
-            ax.plot(count, raw, color=_color(name), alpha=0.25, lw=1)
-            ax.plot(count, _smooth(raw, window), color=_color(name), label=name)
+            ax.plot(count, raw, color=detector_color(name), alpha=0.25, lw=1)
+            ax.plot(count, style.running_mean(raw, window), color=detector_color(name), label=name)
         ax.set_title(NAMES[kind], fontsize=10)
         ax.set_ylim(bottom=0)
     for ax in axes.flat[len(kinds) :]:
@@ -103,27 +102,27 @@ def plot_minute(losses: Mapping[str, Sequence[Mapping[str, float]]], window: int
     return figure
 
 
-# What the losses of a step are called in pictures, the labels' first.
+# What figures call the losses of a step; those from the labels come first.
 NAMES = {
     "loss_rpn_cls": "object or not (RPN)",
     "loss_cls": "class",
     "loss_bbox": "box",
     "kd_imitation_loss": "features (SGFI)",
     "kd_contrastive_loss": "contrast (CKD)",
-    "kd_classification_loss": "class opinions",
-    "kd_regression_loss": "box opinions (CAReg)",
+    "kd_classification_loss": "class scores",
+    "kd_regression_loss": "class-wise boxes (CAReg)",
 }
 
 
-def draw_map(ax: Axes | None = None) -> Axes:
-    """One step of distillation: what flows where, and which notebook is about it."""
-    ax = style.axes_or_new(ax, height=4.3)
+def draw_map() -> Axes:
+    """One step of distillation: what flows where, and which notebook explains it."""
+    ax = style.new_axes(4.3)
     ax.set_axis_off()
     ax.set(xlim=(0, 100), ylim=(0, 48))
     places = (
         ("features", 29),
         ("representations\nof the boxes", 54),
-        ("opinions:\nclass, box", 79),
+        ("predictions:\nclass, box", 79),
     )
     for name, color, y in (("teacher (frozen)", style.TEACHER, 38), ("student", style.STUDENT, 6)):
         _card(ax, 3, y, 15, name, color)
@@ -132,7 +131,7 @@ def draw_map(ax: Axes | None = None) -> Axes:
             _arrow(ax, (before, y + 2.5), (x - 0.6, y + 2.5))
     links = (
         ("imitation of regions, weighted\nover pyramid levels  (4)", 37.5),
-        ("contrast: each box finds\nits own  (1, 2, 3)", 62.5),
+        ("contrast: match each box\nto itself  (1, 2, 3)", 62.5),
         ("class distillation  (6, 7)\nclass-aware boxes  (5)", 87.5),
     )
     for text, x in links:
@@ -140,9 +139,9 @@ def draw_map(ax: Axes | None = None) -> Axes:
         ax.text(x, 26.5, text, ha="center", va="center", fontsize=9.5, color=style.DISTILLED,
                 bbox=dict(fc="white", ec="none", pad=2))  # fmt: skip
     _arrow(ax, (10.5, 11.6), (10.5, 37.4))
-    ax.text(10.5, 26.5, "the student's\nproposals: both look\nat the same boxes", ha="center",
+    ax.text(10.5, 26.5, "the student's\nproposals: both see\nthe same boxes", ha="center",
             va="center", fontsize=9.5, bbox=dict(fc="white", ec="none", pad=2))  # fmt: skip
-    ax.text(50, 1.2, "all of it in one step (7)     launched for real (8)     measured (9)",
+    ax.text(50, 1.2, "everything in one step (7)     a real training (8)     the results (9)",
             ha="center", fontsize=9.5, color=style.NEUTRAL)  # fmt: skip
     return ax
 
@@ -156,15 +155,3 @@ def _card(ax: Axes, x: float, y: float, width: float, text: str, color: str) -> 
 
 def _arrow(ax: Axes, start, end, color: str = "black", lw: float = 1.3) -> None:
     ax.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color=color, lw=lw))
-
-
-def _color(name: str) -> str:
-    return next((COLORS[role] for role in COLORS if role in name), style.NEUTRAL)
-
-
-def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """The mean of each value and those before it, at most `window` of them."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)

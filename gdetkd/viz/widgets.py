@@ -1,4 +1,4 @@
-"""Figures that move: controls above a picture that a function draws anew."""
+"""Interactive figures: controls above a picture that a function redraws."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 
 
 class Explorer(ipywidgets.VBox):
-    """Controls, and below them what ``draw`` makes of their values.
+    """Controls, and below them the picture that ``draw`` returns for their values.
 
-    ``draw(**values)`` returns a Figure or an Axes and is called at once and after every change.
-    The picture travels as a PNG, so that it moves in every front end, and so that a test sees it
+    ``draw(**values)`` returns a Figure or an Axes. It is called once at the start and after every
+    change. The picture is sent as a PNG, so that every front end can show it and a test can see it
     change: set ``explorer.controls["name"].value``, then compare ``explorer.picture.value``.
     """
 
@@ -28,7 +28,7 @@ class Explorer(ipywidgets.VBox):
             control.description = control.description or name
             control.style.description_width = "initial"
             if hasattr(control, "continuous_update"):
-                control.continuous_update = False  # one picture a move, not one a pixel
+                control.continuous_update = False  # one picture per move, not one per pixel
             control.observe(self._redraw, names="value")
         super().__init__([ipywidgets.HBox(list(controls.values())), self.picture])
         self._redraw()
@@ -38,5 +38,5 @@ class Explorer(ipywidgets.VBox):
         figure = drawn if isinstance(drawn, Figure) else drawn.figure
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
-        plt.close(figure)  # or the notebook shows it a second time
+        plt.close(figure)  # otherwise the notebook would show it a second time
         self.picture.value = buffer.getvalue()

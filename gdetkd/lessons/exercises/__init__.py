@@ -1,8 +1,8 @@
-"""Exercises of the notebooks: an answer comes in, a verdict with a hint goes out.
+"""Exercises of the notebooks: they take an answer and return a verdict with a hint.
 
-A stage's exercises live in the module of its name: ``check("proofs.bound", answer)`` asks
-``gdetkd.lessons.exercises.proofs.EXERCISES["bound"]``. Every exercise brings its solution and
-what a reader may plausibly answer instead; the tests hold the checker to both.
+The exercises of a stage are in the module of that name: ``check("proofs.bound", answer)`` looks up
+``gdetkd.lessons.exercises.proofs.EXERCISES["bound"]``. Every exercise comes with its solution and
+with plausible wrong answers; the tests require the checker to accept the one and reject the others.
 """
 
 from __future__ import annotations
@@ -11,29 +11,32 @@ import importlib
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-__all__ = ["Exercise", "check", "close", "find", "number", "of_stage", "show_solution"]
+__all__ = [
+    "Exercise", "check", "close", "find", "function_check", "number", "number_check", "of_stage",
+    "show_solution",
+]  # fmt: skip
 
-Check = Callable[[Any], str | None]  # a hint when the answer fails, None when it passes
+Check = Callable[[Any], str | None]  # a hint if the answer is wrong, None if it is right
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """What is asked, how an answer is judged, and answers whose verdict is known.
+    """A question, the check of its answer, and answers whose verdict is known.
 
-    checks: asked in order; the first hint ends it. A check may raise: the reader is told what.
+    check: returns a hint, or None for a right answer. If it raises, the reader sees the error.
     solution: an accepted answer (a value or a function).
-    wrong: plausible wrong answers by what is wrong with them, at least three.
+    wrong: at least three plausible wrong answers, by the mistake they make.
     """
 
     question: str
-    checks: tuple[Check, ...]
+    check: Check
     solution: Any
     wrong: Mapping[str, Any]
 
@@ -41,18 +44,14 @@ class Exercise:
         """Why the answer is not accepted; None when it is."""
         if answer is ...:
             return f"not answered yet. {self.question}"
-        for ask in self.checks:
-            try:
-                found = ask(answer)
-            except Exception as error:  # the reader's function may do anything
-                return f"your answer stopped with {type(error).__name__}: {error}"
-            if found is not None:
-                return found
-        return None
+        try:
+            return self.check(answer)
+        except Exception as error:  # the reader's function may do anything
+            return f"your answer stopped with {type(error).__name__}: {error}"
 
 
 def of_stage(stage: str) -> Mapping[str, Exercise]:
-    """The exercises of a stage by their short names."""
+    """The exercises of a stage by their names without the stage."""
     return importlib.import_module(f"gdetkd.lessons.exercises.{stage}").EXERCISES
 
 
@@ -60,7 +59,7 @@ def find(name: str) -> Exercise:
     """The exercise ``STAGE.NAME``.
 
     Raises:
-        ValueError: no such exercise; the message lists the stages, or those of the stage.
+        ValueError: There is no such exercise; the message lists those that exist.
     """
     stage, _, short = name.partition(".")
     stages = [module.name for module in pkgutil.iter_modules(__path__)]
@@ -97,9 +96,50 @@ def close(actual: Any, expected: Any, relative: float = 1e-4, absolute: float = 
 
 
 def number(answer: Any) -> str | None:
-    """A check: one finite number, whatever type holds it."""
+    """A check for one finite number of any type (Python, NumPy, torch)."""
     try:
         value = float(answer)
     except (TypeError, ValueError):
-        return f"a number is asked for, not {type(answer).__name__}"
-    return None if math.isfinite(value) else f"a finite number is asked for, not {value}"
+        return f"expected a number, got {type(answer).__name__}"
+    return None if math.isfinite(value) else f"expected a finite number, got {value}"
+
+
+def number_check(
+    expected: float, hints: Mapping[float, str], otherwise: str, absolute: float = 1e-4
+) -> Check:
+    """A check for one number.
+
+    Args:
+        expected: The right answer, accepted within ``absolute``.
+        hints: By plausible wrong answer, what is wrong with it.
+        otherwise: The hint for all other answers; ``{value}`` in it becomes the answer.
+    """
+
+    def check_number(answer: Any) -> str | None:
+        if hint := number(answer):
+            return hint
+        value = float(answer)
+        if abs(value - expected) < absolute:
+            return None
+        near = (hint for wrong, hint in hints.items() if abs(value - wrong) < absolute)
+        return next(near, otherwise.format(value=f"{value:g}"))
+
+    return check_number
+
+
+def function_check(reference: Callable[..., float], cases: Sequence[tuple], case: str) -> Check:
+    """A check for a function that returns one number, compared with ``reference`` on ``cases``.
+
+    case: How a hint describes the arguments, formatted with them: "{} GPUs, {} images".
+    """
+
+    def check_function(answer: Callable[..., Any]) -> str | None:
+        for arguments in cases:
+            value = answer(*arguments)
+            if hint := number(value):
+                return hint
+            if not close(float(value), reference(*arguments)):
+                return f"{case.format(*arguments)}: the answer is not {float(value):g}"
+        return None
+
+    return check_function

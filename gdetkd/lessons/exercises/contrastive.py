@@ -1,4 +1,4 @@
-"""Exercises of notebook 2: the contrastive loss, its negatives, its memory."""
+"""Exercises of notebook 2: the contrastive loss, its negatives, its memory queue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from gdetkd.lessons.exercises import Exercise, close, number
+from gdetkd.lessons.exercises import Exercise, close, number, number_check
 
 
 def solution_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
@@ -15,82 +15,66 @@ def solution_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     return cross_entropy(logits, torch.arange(len(queries)))
 
 
-def _right_loss(answer) -> str | None:
+def _check_loss(answer) -> str | None:
     random = torch.Generator().manual_seed(0)
     queries, keys = torch.randn(2, 6, 4, generator=random)
     got, right = answer(queries, keys, 0.2), solution_loss(queries, keys, 0.2)
-    hint = number(got)
-    if hint:
+    if hint := number(got):
         return hint
     logits = normalize(queries, dim=1) @ normalize(keys, dim=1).T / 0.2
     target = torch.arange(6)
     others = logits.masked_fill(torch.eye(6, dtype=torch.bool), -torch.inf)
     near = {
-        "the positive belongs to the denominator too": (others.logsumexp(1) - logits.diag()).mean(),
+        "the positive is part of the denominator too": (others.logsumexp(1) - logits.diag()).mean(),
         "each query chooses among the keys, not each key among the queries": cross_entropy(
             logits.T, target
         ),
-        "the mean over the queries is asked for": right * 6,
+        "expected the mean over the queries, not the sum": right * 6,
         "the temperature divides the cosines": cross_entropy(logits * 0.04, target),
-        "cosines are asked for: normalize": cross_entropy(queries @ keys.T / 0.2, target),
-        "the sign: a loss falls as the positive wins": -right,
+        "expected cosines: normalize first": cross_entropy(queries @ keys.T / 0.2, target),
+        "check the sign: the loss falls as the positive becomes more similar": -right,
     }
     for hint, value in near.items():
         if close(got, value):
             return hint
     if not close(got, right):
-        return f"{float(right):.3f} expected, {float(got):.3f} came"
+        return f"expected {float(right):.3f}, got {float(got):.3f}"
     if not close(answer(queries, keys, 0.5), solution_loss(queries, keys, 0.5)):
-        return "right for a temperature of 0.2, not for 0.5: the argument is to be used"
+        return "right for a temperature of 0.2, but not for 0.5: use the argument"
     return None
 
 
 def solution_ignored(ious: Tensor, images: Tensor, threshold: float) -> Tensor:
-    """Pairs (N, N) that are no negatives: they overlap by more than the threshold in one image."""
+    """Pairs (N, N) of one image whose IoU exceeds the threshold: they are not negatives."""
     same = images[:, None] == images
     return same & (ious > threshold) & ~torch.eye(len(images), dtype=torch.bool)
 
 
-def _right_ignored(answer) -> str | None:
+def _check_ignored(answer) -> str | None:
     ious = torch.tensor([[1.0, 0.6, 0.2, 0.9], [0.6, 1, 0.5, 0], [0.2, 0.5, 1, 0], [0.9, 0, 0, 1]])
     images = torch.tensor([0, 0, 0, 1])
     got, right = answer(ious, images, 0.5), solution_ignored(ious, images, 0.5)
     if not isinstance(got, Tensor) or got.shape != right.shape or got.dtype != torch.bool:
-        return "a tensor of bool of shape (4, 4) is asked for"
+        return "expected a bool tensor of shape (4, 4)"
     if got.diagonal().any():
-        return "a proposal is not to be left out of its own row: it is the positive there"
+        return "do not exclude a proposal from its own row: it is the positive there"
     if got[0, 3]:
-        return "boxes 0 and 3 overlap in coordinates, but they lie in different images"
+        return "the coordinates of boxes 0 and 3 overlap, but the boxes are in different images"
     if got[1, 2]:
         return "an IoU of exactly the threshold does not count as more"
     if torch.equal(got, ~right.fill_diagonal_(True)):
-        return "this marks the negatives; those to be left out are asked for"
+        return "this marks the negatives; mark the excluded pairs instead"
     if not torch.equal(got, solution_ignored(ious, images, 0.5)):
-        return "not these pairs"
+        return "these are not the pairs"
     if not torch.equal(answer(ious, images, 0.1), solution_ignored(ious, images, 0.1)):
-        return "right for a threshold of 0.5, not for 0.1: the argument is to be used"
+        return "right for a threshold of 0.5, but not for 0.1: use the argument"
     return None
-
-
-def _right_capacity(answer) -> str | None:
-    hint = number(answer)
-    if hint:
-        return hint
-    hints = {
-        80 * 1024: "K counts the present batch too, and that is not in the queue",
-        79 * 1024: "every one of the 8 GPUs brings its proposals to the present batch",
-        72: "in rows, not in batches",
-        8 * 1024: "that is the present batch; what is left for earlier ones?",
-    }
-    if float(answer) in hints:
-        return hints[float(answer)]
-    return None if float(answer) == 72 * 1024 else "K less what all GPUs bring at one step"
 
 
 EXERCISES = {
     "loss": Exercise(
         "Write loss(queries, keys, temperature): keys[i] is the positive of queries[i].",
-        (_right_loss,),
+        _check_loss,
         solution_loss,
         {
             "dot products": lambda q, k, t: cross_entropy(q @ k.T / t, torch.arange(len(q))),
@@ -98,14 +82,14 @@ EXERCISES = {
             "keys choose queries": lambda q, k, t: solution_loss(k, q, t),
             "a sum": lambda q, k, t: len(q) * solution_loss(q, k, t),
             "the sign": lambda q, k, t: -solution_loss(q, k, t),
-            "a temperature of its own": lambda q, k, t: solution_loss(q, k, 0.2),
+            "a fixed temperature": lambda q, k, t: solution_loss(q, k, 0.2),
             "pull only": lambda q, k, t: 1 - (normalize(q) * normalize(k)).sum(1).mean(),
-            "one a query": lambda q, k, t: torch.ones(len(q)) * solution_loss(q, k, t),
+            "one value per query": lambda q, k, t: torch.ones(len(q)) * solution_loss(q, k, t),
         },
     ),
     "ignored": Exercise(
-        "Write ignored(ious, images, threshold): (N, N) and (N,) in, the pairs to leave out, bool.",
-        (_right_ignored,),
+        "Write ignored(ious, images, threshold): from (N, N) and (N,) to the excluded pairs, bool.",
+        _check_ignored,
         solution_ignored,
         {
             "with the diagonal": lambda ious, images, t: (ious > t) & (images[:, None] == images),
@@ -118,17 +102,26 @@ EXERCISES = {
             "the negatives": lambda ious, images, t: (
                 ~((ious > t) & (images[:, None] == images)) & ~torch.eye(4, dtype=torch.bool)
             ),
-            "a threshold of its own": lambda ious, images, t: solution_ignored(ious, images, 0.5),
+            "a fixed threshold": lambda ious, images, t: solution_ignored(ious, images, 0.5),
             "numbers": lambda ious, images, t: solution_ignored(ious, images, t).float(),
         },
     ),
     "capacity": Exercise(
-        "K = 80 x 1024 with 8 GPUs of 1024 proposals each: how many rows has the queue room for?",
-        (_right_capacity,),
+        "K = 80 x 1024 on 8 GPUs with 1024 proposals each: how many rows does the queue need?",
+        number_check(
+            72 * 1024,
+            {
+                80 * 1024: "K also counts the current batch, which is not in the queue",
+                79 * 1024: "each of the 8 GPUs adds its proposals to the current batch",
+                72: "count rows, not batches",
+                8 * 1024: "that is the current batch; how many rows are left for earlier ones?",
+            },
+            "subtract from K the proposals of all GPUs at one step",
+        ),
         72 * 1024,
         {
             "K": 80 * 1024,
-            "one GPU's batch less": 79 * 1024,
+            "K minus one GPU's batch": 79 * 1024,
             "in batches": 72,
             "the present batch": 8 * 1024,
             "a string": "72 x 1024",

@@ -1,74 +1,46 @@
-"""Exercises of notebook 6: scores of two kinds, and the boxes of a dense student."""
+"""Exercises of notebook 6: two kinds of scores, and the boxes of a dense student."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from gdetkd.lessons.exercises import Exercise, close, number
+from gdetkd.lessons.exercises import Exercise, close, number_check
 
 
 def solution_scores(logits: Tensor) -> Tensor:
-    """Section D's scores (N, C) of sigmoid logits (N, C), the background's taken as 0."""
+    """Section D's scores (N, C) of sigmoid logits (N, C), with a background logit of 0."""
     full = torch.cat([logits, torch.zeros(len(logits), 1)], 1)
     probs = full.softmax(1)
     return (probs / probs.amax(1, keepdim=True))[:, :-1]
 
 
-def _right_scores(answer) -> str | None:
+def _check_scores(answer) -> str | None:
     logits = torch.tensor([[2.0, 1.0, -1.0], [-3.0, -1.0, -2.0]])
     expected, got = solution_scores(logits), answer(logits.clone())
     if not isinstance(got, Tensor) or got.shape != (2, 3):
-        return "three classes of two boxes in, (2, 3) scores out: the background is not returned"
+        return "expected (2, 3) scores for two boxes of three classes, without the background"
     alone = logits.softmax(1)
     full = torch.nn.functional.pad(logits, (0, 1)).softmax(1)
     if close(got, alone / alone.amax(1, keepdim=True)):
-        return "without a background the best class of a box is 1, whatever the box shows"
+        return "without a background logit, the best class always has score 1"
     if close(got, full[:, :-1]):
-        return "divide by the maximum"
+        return "divide each row by its maximum"
     if close(got, full[:, :-1] / full[:, :-1].amax(1, keepdim=True)):
-        return "the background takes part in the maximum too, and is left out afterwards"
+        return "include the background in the maximum, then drop it"
     if close(got, logits.sigmoid()):
-        return "these are the sigmoids: classes do not compete yet"
-    return None if close(got, expected) else "softmax with a background of 0, then by its maximum"
-
-
-def _right_loss(answer) -> str | None:
-    hint = number(answer)
-    if hint:
-        return hint
-    value = float(answer)
-    told = {
-        0.5: "the background's term is left out: that is what section D does, and its bias",
-        0.9076: "divide the softmax by its maximum before the logarithm",
-        0.15: "a sum over the classes, not a mean",
-        -0.3: "mind the sign: logarithms of scores below 1 are negative",
-    }
-    for wrong, why in told.items():
-        if abs(value - wrong) < 1e-3:
-            return why
-    return None if abs(value - 0.3) < 1e-4 else f"{value:g} is not it: log P_s = L - max L"
-
-
-def _right_negatives(answer) -> str | None:
-    hint = number(answer)
-    if hint:
-        return hint
-    told = {
-        15: "three for each positive is what a full sample has; here negatives fill up the number",
-        36: "three quarters are negatives where there are positives enough; here there are 5",
-        12: "that is how many positives there may be",
-        48: "the positives are drawn first, and count",
-        4995: "of all the others, only as many as the image's number allows",
-    }
-    value = float(answer)
-    return None if value == 43 else told.get(value, f"{value:g} is not it: positives come first")
+        return "these are sigmoids: the classes should compete in a softmax"
+    return (
+        None
+        if close(got, expected)
+        else "take a softmax with background 0, then divide by its maximum"
+    )
 
 
 EXERCISES = {
     "scores": Exercise(
-        "Write scores(logits): (N, C) logits of sigmoids in, section D's scores (N, C) out.",
-        (_right_scores,),
+        "Write scores(logits): section D's scores (N, C) of the sigmoid logits (N, C).",
+        _check_scores,
         solution_scores,
         {
             "no background": lambda x: x.softmax(1) / x.softmax(1).amax(1, keepdim=True),
@@ -83,9 +55,18 @@ EXERCISES = {
         },
     ),
     "loss": Exercise(
-        "Two classes: teacher 0.6 and 0.3 (background 0.1), student's logits 2 and 1: section D's "
-        "loss?",
-        (_right_loss,),
+        "Two classes: the teacher's scores are 0.6 and 0.3 (background 0.1), the student's logits "
+        "2 and 1. What is section D's loss?",
+        number_check(
+            0.3,
+            {
+                0.5: "section D leaves out the background's term, which is the source of its bias",
+                0.9076: "divide the softmax by its maximum before you take the logarithm",
+                0.15: "sum over the classes instead of averaging",
+                -0.3: "check the sign: logarithms of scores below 1 are negative",
+            },
+            "it is not {value}: log P_s = L - max L",
+        ),
         0.3,
         {
             "background counted": 0.5,
@@ -96,13 +77,23 @@ EXERCISES = {
         },
     ),
     "negatives": Exercise(
-        "An image has 5,000 predicted boxes, 5 of them positive; 48 are drawn. How many negatives?",
-        (_right_negatives,),
+        "Of 5,000 predicted boxes of an image 5 are positive; 48 are sampled. How many negatives?",
+        number_check(
+            43,
+            {
+                15: "three per positive holds for a full sample; here negatives fill up the rest",
+                36: "three quarters are negatives only if there are enough positives; here are 5",
+                12: "that is the largest allowed number of positives",
+                48: "the positives are sampled first, and they count",
+                4995: "only as many of the others as the sample has room for",
+            },
+            "it is not {value}: positives come first, negatives fill up the sample",
+        ),
         43,
         {
             "three for each positive": 15,
             "three quarters": 36,
-            "the number of positives allowed": 12,
+            "the largest number of positives": 12,
             "all": 4995,
             "positives not counted": 48,
         },

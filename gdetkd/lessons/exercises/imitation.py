@@ -1,11 +1,11 @@
-"""Exercises of notebook 4: which pyramid level shows what the teacher saw."""
+"""Exercises of notebook 4: the pyramid level that resembles the teacher's feature."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from gdetkd.lessons.exercises import Exercise, close, number
+from gdetkd.lessons.exercises import Exercise, close, number_check
 
 
 def solution_weights(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
@@ -14,52 +14,36 @@ def solution_weights(student: Tensor, teacher: Tensor, tau: float) -> Tensor:
     return (products / tau).softmax(1)
 
 
-def _right_weights(answer) -> str | None:
+def _check_weights(answer) -> str | None:
     generator = torch.Generator().manual_seed(0)
     student = torch.randn(5, 4, 6, generator=generator, dtype=torch.float64)
     teacher = torch.randn(5, 6, generator=generator, dtype=torch.float64)
     products = torch.einsum("nle,ne->nl", student, teacher)
     got = answer(student, teacher, 0.5)
     if not isinstance(got, Tensor) or got.shape != (5, 4):
-        return "a tensor (N, L) = (5, 4) is asked for, one weight a level of every proposal"
+        return "expected a tensor (N, L) = (5, 4): one weight per proposal and level"
     if close(got.sum(0), torch.ones(4)) and not close(got.sum(1), torch.ones(5)):
-        return "your weights add up to 1 over the proposals: let the levels of one box compete"
+        return "your weights sum to 1 over the proposals; they should sum to 1 over the levels"
     if not close(got.sum(1), torch.ones(5)):
-        return f"the weights of one proposal add up to {got.sum(1)[0]:.3f}"
+        return f"the weights of one proposal sum to {got.sum(1)[0]:.3f}"
     if close(got, (products * 0.5).softmax(1)):
-        return "a small tau must make the choice sharper: divide by it"
+        return "a small tau should make the weights sharper: divide by it"
     if close(got, products.softmax(1)):
-        return "where is tau?"
+        return "you did not use tau"
     cosine = torch.cosine_similarity(student, teacher[:, None], dim=2)
     if close(got, (cosine / 0.5).softmax(1)):
-        return "plain dot products, not cosines: how strongly a level responds counts too"
+        return "use dot products, not cosines: the norm of a level's embedding counts too"
     if not close(got, solution_weights(student, teacher, 0.5)):
-        return "they add up to 1, but differ"
+        return "the weights sum to 1, but they are not the right ones"
     if not close(answer(student, teacher, 2.0), solution_weights(student, teacher, 2.0)):
-        return "right for a tau of 0.5, not for 2: the argument is to be used"
+        return "right for a tau of 0.5, but not for 2: use the argument"
     return None
-
-
-def _right_mix(answer) -> str | None:
-    hint = number(answer)
-    if hint:
-        return hint
-    value = float(answer)
-    told = {
-        2.5: "that is the mean of the levels' errors: mix the levels first, then take the error",
-        5.0: "mix the levels first, then take the error; it is not a sum over levels",
-        0.5: "square the difference",
-        -0.5: "square the difference",
-    }
-    if value in told:
-        return told[value]
-    return None if abs(value - 0.25) < 1e-3 else f"{value:g} is not it: what is the weighted sum?"
 
 
 EXERCISES = {
     "weights": Exercise(
-        "Write weights(student, teacher, tau): (N, L, E), (N, E) in, (N, L) out.",
-        (_right_weights,),
+        "Write weights(student, teacher, tau): from (N, L, E) and (N, E) to (N, L).",
+        _check_weights,
         solution_weights,
         {
             "a softmax over the proposals": lambda s, t, tau: (
@@ -70,26 +54,35 @@ EXERCISES = {
             "cosines": lambda s, t, tau: (
                 torch.cosine_similarity(s, t[:, None], dim=2) / tau
             ).softmax(1),
-            "a tau of its own": lambda s, t, tau: solution_weights(s, t, 0.5),
+            "a fixed tau": lambda s, t, tau: solution_weights(s, t, 0.5),
             "sigmoids": lambda s, t, tau: ((s * t[:, None]).sum(2) / tau).sigmoid(),
             "the closest in distance": lambda s, t, tau: (
                 -(s - t[:, None]).square().sum(2) / tau
             ).softmax(1),
-            "one level alone": lambda s, t, tau: torch.nn.functional.one_hot(
+            "a single level": lambda s, t, tau: torch.nn.functional.one_hot(
                 (s * t[:, None]).sum(2).argmax(1), s.shape[1]
             ).double(),
         },
     ),
     "mix": Exercise(
-        "Two levels show 1 and 4, the teacher 3, both weights are 1/2: what is the loss?",
-        (_right_mix,),
+        "The levels are 1 and 4, the teacher's feature is 3, both weights 1/2: what is the loss?",
+        number_check(
+            0.25,
+            {
+                2.5: "that is the mean of the errors: mix the levels first, then take the error",
+                5.0: "mix the levels first, then take the error; do not sum over the levels",
+                0.5: "square the difference",
+                -0.5: "square the difference",
+            },
+            "it is not {value}: what is the weighted sum of the levels?",
+        ),
         0.25,
         {
             "the mean of the errors": 2.5,
             "not squared": 0.5,
             "the difference": -0.5,
             "the sum of the errors": 5.0,
-            "the first level alone": 4,
+            "the first level only": 4,
             "nothing": 0,
             "words": "none",
         },

@@ -11,81 +11,79 @@ from gdetkd.lessons.exercises import Exercise, close, number
 
 
 def bound(loss: float, negatives: int) -> float:
-    """The least mutual information (nats) that a contrastive loss proves (F.2, corrected)."""
+    """The lower bound on mutual information (nats) given by a contrastive loss (F.2, corrected)."""
     return math.log(negatives + 1) - loss
 
 
-def _right_bound(answer) -> str | None:
+def _check_bound(answer) -> str | None:
     for loss, negatives in ((0.5, 255), (2.0, 15)):
         got = answer(loss, negatives)
-        hint = number(got)
-        if hint:
+        if hint := number(got):
             return hint
         if close(got, math.log(negatives) - loss):
-            return "count the positive too: how many terms has the denominator?"
+            return "count the positive too: how many terms does the denominator have?"
         if close(got, math.log2(negatives + 1) - loss):
             return "the loss is in nats: use the natural logarithm"
         if not close(got, math.log(negatives + 1) - loss):
-            return f"loss {loss} with {negatives} negatives gives {float(got):.3f}; not that"
+            return f"for loss {loss} with {negatives} negatives it is not {float(got):.3f}"
     return None
 
 
 def posterior(ratios: Tensor) -> Tensor:
-    """Which of n candidates is the positive, from the density ratios of all (..., n) (F.1)."""
+    """From density ratios (..., n), the probability that a candidate is the positive (F.1)."""
     return ratios / ratios.sum(-1, keepdim=True)
 
 
-def _right_posterior(answer) -> str | None:
+def _check_posterior(answer) -> str | None:
     ratios = torch.tensor([[4.0, 1.0, 0.0, 3.0], [0.2, 0.2, 0.2, 1.4]], dtype=torch.float64)
     got = answer(ratios)
     if not isinstance(got, Tensor) or got.shape != ratios.shape:
-        return f"a tensor of shape {tuple(ratios.shape)} is asked for, one probability a candidate"
+        return f"expected a tensor of shape {tuple(ratios.shape)}: one probability per candidate"
     if close(got, ratios.softmax(-1)):
-        return "a softmax exponentiates: the ratios are no logits, their logarithms are"
+        return "a softmax exponentiates: the logarithms of the ratios are logits, not the ratios"
     if close(got, ratios / (ratios.sum(-1, keepdim=True) - ratios)):
-        return "the candidate itself belongs to the denominator"
+        return "the candidate itself is part of the denominator"
     if not close(got.sum(-1), torch.ones(2)):
-        return f"the probabilities of one query add up to {got.sum(-1)[0]:.3f}"
-    return None if close(got, posterior(ratios)) else "they sum to 1, but differ"
+        return f"the probabilities of one query sum to {got.sum(-1)[0]:.3f}"
+    return None if close(got, posterior(ratios)) else "they sum to 1, but they are wrong"
 
 
 def negatives_needed(information: float) -> int:
-    """The least K whose bound is able to reach that mutual information (nats)."""
+    """The smallest K whose bound can reach that mutual information (nats)."""
     return math.ceil(math.exp(information)) - 1
 
 
-def _right_count(answer) -> str | None:
+def _check_count(answer) -> str | None:
     for information in (0.5, 3.0, 8.0):
         got = answer(information)
-        hint = number(got)
-        if hint:
+        if hint := number(got):
             return hint
         if got != int(got):
-            return f"{got} negatives: a whole number is asked for"
+            return f"expected a whole number of negatives, got {got}"
         if math.log(got + 1) < information:
             return f"K = {got} has a ceiling of {math.log(got + 1):.3f}, below {information}"
         if math.log(got) >= information:
-            return f"for {information} nats K = {int(got)} is enough, but not the least"
+            return f"for {information} nats K = {int(got)} is enough, but not the smallest"
     return None
 
 
 EXERCISES = {
     "posterior": Exercise(
-        "Write posterior(ratios) after F.1's last line: (..., n) ratios in, (..., n) out.",
-        (_right_posterior,),
+        "Write posterior(ratios), F.1's last line: from ratios (..., n) to probabilities.",
+        _check_posterior,
         posterior,
         {
             "the printed sum": lambda ratios: ratios.sum(-1, keepdim=True).expand_as(ratios),
             "a softmax of ratios": lambda ratios: ratios.softmax(-1),
-            "without the positive": lambda r: r / (r.sum(-1, keepdim=True) - r),
+            "without the candidate": lambda r: r / (r.sum(-1, keepdim=True) - r),
             "the ratio itself": lambda ratios: ratios,
             "normalized over queries": lambda ratios: ratios / ratios.sum(0, keepdim=True),
             "uniform": lambda ratios: torch.full_like(ratios, 1 / ratios.shape[-1]),
         },
     ),
     "bound": Exercise(
-        "Write bound(loss, negatives): the least mutual information, in nats.",
-        (_right_bound,),
+        "Write bound(loss, negatives): the lower bound on mutual information, in nats.",
+        _check_bound,
         bound,
         {
             "the printed log K": lambda loss, negatives: math.log(negatives) - loss,
@@ -96,8 +94,8 @@ EXERCISES = {
         },
     ),
     "negatives": Exercise(
-        "Write negatives_needed(information): the least K whose ceiling is not below that (nats).",
-        (_right_count,),
+        "Write negatives_needed(information): the smallest K whose ceiling reaches it (nats).",
+        _check_count,
         negatives_needed,
         {
             "the positive counted as a negative": lambda mi: math.ceil(math.exp(mi)),
@@ -105,7 +103,7 @@ EXERCISES = {
             "rounded down": lambda mi: math.floor(math.exp(mi)) - 1,
             "bits": lambda mi: math.ceil(2**mi) - 1,
             "the logarithm": lambda mi: math.ceil(math.log(mi + 1)),
-            "always the paper's": lambda mi: 80 * 1024,
+            "the paper's K": lambda mi: 80 * 1024,
         },
     ),
 }

@@ -1,4 +1,4 @@
-"""Exercises of notebook 9: what a table of a few runs can say."""
+"""Exercises of notebook 9: how much a table of a few runs can show."""
 
 from __future__ import annotations
 
@@ -6,31 +6,21 @@ import math
 
 import numpy as np
 
-from gdetkd.lessons.exercises import Exercise, close, number
+from gdetkd.lessons.exercises import Exercise, close, function_check, number
 
 
 def gap_closed(baseline: float, distilled: float, teacher: float) -> float:
-    """The share of the way from the baseline to the teacher."""
+    """The fraction of the gap from the baseline to the teacher that the student closes."""
     return (distilled - baseline) / (teacher - baseline)
 
 
-def _right_gap(answer) -> str | None:
-    for values in ((20.0, 35.0, 50.0), (30.0, 27.0, 40.0), (30.0, 42.0, 40.0)):
-        got = answer(*values)
-        if hint := number(got):
-            return hint
-        if not close(float(got), gap_closed(*values)):
-            return "baseline {}, distilled {}, teacher {}: not {:.3f}".format(*values, float(got))
-    return None
-
-
 def half_width(baseline: list[float], distilled: list[float], quantile: float) -> float:
-    """Half width of the interval of the mean gain, paired by seed."""
+    """The half width of the interval of the mean gain, paired by seed."""
     gain = np.subtract(distilled, baseline)
     return quantile * gain.std(ddof=1) / math.sqrt(len(gain))
 
 
-def _right_half_width(answer) -> str | None:
+def _check_half_width(answer) -> str | None:
     baseline, distilled, quantile = [23.0, 24.0, 25.0, 26.0], [40.5, 42.0, 42.0, 44.5], 3.18
     got = answer(baseline, distilled, quantile)
     if hint := number(got):
@@ -38,18 +28,18 @@ def _right_half_width(answer) -> str | None:
     gain = np.subtract(distilled, baseline)
     right = half_width(baseline, distilled, quantile)
     if close(float(got), right * math.sqrt(3 / 4)):
-        return "divide the squares by n - 1: the mean was estimated from the same runs"
+        return "divide by n - 1 in the variance: the mean is estimated from the same runs"
     if close(float(got), right * 2):
-        return "that is the spread of one run; the mean of four is less uncertain"
+        return "that is for a single run; the mean of four runs is less uncertain"
     if close(float(got), right / quantile):
-        return "that is the standard error; what is the quantile for?"
+        return "that is the standard error; multiply it by the quantile"
     if float(got) > 1.5 * right:
-        return "too wide: both runs of a seed share its luck; subtract before you take the spread"
+        return "too wide: subtract within each seed before you compute the standard deviation"
     if not close(float(got), right):
-        return f"gains {gain.tolist()}: not {float(got):.3f}"
+        return f"for gains {gain.tolist()} it is not {float(got):.3f}"
     three = baseline[:3], distilled[:3], 4.30
     if not close(float(answer(*three)), half_width(*three)):
-        return "right for four seeds and their quantile, not for three: use the arguments"
+        return "right for four seeds, but not for three: use the arguments"
     return None
 
 
@@ -69,24 +59,28 @@ def _paired(ddof, root):
 EXERCISES = {
     "gap": Exercise(
         "Write gap_closed(baseline, distilled, teacher): 0 at the baseline, 1 at the teacher.",
-        (_right_gap,),
+        function_check(
+            gap_closed,
+            ((20.0, 35.0, 50.0), (30.0, 27.0, 40.0), (30.0, 42.0, 40.0)),
+            "baseline {}, distilled {}, teacher {}",
+        ),
         gap_closed,
         {
-            "a share of the teacher": lambda b, d, t: d / t,
+            "a fraction of the teacher": lambda b, d, t: d / t,
             "relative to the baseline": lambda b, d, t: (d - b) / b,
-            "what is left": lambda b, d, t: (t - d) / (t - b),
+            "the remaining gap": lambda b, d, t: (t - d) / (t - b),
             "in percent": lambda b, d, t: 100 * (d - b) / (t - b),
             "clipped": lambda b, d, t: min(1.0, max(0.0, (d - b) / (t - b))),
         },
     ),
     "interval": Exercise(
-        "Write half_width(baseline, distilled, quantile): of the mean gain, paired by seed.",
-        (_right_half_width,),
+        "Write half_width(baseline, distilled, quantile): for the mean gain, paired by seed.",
+        _check_half_width,
         half_width,
         {
             "not paired": _unpaired,
             "divided by n": _paired(ddof=0, root=True),
-            "spread of one run": _paired(ddof=1, root=False),
+            "standard deviation of one run": _paired(ddof=1, root=False),
             "four seeds always": lambda b, d, q: q * np.subtract(d, b).std(ddof=1) / 2,
             "the quantile of four": lambda b, d, q: half_width(b, d, 3.18),
             "standard error": lambda b, d, q: np.subtract(d, b).std(ddof=1) / math.sqrt(len(b)),

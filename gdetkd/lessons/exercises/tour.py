@@ -1,4 +1,4 @@
-"""Exercises of notebook 0: when a detection counts as right, and what a gap is."""
+"""Exercises of notebook 0: intersection over union (IoU), and which detections are correct."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def iou(a: tuple, b: tuple) -> float:
     return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
 
 
-def _right_iou(answer) -> str | None:
+def _check_iou(answer) -> str | None:
     for a, b in _PAIRS:
         got = answer(a, b)
         if hint := number(got):
@@ -30,14 +30,17 @@ def _right_iou(answer) -> str | None:
         if close(float(got), iou(a, b)):
             continue
         if iou(a, b) == 0:
-            return f"{a} and {b} do not touch, yet the answer is {float(got):.3f}"
-        return f"{a} and {b}: not {float(got):.3f}; how large is what they cover together?"
+            return f"{a} and {b} do not overlap, but the answer is {float(got):.3f}"
+        return f"{a} and {b}: it is not {float(got):.3f}; how large is their union?"
     return None
 
 
 def right(ious: list[list[float]]) -> list[bool]:
-    """Which detections are right, from the IoU (n, m) of n detections, the best score first, with m
-    objects of their class: at least 0.5 with an object that none before it has taken."""
+    """Which of n detections, in descending order of score, are correct.
+
+    ious: (n, m), with m objects of their class. A correct detection has an IoU of at least 0.5 with
+    an object that no detection before it has taken; of several it takes the best.
+    """
     taken, verdicts = set(), []
     for row in ious:
         free = [place for place in range(len(row)) if place not in taken and row[place] >= 0.5]
@@ -50,17 +53,17 @@ def right(ious: list[list[float]]) -> list[bool]:
 _CASES = {
     "three detections of one object": [[0.6], [0.9], [0.8]],
     "an IoU of exactly 0.5": [[0.5, 0.0]],
-    "the best object is taken, another one fits": [[0.9, 0.6], [0.8, 0.7]],
-    "the first fits two objects, and takes the better": [[0.6, 0.9], [0.7, 0.3]],
-    "nothing fits": [[0.4, 0.3], [0.2, 0.45]],
+    "the best object is taken, but another one matches": [[0.9, 0.6], [0.8, 0.7]],
+    "the first matches two objects and takes the better one": [[0.6, 0.9], [0.7, 0.3]],
+    "nothing matches": [[0.4, 0.3], [0.2, 0.45]],
 }
 
 
-def _right_matching(answer) -> str | None:
+def _check_matching(answer) -> str | None:
     for case, ious in _CASES.items():
         got = [bool(verdict) for verdict in answer(ious)]
         if got != right(ious):
-            return f"{case}, IoU {ious}: not {got}"
+            return f"{case}, IoU {ious}: it is not {got}"
     return None
 
 
@@ -85,7 +88,7 @@ def _half_clipped(a, b, free: int) -> float:
     return shared / (_area(a) + _area(b) - shared)
 
 
-def _first_that_fits(ious) -> list[bool]:
+def _first_match(ious) -> list[bool]:
     taken, verdicts = set(), []
     for row in ious:
         free = [place for place, iou in enumerate(row) if place not in taken and iou >= 0.5]
@@ -96,8 +99,8 @@ def _first_that_fits(ious) -> list[bool]:
 
 EXERCISES = {
     "iou": Exercise(
-        "Write iou(a, b) of two boxes x1, y1, x2, y2: what both cover, over what either covers.",
-        (_right_iou,),
+        "Write iou(a, b) of two boxes x1, y1, x2, y2: intersection over union.",
+        _check_iou,
         iou,
         {
             "over both areas": lambda a, b: _shared(a, b) / (_area(a) + _area(b)),
@@ -110,12 +113,12 @@ EXERCISES = {
         },
     ),
     "right": Exercise(
-        "Write right(ious): for each detection, the best score first, whether it is right.",
-        (_right_matching,),
+        "Write right(ious): whether each detection is correct, in descending order of score.",
+        _check_matching,
         right,
         {
-            "an object counts for all": lambda ious: [max(row) >= 0.5 for row in ious],
-            "the first object that fits": _first_that_fits,
+            "an object can match several": lambda ious: [max(row) >= 0.5 for row in ious],
+            "the first object that matches": _first_match,
             "only the first": lambda ious: [max(ious[0]) >= 0.5] + [False] * (len(ious) - 1),
             "more than a half": lambda ious: [
                 found and max(row) > 0.5 for found, row in zip(right(ious), ious, strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import to_hex
 
 from gdetkd.viz import compare_detectors, draw_detections
-from gdetkd.viz.detections import RIGHT, WRONG, matched
+from gdetkd.viz.detections import CORRECT, WRONG, matched
 
 
 def boxes(*rows):
@@ -37,15 +37,15 @@ def test_nothing_found_and_nothing_there():
     assert matched(boxes((0, 0, 5, 5, 1, 0.9)), boxes()).tolist() == [False]
 
 
-def test_colours_say_right_or_wrong():
+def test_colors_say_right_or_wrong():
     _, ax = plt.subplots()
     found = boxes((0, 0, 10, 10, 1, 0.9), (0, 0, 3, 3, 1, 0.8))
     draw_detections(np.zeros((40, 40, 3), np.uint8), found, TRUTH, list("0123"), ax)
-    assert [to_hex(p.get_edgecolor()) for p in ax.patches] == [RIGHT.lower(), WRONG.lower()]
+    assert [to_hex(p.get_edgecolor()) for p in ax.patches] == [CORRECT.lower(), WRONG.lower()]
     assert [text.get_text() for text in ax.texts] == ["1  0.90", "1  0.80"]
 
 
-def test_comparison_has_a_row_a_detector():
+def test_comparison_has_one_row_per_detector():
     images = [np.zeros((40, 40, 3), np.uint8)] * 3
     figure = compare_detectors(images, [TRUTH] * 3, {"A": [boxes()] * 3, "B": [TRUTH] * 3})
     assert len(figure.axes) == 9

@@ -1,4 +1,4 @@
-"""A few steps in memory: as a training, the same for the same seed, and watched in between."""
+"""Short trainings repeat with their seed, and the detector can be inspected between steps."""
 
 import pytest
 import torch
