@@ -55,7 +55,9 @@ def test_with_all_weights_0_there_is_no_teacher_and_nothing_to_train():
     model = build(distilled(faster_rcnn(), nowhere, ZERO))
     assert model.teacher is None and model.distiller.objective is None
     assert list(model.state_dict()) == [f"distiller.student.{key}" for key in plain.state_dict()]
-    assert len(list(model.modules())) == len(list(plain.modules())) + 1
+    assert (
+        len(list(model.modules())) == len(list(plain.modules())) + 2
+    )  # the wrapper, the distiller
     ours, theirs = losses_of(model, batch()), losses_of(plain, batch())
     assert list(ours) == list(theirs)
     gradients = backward(model, ours)
@@ -123,7 +125,7 @@ def test_loss_draws_nothing_that_the_plain_loss_does_not(teacher):
         assert name == "loss" or torch.equal(value, model.parse_losses(ours)[1][name]), name
 
 
-# --- The taps -------------------------------------------------------------------------------------
+# --- The hooks ------------------------------------------------------------------------------------
 
 DOUBLE = dict(
     roi_head=dict(
@@ -282,8 +284,8 @@ def test_two_detectors_of_a_process_do_not_hear_each_other(teacher):
     one = build(distilled(faster_rcnn(), teacher), 0)  # its queue as empty as before
     with other.distiller.student_adapter.hook_outputs() as recording:
         beside = losses_of(one, batch())
-        (taps,) = recording.taps
-        assert taps.logits is None and taps.rois is None and taps.labels is None
+        (stage,) = recording.stages
+        assert stage.logits is None and stage.rois is None and stage.labels is None
     assert nothing_attached(other)
     for name in alone:
         if name.startswith("kd_"):

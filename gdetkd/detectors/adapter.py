@@ -149,7 +149,7 @@ def adapter_for(detector: nn.Module, name: str, **settings: Any) -> Adapter:
         ValueError: There is none, or it does not know a setting; the message names both.
     """
     for library, families in LIBRARIES.items():
-        if library in sys.modules:
+        if sys.modules.get(library) is not None:
             import_module(families)
     for adapter in ADAPTERS:
         if adapter.supports(detector):
