@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 import gdetkd.detectors.mmdet  # noqa: F401  (registers DistilledDetector)
+import gdetkd.training.atomic_checkpoint  # noqa: F401  (registers its hook)
 import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
 from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
