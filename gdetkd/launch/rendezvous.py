@@ -94,11 +94,11 @@ def bound_store(address: str, port: int = 0, listener: int | None = None, **sett
 
 
 class RoundRendezvous(DynamicRendezvousHandler):
-    """torch's rendezvous, whose run id is another one in each round.
+    """torch's rendezvous, with a different run id in each round.
 
     The agents' store outlives its workers. Workers that are started again put the run id before
     their keys, so that they do not find the addresses of those that have died. All nodes take part
-    in every round, so they count alike; restarts are counted by each node for itself.
+    in every round, so their numbers agree; a node's count of restarts need not.
     """
 
     _rounds = 0

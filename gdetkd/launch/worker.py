@@ -77,7 +77,7 @@ def init_process_group(backend: str, folder: str | None = None) -> None:
     """Join the process group that the environment variables of torchrun or srun describe.
 
     Workers that are started again must not find the addresses of those that have died and wait for
-    them: each round of torchrun's rendezvous has a file, or a prefix in the store, of its own.
+    them: each round of torchrun's rendezvous has its own file, or its own prefix in the store.
 
     Args:
         backend: 'gloo' or 'nccl'.
