@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from gdetkd.checkpoints.reading import read_checkpoint
 from gdetkd.checkpoints.student import student_state
 from gdetkd.launch.compose import use_data
+from gdetkd.launch.run_lock import claim
 from gdetkd.training.config import load_config, schedule
 from gdetkd.training.runner import final_metrics, train
 from gdetkd.viz import compare_detectors
@@ -45,7 +46,8 @@ def run_demo(
                                 ("distilled", "distilled student", DISTILLED)):  # fmt: skip
         report(f"\nTraining the {label}: {count} steps ...")
         start = time.time()
-        runner = train(demo_config(config, work_dir / name, count, data_root, seed))
+        with claim(work_dir / name):
+            runner = train(demo_config(config, work_dir / name, count, data_root, seed))
         rows.append(Row(label, _metrics(final_metrics(runner)), time.time() - start))
         runners[label] = runner
     distilled = runners["distilled student"]
@@ -75,7 +77,7 @@ def demo_config(name: str, work_dir: Path, count: int, data_root: str, seed: int
 
 
 def draw_runs(runs: Path, path: Path) -> None:
-    """Save the picture of digits' runs of seed 0, if their checkpoints are (still) in `runs`."""
+    """Save a picture for the digits runs of seed 0, if their checkpoints are (still) in `runs`."""
     last = f"iter_{load_config(PLAIN).train_cfg.max_iters}.pth"
     students = {"Baseline": runs / "baseline_0" / last, "Distilled": runs / "gdetkd_0" / last}
     if not all(checkpoint.exists() for checkpoint in students.values()):
@@ -96,20 +98,20 @@ def draw_runs(runs: Path, path: Path) -> None:
 
 def draw(dataset, detectors: dict[str, torch.nn.Module], path: Path, count: int = 6) -> None:
     """Save a picture of the detectors on the first images of a data set."""
-    images, truth = [], []
+    images, ground_truth = [], []
     found: dict[str, list] = {name: [] for name in detectors}
     for index in range(min(count, len(dataset))):
         item = dataset[index]
         images.append(cv2.cvtColor(cv2.imread(item["data_samples"].img_path), cv2.COLOR_BGR2RGB))
         objects = item["data_samples"].gt_instances
         boxes = objects.bboxes.tensor.numpy()
-        truth.append((boxes, objects.labels.numpy(), np.ones(len(boxes))))
+        ground_truth.append((boxes, objects.labels.numpy(), np.ones(len(boxes))))
         for name, model in detectors.items():
             model.eval()
             batch = dict(inputs=[item["inputs"]], data_samples=[item["data_samples"]])
             with torch.no_grad():
                 found[name].append(_confident(model.test_step(batch)[0].pred_instances))
-    figure = compare_detectors(images, truth, found, dataset.metainfo["classes"])
+    figure = compare_detectors(images, ground_truth, found, dataset.metainfo["classes"])
     figure.savefig(path, dpi=110)
 
 

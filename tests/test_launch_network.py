@@ -2,16 +2,17 @@
 
 import contextlib
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 import torch.distributed as dist
 from helpers import faster_rcnn
-from processes import free_port, gdetkd, write_config
+from processes import free_port, gdetkd, until, worker_of_rank, write_config
 
-from gdetkd.launch.nodes import LaunchError, Nodes
-from gdetkd.launch.rendezvous import between_machines, bound_store, loopback_variables
+from gdetkd.launch.nodes import LaunchError, Nodes, loopback_variables
+from gdetkd.launch.rendezvous import between_machines, bound_store
 
 pytestmark = pytest.mark.timeout(900)
 LISTEN = "0A"  # of the kernel's states of a TCP socket
@@ -105,6 +106,9 @@ def test_several_machines_are_warned_and_bound_to_the_address(tmp_path):
         assert other.local_addr == "127.0.0.1" and other.rdzv_configs["listener"] is None
     finally:
         os.close(descriptor)
+    unbound = Nodes(2, 0, "203.0.113.1", free_port())  # of no machine: as if forwarded to this one
+    assert "listens on all addresses of this machine" in between_machines(config, unbound, wait=1)
+    os.close(config.rdzv_configs["listener"])
     with pytest.raises(LaunchError, match="expected this machine's name or address"):
         between_machines(config, Nodes(2, 0, "no-such-host.invalid", port), wait=1)
 
@@ -132,3 +136,23 @@ def test_two_nodes_train_together(digits, tmp_path):
 def test_loopback_is_named_for_both_backends():
     variables = loopback_variables()
     assert variables["GLOO_SOCKET_IFNAME"] == variables["NCCL_SOCKET_IFNAME"] == "lo"
+
+
+@pytest.mark.slow
+def test_a_killed_process_of_two_nodes_is_started_again(digits, tmp_path):
+    """Only one node restarts its worker by its own count; they meet again all the same."""
+    config = write_config(tmp_path / "config.py", faster_rcnn(), digits, steps=24, interval=4)
+    nodes = ["--gpus", 1, "--nodes", 2, "--master-addr", "127.0.0.1", "--master-port", free_port()]
+    runs = [
+        gdetkd(tmp_path, "train", config, *nodes, "--node-rank", rank, "--work-dir", "two nodes")
+        for rank in range(2)
+    ]
+    until(lambda: (tmp_path / "two nodes" / "iter_4.pth").exists(), 600)
+    os.kill(worker_of_rank(1, "two nodes"), signal.SIGKILL)
+    outputs = []
+    for run in runs:
+        code, output = run.wait()
+        outputs.append(output)
+        assert code == 0, output
+    assert "Started again; goes on from" in "".join(outputs)
+    assert (tmp_path / "two nodes" / "iter_24.pth").exists()

@@ -32,7 +32,7 @@ def test_a_plan_writes_nothing_and_fetches_no_teacher(planned):
 
 
 def test_memory_is_the_sum_of_its_parts(planned):
-    whole, *parts = map(float, re.findall(r"([\d.]+) MB", planned[1].split("Memory a process")[1]
+    whole, *parts = map(float, re.findall(r"([\d.]+) MB", planned[1].split("Memory per process")[1]
                                           .split("(fp32")[0]))  # fmt: skip
     assert len(parts) == 4 and min(parts) > 0
     assert whole == pytest.approx(sum(parts), abs=0.3)  # each is rounded to a tenth

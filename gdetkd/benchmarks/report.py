@@ -18,7 +18,7 @@ TARGET_COLUMNS = ("what", "at most", "measured", "")
 
 
 def measure(name: str, repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Measure 'contrastive', 'imitation' or 'step'; the record says where and how busy it was."""
+    """Measure 'contrastive', 'imitation' or 'step'; the record names the machine and its load."""
     before = load()
     if name == "step":
         from gdetkd.benchmarks.step import bench_step  # needs MMDetection
@@ -62,14 +62,14 @@ def page(folder: Path) -> str:
     """The page of a folder of records."""
     records = read(folder)
     parts = [
-        "# What the losses cost",
-        "Made from the JSON beside it; `gdetkd bench all --out FOLDER` measures again. Times are "
-        "medians (fastest to slowest) of forward and backward after one to warm up, all forms "
-        "in turn in one run; on the CPU they are the process's own, on one thread. Peak memory is "
-        "what a step takes beyond its inputs, its gradients included: on the CPU the rise of a "
-        "fresh process's resident set, which Linux counts to about 1 MB (imitation: the median of "
-        "five processes), "
-        "on CUDA what PyTorch's allocator hands out. An MB is 10^6 bytes.",
+        "# Time and memory of the losses",
+        "Made from the JSON files in this folder; `gdetkd bench all --out FOLDER` measures again. "
+        "Times are medians (fastest to slowest) of forward and backward passes after one to warm "
+        "up, all forms in turn in one run; on the CPU they are CPU times of one thread. Peak "
+        "memory is what a step takes beyond its inputs, including its gradients: on the CPU the "
+        "rise of a fresh process's resident set, which Linux counts to about 1 MB (imitation: the "
+        "median of five processes), on CUDA what PyTorch's allocator hands out. 1 MB is 10^6 "
+        "bytes.",
         "\n".join(_origin(name, record) for name, record in records.items()),
         "## Targets",
         "Contrastive: N = 1,024 queries against K = 81,920 keys of width 128, 8,192 of them "
@@ -113,15 +113,15 @@ def _contrastive_section(record: Mapping[str, Any]) -> list[str]:
         "## Contrastive loss",
         "N queries of one rank, M keys gathered from all ranks, K keys with the queue's, D wide. "
         "'naive' is cross-entropy over all similarities, its mask written in place. 'torch n' is "
-        "PyTorch's `linear_cross_entropy` with n rows at a time, the quickest of those tried "
-        f"({'; '.join(tried)}); it cannot leave overlapping proposals out, so it does less.",
+        "PyTorch's `linear_cross_entropy` with n rows at a time, for the fastest n of "
+        f"({'; '.join(tried)}); it has no mask for overlapping proposals.",
         _efficiency_table(record, ["N", "M", "K", "D"], "naive"),
         "![Peak memory and time against K](contrastive.png)",
         "Error against float64:",
         _error_table(record),
         "Positive and negatives at cosines of -1 and +1, inputs in half precision under autocast: "
-        "the error of the loss (relative where the loss is above 1), or that the loss or a "
-        "gradient is not finite.",
+        "the error of the loss (relative where the loss is above 1), or 'not finite' for the loss "
+        "or a gradient.",
         _extremes_table(record),
     ]
 
@@ -140,9 +140,9 @@ def _step_section(record: Mapping[str, Any]) -> list[str]:
     rows = [(what, f"{value:.3f}") for what, value in record["seconds"].items()]
     return [
         "## A step on digits",
-        "Medians in seconds, and their ratios. The floor is what a distilled step cannot do "
-        "without: the plain step, the teacher's backbone and neck, and one adapter and one "
-        "RoIAlign a level.",
+        "Medians in seconds, and their ratios. The floor is the sum of what a distilled step needs "
+        "in any case: the plain step, the teacher's backbone and neck, and one adapter and one "
+        "RoIAlign per level.",
         markdown_table(pd.DataFrame(rows, columns=["what", "seconds or ratio"])),
     ]
 

@@ -24,7 +24,7 @@ for command in (
 
 
 def spread_options(arguments: list[str]) -> list[str]:
-    """`--cfg-options a=1 b=2`, as MMDetection's tools take it, as one option a value."""
+    """`--cfg-options a=1 b=2`, as MMDetection's tools take it, as one option per value."""
     spread, within = [], False
     for argument in arguments:
         more = within and "=" in argument and not argument.startswith("-")
@@ -36,7 +36,7 @@ def spread_options(arguments: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Run the command; what went wrong with the input is said in a sentence, without traceback."""
+    """Run the command; wrong input gives an error message of one sentence, without a traceback."""
     try:
         cli(spread_options(sys.argv[1:]), standalone_mode=False)
     except click.exceptions.Abort:
@@ -45,7 +45,7 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except KeyError as error:  # MMEngine's way to say that a config names an unknown type
+    except KeyError as error:  # MMEngine's error for a config that names an unknown type
         if "registry" not in str(error):
             raise
         click.echo(f"gdetkd: {error.args[0]}", err=True)

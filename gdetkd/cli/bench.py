@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from gdetkd.cli.common import DATA_ROOT, write_digits
+from gdetkd.cli.common import DATA_ROOT, print_table, write_digits
 
 
 @click.command()
@@ -38,11 +36,6 @@ def bench(what: str, repeats: int, out: Path | None) -> None:
         records[name] = report.measure(name, repeats, click.echo)
         if out:
             report.write(out, name, records[name])
-    table = Table(title="Targets")
-    for column in report.TARGET_COLUMNS:
-        table.add_column(column, justify="left" if column == "what" else "right")
-    for row in report.target_rows(records):
-        table.add_row(*row)
-    Console().print(table)
+    print_table(report.TARGET_COLUMNS, report.target_rows(records), "Targets")
     if out:
         click.echo(f"Records, page and plot: {out}")

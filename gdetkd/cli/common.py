@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
+from rich.console import Console
+from rich.table import Table
 
 DATA_ROOT = "data/digits"
 
@@ -40,6 +43,16 @@ gpus_option = click.option(
 data_root_option = click.option(
     "--data-root", default=DATA_ROOT, show_default=True, help="Folder of the benchmark."
 )
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
+    """Print a table whose first column is left-aligned and whose others hold numbers."""
+    table = Table(title=title or None)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
 
 
 def write_digits(root: str, seed: int) -> dict:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from gdetkd.cli.common import data_root_option, write_digits
+from gdetkd.cli.common import data_root_option, print_table, write_digits
 
 
 @click.command()
@@ -33,17 +31,17 @@ def demo(steps: int, seed: int, data_root: str, work_dir: str) -> None:
         "Student: a Faster R-CNN, ResNet-18, a quarter of the teacher's width, from scratch."
     )
     rows, picture = run_demo(Path(work_dir), steps, data_root, seed, click.echo)
-    table = Table(title=f"digits val, {steps} steps, seed {seed}")
-    for column in ("detector", *rows[0].metrics, "gap closed", "minutes"):
-        table.add_column(column, justify="left" if column == "detector" else "right")
-    for row in rows:
-        table.add_row(
+    columns = ("detector", *rows[0].metrics, "gap closed", "minutes")
+    cells = [
+        (
             row.name,
             *(f"{value:.3f}" for value in row.metrics.values()),
             "" if row.gap is None else f"{row.gap:.0%}",
             "" if row.seconds is None else f"{row.seconds / 60:.1f}",
         )
-    Console().print(table)
+        for row in rows
+    ]
+    print_table(columns, cells, f"digits val, {steps} steps, seed {seed}")
     recorded = headline()
     if recorded:
         click.echo(recorded)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from gdetkd.cli.common import cfg_options, need_digits, work_dir_option
+from gdetkd.cli.common import cfg_options, need_digits, print_table, work_dir_option
 
 
 @click.command()
@@ -37,12 +35,11 @@ def test(config, checkpoint, split, submission, work_dir, options) -> None:
     need_digits(loaded)
     metrics = run(loaded, find_checkpoint(checkpoint), split)
     where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
-    table = Table(title=f"{Path(checkpoint).name} on {where}")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.3f}" if value >= 0 else "no such objects")
-    Console().print(table)
+    rows = [
+        (name, f"{value:.3f}" if value >= 0 else "no such objects")
+        for name, value in metrics.items()
+    ]
+    print_table(("metric", "value"), rows, f"{Path(checkpoint).name} on {where}")
 
 
 @click.command()

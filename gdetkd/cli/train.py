@@ -23,7 +23,7 @@ from gdetkd.cli.common import cfg_options, gpus_option, need_digits, work_dir_op
 @gpus_option
 @click.option(
     "--nodes", type=click.IntRange(min=1), default=1, show_default=True,
-    help="Machines; under srun, its own number counts.",
+    help="Machines; under srun, its number counts.",
 )  # fmt: skip
 @click.option("--node-rank", type=int, default=0, help="This machine's number, from 0.")
 @click.option(

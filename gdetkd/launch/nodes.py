@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,7 +73,15 @@ def join_slurm() -> bool:
         MASTER_ADDR=first_host(environ["SLURM_STEP_NODELIST"]),
         MASTER_PORT=str(_slurm_port(environ)),
     )
+    if environ["SLURM_STEP_NUM_NODES"] == "1":
+        environ.update(loopback_variables(), MASTER_ADDR="127.0.0.1")
     return True
+
+
+def loopback_variables() -> dict[str, str]:
+    """Environment variables by which processes exchange tensors over the loopback interface."""
+    name = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+    return dict(GLOO_SOCKET_IFNAME=name, NCCL_SOCKET_IFNAME=name) if name else {}
 
 
 def first_host(nodes: str) -> str:

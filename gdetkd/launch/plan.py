@@ -26,19 +26,19 @@ from gdetkd.launch.learning_rate import scale_learning_rate
 from gdetkd.ops.clock import time_call
 from gdetkd.training.runner import resumable
 
-IMAGES = 2  # more take longer and tell no more; a single one is too few for batch normalization
+IMAGES = 2  # more would only take longer; a single one is too few for batch normalization
 
 
 @dataclass(frozen=True)
-class StepCost:
+class StepUsage:
     """Bytes kept for the backward pass and seconds on this machine, of one training step."""
 
     activations: float
     seconds: float
     measured: bool = True  # at full image size
 
-    def scaled(self, factor: float) -> StepCost:
-        """The cost of so many times the pixels."""
+    def scaled(self, factor: float) -> StepUsage:
+        """The usage at so many times the pixels."""
         return replace(self, activations=self.activations * factor, seconds=self.seconds * factor)
 
 
@@ -57,9 +57,9 @@ def show_plan(config: Config, processes: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = build_with_random_teacher(config.model, Path(folder))
     size, where = image_size(config)
-    cost = measure_step(model, config.train_dataloader.batch_size, size)
+    usage = measure_step(model, config.train_dataloader.batch_size, size)
     images, steps = images_and_steps(config, processes)
-    memory, whole = _memory(model, config.optim_wrapper.optimizer, cost)
+    memory, whole = _memory(model, config.optim_wrapper.optimizer, usage)
     batch = config.train_dataloader.batch_size
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
     once_in = f", an update every {accumulated} steps" if accumulated > 1 else ""
@@ -69,7 +69,7 @@ def show_plan(config: Config, processes: int) -> None:
     best = " and the best one (best_*.pth)" if saving.get("save_best") else ""
     files = _gigabytes(whole * (1 + bool(best)))
     distilled = str(config.model.type).endswith("DistilledDetector")
-    alone = "beside each the student alone; " if distilled else ""
+    alone = "beside each, the student alone; " if distilled else ""
     visualizer = config.get("visualizer") or {}
     backends = [str(backend.type) for backend in visualizer.get("vis_backends") or []]
     tensorboard = " and TensorBoard" if "TensorboardVisBackend" in backends else ""
@@ -78,20 +78,20 @@ def show_plan(config: Config, processes: int) -> None:
         f"Images: {size[1]} x {size[0]} px ({where}); {batch} per step and process, "
         f"{processes} process(es){once_in}",
         memory,
-        f"Time: about {cost.seconds:.2f} s per step on {_device()}, one process"
-        + (f"; {steps} steps, {_duration(cost.seconds * steps)}" if steps else "")
-        + f" ({how(cost)}; without loading of images)",
+        f"Time: about {usage.seconds:.2f} s per step on {_device()}, one process"
+        + (f"; {steps} steps, {_duration(usage.seconds * steps)}" if steps else "")
+        + f" ({how(usage)}; without loading of images)",
         f"Writes to {work}/: the last {saving.get('max_keep_ckpts', 1)} checkpoint(s), every "
         f"{saving.get('interval', 1)} {unit}{best}, about {files}; {alone}"
         f"the config; TIME/vis_data/ with scalars{tensorboard}; TIME/TIME.log",
-        f"Resumes from: the newest whole checkpoint in {work}/ (--resume)",
+        f"Resumes from: the newest complete checkpoint in {work}/ (--resume)",
     ]
     print("\n".join(lines))
 
 
-def how(cost: StepCost) -> str:
-    """How a cost was found, for the reader of a plan."""
-    if cost.measured:
+def how(usage: StepUsage) -> str:
+    """How the figures were found, for the reader of a plan."""
+    if usage.measured:
         return "measured on at most two images and scaled to the batch"
     return "scaled from images of a quarter of the area; full ones do not fit here"
 
@@ -100,8 +100,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
 
 
-def _memory(model: nn.Module, optimizer: ConfigDict, cost: StepCost) -> tuple[str, int]:
-    """What a process needs, in a sentence, and the bytes of a checkpoint."""
+def _memory(model: nn.Module, optimizer: ConfigDict, usage: StepUsage) -> tuple[str, int]:
+    """A sentence about the memory of a process, and the bytes of a checkpoint."""
     state = _bytes(model.parameters()) + _bytes(model.buffers())
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
     moments = 2 if "Adam" in str(optimizer.type) else 1
@@ -110,17 +110,16 @@ def _memory(model: nn.Module, optimizer: ConfigDict, cost: StepCost) -> tuple[st
         "weights": state,
         "gradients and optimizer": trained * (1 + moments),
         "teacher": 0 if teacher is None else _bytes(teacher.parameters()),
-        "activations": cost.activations,
+        "activations": usage.activations,
     }
     shown = ", ".join(f"{name} {_gigabytes(size)}" for name, size in parts.items())
-    said = (
-        f"Memory a process: about {_gigabytes(sum(parts.values()))} = {shown} (fp32; {how(cost)})"
-    )
-    return said, state + trained * moments
+    total = _gigabytes(sum(parts.values()))
+    sentence = f"Memory per process: about {total} = {shown} (fp32; {how(usage)})"
+    return sentence, state + trained * moments
 
 
 def build_with_random_teacher(model: ConfigDict, folder: Path) -> nn.Module:
-    """Build a detector; a distilled one's teacher gets random weights in place of its own.
+    """Build a detector; the teacher of a distilled one gets random weights.
 
     Args:
         model: As in a config.
@@ -144,7 +143,7 @@ def _untrained(settings: dict) -> ConfigDict:
     return ConfigDict(Config(dict(model=copy.deepcopy(settings))).model)
 
 
-def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepCost:
+def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepUsage:
     """Measure a step on at most two images and scale it to the batch.
 
     A step on a quarter of the area comes first: it warms up, and tells whether the full size fits
@@ -162,17 +161,17 @@ def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepCos
     small = _measure(model, images, half)
     ratio = size[0] * size[1] / (half[0] * half[1])
     measured = 1.5 * ratio * small.activations < _free_memory()
-    cost = _measure(model, images, size) if measured else small.scaled(ratio)
-    return replace(cost.scaled(batch / images), measured=measured)
+    usage = _measure(model, images, size) if measured else small.scaled(ratio)
+    return replace(usage.scaled(batch / images), measured=measured)
 
 
-def _measure(model: nn.Module, images: int, size: tuple[int, int]) -> StepCost:
+def _measure(model: nn.Module, images: int, size: tuple[int, int]) -> StepUsage:
     data = noise(images, *size)
     with _saved_for_backward(model) as saved:
         seconds = time_call(lambda: _step(model, data), get_device())
     if not torch.cuda.is_available():
         seconds /= torch.get_num_threads()  # the process's time is a sum over threads
-    return StepCost(sum(saved.values()), seconds)
+    return StepUsage(sum(saved.values()), seconds)
 
 
 def _free_memory() -> int:
@@ -218,17 +217,17 @@ def _saved_for_backward(model: nn.Module) -> Iterator[dict[int, int]]:
 
 
 def noise(batch: int, height: int, width: int, boxes: int = 4) -> dict:
-    """What a data loader gives: noise, with objects of the first class in it."""
+    """A batch as a data loader gives it: noise, with objects of the first class."""
     random = torch.Generator().manual_seed(0)
     inputs, samples = [], []
     for _ in range(batch):
         inputs.append(torch.randint(256, (3, height, width), generator=random, dtype=torch.uint8))
         corner = torch.rand(boxes, 2, generator=random) * torch.tensor([width, height]) * 0.5
         side = torch.rand(boxes, 2, generator=random) * torch.tensor([width, height]) * 0.4 + 8
-        truth = InstanceData(bboxes=torch.cat([corner, corner + side], 1))
-        truth.labels = torch.zeros(boxes, dtype=torch.long)
+        objects = InstanceData(bboxes=torch.cat([corner, corner + side], 1))
+        objects.labels = torch.zeros(boxes, dtype=torch.long)
         nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
-        sample = DetDataSample(gt_instances=truth, ignored_instances=nothing)
+        sample = DetDataSample(gt_instances=objects, ignored_instances=nothing)
         shape = (height, width)
         sample.set_metainfo(dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0)))
         samples.append(sample)
@@ -236,7 +235,7 @@ def noise(batch: int, height: int, width: int, boxes: int = 4) -> dict:
 
 
 def image_size(config: Config) -> tuple[tuple[int, int], str]:
-    """Height and width in px of the largest image that a step sees, and who says so."""
+    """Height and width in px of the largest image that a step sees, and where that comes from."""
     dataset = config.train_dataloader.dataset
     for transform in dataset.get("pipeline") or []:
         scales = transform.get("scales") or transform.get("scale")
@@ -253,12 +252,12 @@ def image_size(config: Config) -> tuple[tuple[int, int], str]:
 
 
 def images_and_steps(config: Config, processes: int) -> tuple[str, int | None]:
-    """What is there of the training set, in a sentence, and the steps of the run, if known."""
+    """A sentence about the training set, and the steps of the run, if known."""
     dataset, loop = config.train_dataloader.dataset, config.train_cfg
     file = Path(dataset.get("data_root", "")) / dataset.get("ann_file", "")
     steps = loop.get("max_iters")
     if file.suffix != ".json" or not file.is_file():
-        return f"{file} is not there (`gdetkd data` says what to fetch)", steps
+        return f"{file} is missing (`gdetkd data` explains what to fetch)", steps
     number = len(json.loads(file.read_text())["images"])
     if steps is None:
         steps = -(-number // (processes * config.train_dataloader.batch_size)) * loop.max_epochs

@@ -23,7 +23,7 @@ from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from gdetkd.launch import rendezvous
-from gdetkd.launch.nodes import LaunchError, Nodes
+from gdetkd.launch.nodes import LaunchError, Nodes, loopback_variables
 from gdetkd.training.last_checkpoint import run_number
 
 RESTARTS = 3
@@ -67,7 +67,8 @@ def run_processes(
         )  # fmt: skip
         if nodes is None:
             rendezvous.on_this_machine(config, folder)
-            variables |= rendezvous.loopback_variables()
+            variables |= loopback_variables()
+            variables["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # no second store
         else:
             print(rendezvous.between_machines(config, nodes, wait), flush=True)
         request = dict(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import datetime
 import errno
+import ipaddress
 import os
 import socket
 import time
 import uuid
 from typing import Any
 
-from torch.distributed import FileStore, TCPStore
+from torch.distributed import FileStore, Store, TCPStore
 from torch.distributed.elastic.rendezvous import (
     RendezvousConnectionError,
     RendezvousParameters,
@@ -27,6 +28,7 @@ from torch.distributed.elastic.rendezvous.dynamic_rendezvous import (
     RendezvousTimeout,
 )
 from torch.distributed.launcher.api import LaunchConfig
+from torch.distributed.rendezvous import rendezvous
 
 from gdetkd.launch.nodes import LaunchError, Nodes
 
@@ -40,13 +42,6 @@ def on_this_machine(config: LaunchConfig, folder: str) -> None:
     config.rdzv_configs = dict(store="file")
 
 
-def loopback_variables() -> dict[str, str]:
-    """Environment variables by which processes exchange tensors over the loopback interface."""
-    name = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
-    variables = dict(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")  # the agent opens no second store
-    return variables | (dict(GLOO_SOCKET_IFNAME=name, NCCL_SOCKET_IFNAME=name) if name else {})
-
-
 def between_machines(config: LaunchConfig, nodes: Nodes, wait: float) -> str:
     """Let the agents of several machines meet at the first one's address; give a warning to print.
 
@@ -56,9 +51,11 @@ def between_machines(config: LaunchConfig, nodes: Nodes, wait: float) -> str:
     Raises:
         LaunchError: The port is taken, or the first node cannot be reached.
     """
-    listener = None
+    listener, everywhere = None, ""
     if nodes.rank == 0:
-        listener, local_address = _listen_at_first_node(nodes)
+        listener, bound = _listen_at_first_node(nodes)
+        local_address = nodes.address
+        everywhere = "" if bound else "It listens on all addresses of this machine. "
     else:
         local_address = _wait_for_first_node(nodes, wait)
     config.run_id, config.rdzv_backend = f"gdetkd-{nodes.port}", BACKEND
@@ -71,12 +68,14 @@ def between_machines(config: LaunchConfig, nodes: Nodes, wait: float) -> str:
     return (
         f"Warning: the processes of {nodes.count} machines meet at {nodes.address}:{nodes.port}, "
         f"this one from {local_address}, without a password or encryption. Whoever reaches that "
-        "port can run code on these machines: use a private network. GLOO_SOCKET_IFNAME and "
-        "NCCL_SOCKET_IFNAME choose the interface for tensors."
+        f"port can run code on these machines: use a private network. {everywhere}"
+        "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME choose the interface for tensors."
     )
 
 
-def bound_store(address: str, port: int = 0, listener: int | None = None, **settings: Any):
+def bound_store(
+    address: str, port: int = 0, listener: int | None = None, **settings: Any
+) -> TCPStore:
     """A TCP store that listens on one address alone, where torch's listen on all.
 
     Args:
@@ -84,21 +83,27 @@ def bound_store(address: str, port: int = 0, listener: int | None = None, **sett
         settings: As for `torch.distributed.TCPStore`.
     """
     if listener is None:
-        family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
-        with socket.create_server((address, port), family=family) as server:
-            port = server.getsockname()[1]
-            listener = server.detach()
+        server, _ = _listen(address, port)
+        port = server.getsockname()[1]
+        listener = server.detach()
     return TCPStore(
         address, port, is_master=True, wait_for_workers=False, master_listen_fd=listener, **settings
     )
 
 
+def environment_store() -> Store:
+    """The store at MASTER_ADDR and MASTER_PORT, of torchrun's agent or else of rank 0."""
+    if os.environ["RANK"] == "0" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return bound_store(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    return next(rendezvous("env://"))[0]
+
+
 class RoundRendezvous(DynamicRendezvousHandler):
-    """torch's rendezvous, whose run id is another one in each round.
+    """torch's rendezvous, with a different run id in each round.
 
     The agents' store outlives its workers. Workers that are started again put the run id before
     their keys, so that they do not find the addresses of those that have died. All nodes take part
-    in every round, so they count alike; restarts are counted by each node for itself.
+    in every round, so their numbers agree; a node's count of restarts need not.
     """
 
     _rounds = 0
@@ -145,21 +150,33 @@ def _create(parameters: RendezvousParameters) -> DynamicRendezvousHandler:
 rendezvous_handler_registry.register(BACKEND, _create)
 
 
-def _listen_at_first_node(nodes: Nodes) -> tuple[socket.socket, str]:
-    """A listening socket, and the address that it is bound to."""
+def _listen(address: str, port: int) -> tuple[socket.socket, bool]:
+    """A listening socket, and whether it is bound to the address alone.
+
+    It listens everywhere where it must: at an address that is forwarded to this machine, or a name
+    that other machines know and that is loopback here (as Debian writes it into /etc/hosts).
+    """
+    places = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+    family, *_, place = min(places, key=lambda each: each[0] != socket.AF_INET)
+    is_loopback = ipaddress.ip_address(place[0]).is_loopback
+    if not is_loopback or address in ("localhost", place[0]):
+        try:
+            return socket.create_server(place[:2], family=family), True
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+    return socket.create_server(("", port)), False
+
+
+def _listen_at_first_node(nodes: Nodes) -> tuple[socket.socket, bool]:
     try:
-        family, *_, place = socket.getaddrinfo(
-            nodes.address, nodes.port, type=socket.SOCK_STREAM
-        )[0]  # fmt: skip
-        return socket.create_server(place[:2], family=family), nodes.address
+        return _listen(nodes.address, nodes.port)
+    except socket.gaierror as error:
+        raise LaunchError(
+            f"--master-addr {nodes.address}: expected this machine's name or address, as the other "
+            f"nodes know it, got one that is not known here ({error.strerror})"
+        ) from None
     except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:  # a forwarded address: not one of this machine's
-            return socket.create_server(("", nodes.port)), socket.getfqdn()
-        if isinstance(error, socket.gaierror):
-            raise LaunchError(
-                f"--master-addr {nodes.address}: expected this machine's name or address, which "
-                f"the other nodes reach, got one that is not known ({error.strerror})"
-            ) from None
         raise LaunchError(
             f"port {nodes.port} of this machine cannot be used ({error.strerror}); give all nodes "
             "another --master-port"

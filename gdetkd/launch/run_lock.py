@@ -30,6 +30,7 @@ def claim(work_dir: str | os.PathLike) -> Iterator[None]:
         LaunchError: Another run owns it; the message says which, and what to do.
     """
     path = _lock_file(work_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
     removed = [pid for pid in owners(work_dir) if pid != os.getpid()]
     with open(path, "a+") as file:
         try:
@@ -62,7 +63,7 @@ def claim(work_dir: str | os.PathLike) -> Iterator[None]:
 
 
 def owners(work_dir: str | os.PathLike) -> list[int]:
-    """Processes of this machine that own the work dir, also one that was removed since.
+    """Processes of this machine that own the work dir, even if it was removed since.
 
     They are those that have the lock file open, so no reused process number can mislead. Empty
     where there is no /proc.

@@ -77,7 +77,7 @@ def init_process_group(backend: str, folder: str | None = None) -> None:
     """Join the process group that the environment variables of torchrun or srun describe.
 
     Workers that are started again must not find the addresses of those that have died and wait for
-    them: each round of torchrun's rendezvous has a file, or a prefix in the store, of its own.
+    them: each round of torchrun's rendezvous has its own file, or its own prefix in the store.
 
     Args:
         backend: 'gloo' or 'nccl'.
@@ -85,15 +85,16 @@ def init_process_group(backend: str, folder: str | None = None) -> None:
             MASTER_ADDR.
     """
     import torch.distributed as dist
-    from torch.distributed.rendezvous import rendezvous
+
+    from gdetkd.launch.rendezvous import environment_store
 
     attempt = os.environ.get("TORCHELASTIC_RUN_ID", "run")
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if folder is None:
-        store, rank, size = next(rendezvous("env://"))
-        store = dist.PrefixStore(attempt, store)
+        store = dist.PrefixStore(attempt, environment_store())
     else:
-        rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         store = dist.FileStore(os.path.join(folder, f"workers_{attempt}"), size)
+    store.set_timeout(dist.constants.default_pg_timeout)  # a store's own is shorter
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
 
 
