@@ -186,9 +186,8 @@ def pairs(results: Path, only: tuple[str, ...], steps: int) -> None:
     """Which detectors can teach which, each component by itself."""
     from gdetkd.reproduce import pairs
 
+    path, chosen, folder = results / "pairs.jsonl", pairs.cells(only), Path("work_dirs/pairs")
     write_digits(DATA_ROOT, seed=0)
-    path = results / "pairs.jsonl"
-    chosen, folder = pairs.cells(only), Path("work_dirs/pairs")
     pairs.run_pairs(chosen, path, folder, Path(DATA_ROOT), steps, click.echo)
     path.with_suffix(".md").write_text(pairs.pairs_page(pairs.load(path)))
     click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")

@@ -150,8 +150,3 @@ REENCODED = component("contrastive", queue_content="features")
 # ... and receives a gradient from them as from the batch's own keys.
 REENCODED_GRADIENT = REENCODED | component("contrastive", queue_gradient=True)
 ALL_BOXES = component("imitation", boxes_per_image=None)
-# Setting names of the components of baselines, by the names of their experiments.
-COMPONENT_KEYS = dict(
-    fitnet="rigid", masked_imitation="masked", pkd="normalized",
-    localization_distillation="localization",
-)  # fmt: skip

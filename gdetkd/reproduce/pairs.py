@@ -1,6 +1,6 @@
 """Every student with every teacher, on detectors a few channels wide: which pairs train, and how.
 
-The networks have random weights, so the matrix says what fits together, not what is gained.
+The networks have random weights, so the matrix shows compatibility, not gains.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from mmdet.registry import DATASETS, MODELS
 from mmdet.utils import register_all_modules
@@ -24,7 +25,8 @@ from torch import nn
 
 from gdetkd.checkpoints.hub import find_config
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
-from gdetkd.evaluation.records import environment, read_json_lines
+from gdetkd.evaluation.records import environment, markdown_table, read_json_lines
+from gdetkd.ops.atomic_write import atomic_write
 from gdetkd.reproduce import records
 from gdetkd.reproduce.tiny_models import tiny_model
 
@@ -44,19 +46,19 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "regression": dict(weight=1.0),
 }
 LETTERS = dict(contrastive="C", imitation="F", classification="P", regression="R")
-PLAIN_STEPS = 40  # of every student by itself, so that its boxes are somewhat like objects
-FIXED_STEPS = 10  # of a component alone, on one batch
+PLAIN_STEPS = 40  # of every student by itself, so that its boxes resemble objects
+ALONE_STEPS = 10  # of a component alone, on one batch
 SIZE = 64  # px
 
 EXPLANATION = (
     f"Detectors a few channels wide on digits at {SIZE} px, teachers with random weights, students "
-    f"after {PLAIN_STEPS} plain steps: what goes together, not what is gained. A cell names what "
-    "the pair is trained with: C contrastive, F features (SGFI), P class predictions, R "
-    "regression; together, {steps} steps with the student's own losses, all of them finite. Each "
-    f"was also trained alone, {FIXED_STEPS} steps of Adam on one batch with the same draws of "
-    "boxes (a dense student's are its predictions, which move as it learns); in parentheses where "
-    "the mean of its last three losses is not below its first. – is a component that the pair "
-    "cannot have, for a reason below. {count} pairs in {minutes} minutes of one thread. "
+    f"after {PLAIN_STEPS} plain steps: this shows compatibility, not gains. A cell lists what the "
+    "pair is trained with: C contrastive, F features (SGFI), P class predictions, R regression; "
+    "together, {steps} steps with the student's own losses, all of them finite. Each was also "
+    f"trained alone, {ALONE_STEPS} steps of Adam on one batch with the same sampled boxes (those "
+    "of a dense student are its predictions, which move as it learns); it is in parentheses if the "
+    "mean of its last three losses is not below the first. A dash is a component that the pair "
+    "cannot have; the reasons are below. {count} pairs in {minutes} minutes on one thread. "
     "Made from the records beside it by `gdetkd reproduce pairs`."
 )
 
@@ -94,10 +96,9 @@ def run_pairs(
     path: JSON lines; folder: for the teachers' weights; data_root: the embedded benchmark.
     """
     register_all_modules()
-    MMLogger.get_current_instance().setLevel("ERROR")  # each initialised parameter is a line
+    MMLogger.get_current_instance().setLevel("ERROR")  # it prints a line per parameter
     chosen, began = list(chosen), time.time()
-    batches = fixed_batches(data_root)
-    made_in = environment()
+    batches, made_in = fixed_batches(data_root), environment()
     for index, (student, teacher) in enumerate(chosen, 1):
         found = try_pair(student, teacher, batches, folder, steps)
         today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
@@ -110,44 +111,44 @@ def run_pairs(
 def try_pair(
     student: str, teacher: str, batches: Sequence[dict], folder: Path, steps: int
 ) -> dict[str, Any]:
-    """The record of one cell.
+    """The record of one pair.
 
-    Each component by itself first: `FIXED_STEPS` steps of Adam (3e-3) on the first batch, with
-    nothing but this component's loss, and the draws of MMDetection's samplers the same in every
-    step; its loss in the first step and the mean of the last three. Then all that the pair
-    supports, together with the student's own losses, for `steps` steps over all batches.
+    First, each component by itself: `ALONE_STEPS` steps of Adam (3e-3) on the first batch with this
+    component's loss alone, and the same random numbers for MMDetection's samplers in every step;
+    its loss in the first step and the mean of the last three. Then all that the pair supports,
+    together with the student's own losses, for `steps` steps over all batches.
     """
     start = time.process_time()
-    given, own = teacher_of(teacher, batches, folder), student_of(student, batches, folder)
-    result: dict[str, Any] = dict(student=student, teacher=teacher, steps=steps, components={})
+    detectors = student_of(student, batches, folder), teacher_of(teacher, batches, folder)
+    results: dict[str, dict] = {}
     for name, settings in COMPONENTS.items():
         try:
-            model = _build(own, given, {name: settings})
+            model = _build(*detectors, {name: settings})
         except ValueError as error:
-            result["components"][name] = dict(refused=str(error))
+            results[name] = dict(refused=str(error))
             continue
-        values = _train(model, batches[:1] * FIXED_STEPS, alone=True)
-        whole = len(values) == FIXED_STEPS
-        result["components"][name] = dict(
-            start=values[0] if whole else None,
-            end=round(sum(values[-3:]) / 3, 5) if whole else None,
+        values = _train(model, batches[:1] * ALONE_STEPS, alone=True)
+        finite = len(values) == ALONE_STEPS
+        results[name] = dict(
+            start=values[0] if finite else None,
+            end=round(sum(values[-3:]) / 3, 5) if finite else None,
         )
-    supported = {
-        name: COMPONENTS[name] for name, found in result["components"].items() if "start" in found
-    }
-    result["losses"] = []
+    supported = {name: COMPONENTS[name] for name, found in results.items() if "start" in found}
+    losses = []
     if supported:
-        model = _build(own, given, supported)
-        order = [batches[index % len(batches)] for index in range(steps)]
-        result["losses"] = _train(model, order)
-    return result | dict(seconds=round(time.process_time() - start, 2))
+        losses = _train(_build(*detectors, supported), _cycle(batches, steps))
+    seconds = round(time.process_time() - start, 2)
+    return dict(
+        student=student, teacher=teacher, steps=steps, components=results, losses=losses,
+        seconds=seconds,
+    )  # fmt: skip
 
 
 def teacher_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, str | dict]:
-    """Config and weights of a teacher, made on first use: random ones, but none that are dead.
+    """Config and weights of a teacher, made on first use: random, but with live outputs.
 
-    The heads of an untrained detector predict almost nothing, and its BatchNorm knows nothing of
-    its features; this one's do.
+    The heads of an untrained detector predict almost nothing, and its BatchNorm has no statistics
+    of its features; so the heads are initialized larger, and the statistics measured.
     """
     config = tiny_model(kind, base=32 if kind == "faster_rcnn_c4" else 12, width=32)
 
@@ -164,11 +165,17 @@ def teacher_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, st
 
 
 def student_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, str | dict]:
-    """Config and weights of a student after `PLAIN_STEPS` of its own training."""
+    """Config and weights of a student after `PLAIN_STEPS` steps with its own losses."""
     config = tiny_model(kind, base=16 if kind == "faster_rcnn_c4" else 8)
-    order = [batches[index % len(batches)] for index in range(PLAIN_STEPS)]
-    where = _saved(folder, f"{kind}_student", config, lambda model: _train(model, order))
-    return dict(config=config, checkpoint=where)
+
+    def make(model: nn.Module) -> None:
+        _train(model, _cycle(batches, PLAIN_STEPS))
+
+    return dict(config=config, checkpoint=_saved(folder, f"{kind}_student", config, make))
+
+
+def _cycle(batches: Sequence[dict], steps: int) -> list[dict]:
+    return [batches[index % len(batches)] for index in range(steps)]
 
 
 def _saved(folder: Path, name: str, config: dict, make: Callable[[nn.Module], Any]) -> str:
@@ -180,8 +187,8 @@ def _saved(folder: Path, name: str, config: dict, make: Callable[[nn.Module], An
             model = MODELS.build(copy.deepcopy(config))
             model.init_weights()
             make(model)
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": model.state_dict()}, path)
+        with atomic_write(path) as file:
+            torch.save({"state_dict": model.state_dict()}, file)
     return str(path)
 
 
@@ -201,7 +208,7 @@ def fixed_batches(data_root: Path, count: int = 4, images: int = 2) -> list[dict
     return [pseudo_collate(items[i : i + images]) for i in range(0, len(items), images)]
 
 
-def _build(student: dict, teacher: dict, distill: dict) -> nn.Module:
+def _build(student: dict, teacher: dict, components: dict) -> nn.Module:
     dense = "roi_head" not in student["config"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -210,7 +217,7 @@ def _build(student: dict, teacher: dict, distill: dict) -> nn.Module:
                 type="DistilledDetector",
                 student=copy.deepcopy(student["config"]),
                 teacher=copy.deepcopy(teacher),
-                components=copy.deepcopy(distill),
+                components=copy.deepcopy(components),
                 student_adapter=dict(boxes_per_image=64) if dense else None,
             )
         )
@@ -219,15 +226,15 @@ def _build(student: dict, teacher: dict, distill: dict) -> nn.Module:
 
 
 def _train(model: nn.Module, batches: Sequence[dict], alone: bool = False) -> list[float]:
-    """The total loss at each step, until one is not finite; `alone` without the student's own."""
+    """The total loss at each step, until one is not finite; `alone` with distillation's only."""
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3 if alone else 1e-3)
-    values, sampling = [], getattr(model, "sampling", None) if alone else None
-    drawn = copy.deepcopy(sampling.state_dict()) if sampling is not None else None
+    values, sampling = [], model.distiller.sampling if alone else None
+    state = copy.deepcopy(sampling.state_dict()) if sampling is not None else None
     with torch.random.fork_rng(devices=[]):
         for index, batch in enumerate(batches):
             torch.manual_seed(0 if alone else index)
             if sampling is not None:
-                sampling.load_state_dict(drawn)
+                sampling.load_state_dict(state)
             data = model.data_preprocessor(copy.deepcopy(batch), True)
             losses = model.loss(data["inputs"], data["data_samples"])
             if alone:
@@ -249,14 +256,14 @@ def _train(model: nn.Module, batches: Sequence[dict], alone: bool = False) -> li
 
 def write(path: Path, found: Sequence[dict]) -> None:
     """Put records in, each in the place of the one that its pair had."""
-    own = {(record["student"], record["teacher"]): record for record in [*load(path), *found]}
-    order = [cell for cell in cells() if cell in own]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(own[cell], sort_keys=True) + "\n" for cell in order))
+    by_pair = {(record["student"], record["teacher"]): record for record in [*load(path), *found]}
+    lines = [json.dumps(by_pair[cell], sort_keys=True) for cell in cells() if cell in by_pair]
+    with atomic_write(path) as file:
+        file.write("".join(line + "\n" for line in lines).encode())
 
 
 def load(path: Path) -> list[dict]:
-    """The records, one a pair; none when there is no file."""
+    """The records, one per pair; none when there is no file."""
     return read_json_lines(path)
 
 
@@ -266,63 +273,61 @@ def falls(component: dict) -> bool:
 
 
 def cell_text(record: dict) -> str:
-    """One letter a component that the pair has; in parentheses where its loss did not fall."""
+    """One letter per component that the pair has; in parentheses where its loss did not fall."""
     found = record["components"]
     if not record["losses"]:
         return "refused"
     if len(record["losses"]) < record["steps"]:
         return "not finite"
-    return " ".join(
-        "–" if "refused" in own else LETTERS[name] if falls(own) else f"({LETTERS[name]})"
-        for name, own in sorted(found.items(), key=lambda item: list(LETTERS).index(item[0]))
-    )
+    texts = []
+    for name, letter in LETTERS.items():
+        if name in found:
+            tried = letter if falls(found[name]) else f"({letter})"
+            texts.append("–" if "refused" in found[name] else tried)
+    return " ".join(texts)
 
 
 def pairs_page(found: Sequence[dict]) -> str:
     """The matrix in Markdown, and every reason why a component or a pair is left out."""
     texts = {(record["student"], record["teacher"]): cell_text(record) for record in found}
-    lines = [
-        "| student \\ teacher | " + " | ".join(LABELS[teacher] for teacher in TEACHERS) + " |",
-        "| --- " * (len(TEACHERS) + 1) + "|",
-    ]
-    for student in STUDENTS:
-        row = [texts.get((student, teacher), "not run") for teacher in TEACHERS]
-        lines.append(f"| {LABELS[student]} | " + " | ".join(row) + " |")
-    reasons: dict[str, list[tuple[str, str]]] = {}
+    rows = {
+        LABELS[student]: [texts.get((student, teacher), "not run") for teacher in TEACHERS]
+        for student in STUDENTS
+    }
+    columns = [LABELS[teacher] for teacher in TEACHERS]
+    matrix = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    reasons: dict[str, dict[str, list[str]]] = {}  # students by message, their teachers
     for record in found:
-        for own in record["components"].values():
-            if "refused" in own:
-                pair = record["student"], record["teacher"]
-                reasons.setdefault(own["refused"], []).append(pair)
+        for tried in record["components"].values():
+            if "refused" in tried:
+                teachers = reasons.setdefault(tried["refused"], {})
+                teachers.setdefault(record["student"], []).append(record["teacher"])
     steps = max((record["steps"] for record in found), default=0)
-    seconds = sum(record["seconds"] for record in found)
+    minutes = f"{sum(record['seconds'] for record in found) / 60:.1f}"
     return "\n".join(
         [
             "# Every student with every teacher",
             "",
-            EXPLANATION.format(steps=steps, count=len(found), minutes=f"{seconds / 60:.1f}"),
+            EXPLANATION.format(steps=steps, count=len(found), minutes=minutes),
             "",
-            *lines,
+            markdown_table(matrix.rename_axis("student \\ teacher").reset_index()),
             "",
-            "## What is left out, in the words of the refusal",
+            "## What is left out, in the words of the error",
             "",
-            *(f"- {_shown(pairs)}: {text}" for text, pairs in reasons.items()),
+            *(f"- {_shown(teachers)}: {text}" for text, teachers in reasons.items()),
             "",
         ]
     )
 
 
-def _shown(pairs: Sequence[tuple[str, str]]) -> str:
-    """Pairs in words; those of the same teachers together."""
-    teachers: dict[str, list[str]] = {}
-    for student, teacher in pairs:
-        teachers.setdefault(student, []).append(teacher)
+def _shown(teachers: dict[str, list[str]]) -> str:
+    """Pairs in words, from the teachers of every student; students of the same ones together."""
     groups: dict[tuple[str, ...], list[str]] = {}
-    for student, own in teachers.items():
-        groups.setdefault(tuple(own), []).append(student)
+    for student, kinds in teachers.items():
+        groups.setdefault(tuple(kinds), []).append(student)
     return "; ".join(
-        f"{_names(students, STUDENTS)} of {_names(own, TEACHERS)}"
-        for own, students in groups.items()
+        f"{_names(students, STUDENTS)} of {_names(kinds, TEACHERS)}"
+        for kinds, students in groups.items()
     )
 
 

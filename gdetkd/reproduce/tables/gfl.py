@@ -1,11 +1,11 @@
 """GFL teaches GFL: by features and contrast, by classes, or by its distributions of edges (LD)."""
 
-from gdetkd.reproduce.experiments import COMPONENT_KEYS, component, only
+from gdetkd.reproduce.experiments import component, only
 from gdetkd.reproduce.registry import Claim, Row, Table, register_table
 
 DISTILLED = dict(student="gfl", teacher="gfl", embedded_only=True)
 # The weight of LD's authors; the temperature is theirs too.
-LOCALIZATION = only() | component(COMPONENT_KEYS["localization_distillation"], weight=0.25)
+LOCALIZATION = only() | component("localization_distillation", weight=0.25)
 
 register_table(
     Table(
