@@ -14,8 +14,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gdetkd.checkpoints.reading import read_checkpoint
-from gdetkd.checkpoints.student import student_state
+from gdetkd.checkpoints.loading import load_strictly
+from gdetkd.checkpoints.student import read_student
 from gdetkd.launch.compose import use_data
 from gdetkd.launch.run_lock import claim
 from gdetkd.training.config import load_config, schedule
@@ -88,9 +88,8 @@ def draw_runs(runs: Path, path: Path) -> None:
     runner.model.eval()
     detectors = {}
     for label, checkpoint in students.items():
-        state, _ = student_state(read_checkpoint(checkpoint))
         detectors[label] = deepcopy(runner.model.student)
-        detectors[label].load_state_dict(state)
+        load_strictly(detectors[label], read_student(checkpoint), str(checkpoint))
     detectors["Teacher"] = runner.model.teacher
     dataset = Runner.build_dataloader(config.val_dataloader, seed=0).dataset
     draw(dataset, detectors, path)

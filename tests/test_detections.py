@@ -10,7 +10,7 @@ from helpers import build, faster_rcnn
 from mmdet.evaluation import CocoMetric
 
 from gdetkd.evaluation.detections import average_precision, detect, true_boxes
-from gdetkd.evaluation.pictures import val_images
+from gdetkd.evaluation.images import val_images
 
 
 @pytest.fixture(scope="module")

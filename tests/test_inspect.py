@@ -8,14 +8,14 @@ from helpers import faster_rcnn, save_detector
 from mmengine.config import Config
 
 from gdetkd.detectors.mmdet.building import load_detector
-from gdetkd.evaluation.pictures import (
+from gdetkd.evaluation.images import val_images
+from gdetkd.evaluation.rois import (
     best_of_each_object,
     forward_rois,
     jittered_truth,
     match_truth,
     rpn_proposals,
     spec_of,
-    val_images,
 )
 
 

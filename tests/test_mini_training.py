@@ -5,7 +5,7 @@ import torch
 from helpers import distilled, faster_rcnn, save_detector
 from mmengine.config import Config
 
-from gdetkd.evaluation.pictures import val_images
+from gdetkd.evaluation.images import val_images
 from gdetkd.lessons.mini_training import build_training, fit_projection, training_steps
 
 

@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import nn
 
-from gdetkd.evaluation.pictures import Images
+from gdetkd.evaluation.images import Images
 
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4) x1 y1 x2 y2, labels, scores
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.loading import load_strictly
-from gdetkd.checkpoints.reading import read_checkpoint
-from gdetkd.checkpoints.student import student_state
-from gdetkd.evaluation.pictures import Images
+from gdetkd.checkpoints.student import read_student
+from gdetkd.evaluation.images import Images
 from gdetkd.training.config import load_config
 
 
@@ -45,8 +44,7 @@ def build_training(
         detector.init_weights()
     if student is not None:
         where = find_checkpoint(student)
-        state, _ = student_state(read_checkpoint(where))
-        load_strictly(getattr(detector, "student", detector), state, where)
+        load_strictly(getattr(detector, "student", detector), read_student(where), where)
     return detector.train()
 
 

@@ -25,13 +25,14 @@ from tqdm import tqdm
 from gdetkd.detectors.mmdet.building import load_detector
 from gdetkd.distillation.overlap import overlap_mask
 from gdetkd.distillation.queue import FeatureQueue
-from gdetkd.evaluation.pictures import forward_rois, rpn_proposals, val_images
+from gdetkd.evaluation.images import val_images
 from gdetkd.evaluation.records import (
     append_json_line,
     environment,
     markdown_table,
     read_json_lines,
 )
+from gdetkd.evaluation.rois import forward_rois, rpn_proposals
 from gdetkd.losses import contrastive_loss
 from gdetkd.reproduce.statistics import interval
 

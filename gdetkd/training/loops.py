@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from mmengine.dist import all_gather_object, all_reduce, get_rank, get_world_size
+from mmengine.dist import all_gather_object, all_reduce_params, get_rank, get_world_size
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
@@ -190,26 +189,16 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
         )
 
 
-@torch.no_grad()
 def average_batch_statistics(model: nn.Module) -> None:
-    """Give all processes the mean of their batch normalisations' running statistics.
+    """Give all processes the mean of their batch normalizations' running statistics.
 
     DDP leaves every process its own. Done before each validation and checkpoint, the model that is
     measured is the one that is saved, and the one that every process resumes with.
     """
-    if get_world_size() == 1:
-        return
     statistics = [
         buffer
         for module in model.modules()
         if isinstance(module, _BatchNorm) and module.track_running_stats
         for buffer in (module.running_mean, module.running_var)
     ]
-    if not statistics:
-        return
-    flat = torch.cat([buffer.flatten() for buffer in statistics])
-    all_reduce(flat, "mean")
-    for buffer, mean in zip(
-        statistics, flat.split([buffer.numel() for buffer in statistics]), strict=True
-    ):
-        buffer.copy_(mean.view_as(buffer))
+    all_reduce_params(statistics, op="mean")
