@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
@@ -40,7 +39,6 @@ from gdetkd.launch.nodes import LaunchError, first_host, resolve_nodes
 from gdetkd.launch.panel import live_panel
 from gdetkd.launch.worker import run_worker
 from gdetkd.training.config import load_config
-from gdetkd.viz.curves import curves
 
 # Interpreters are started, up to nine of them, perhaps beside a training.
 pytestmark = pytest.mark.timeout(1800)
@@ -453,37 +451,6 @@ def test_what_cannot_be_launched_is_said_at_once(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.py"):
         launch("nowhere.py", work_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_curves_show_what_there_is():
-    figure, ax = plt.subplots()
-    assert curves(pd.DataFrame(), ax) is ax and ax.texts[0].get_text() == "nothing logged yet"
-    frame = pd.DataFrame({"loss": [3.0, 2.0, 1.5]}, index=[50, 100, 150])
-    frame.loc[150, "coco/bbox_mAP"] = 0.4
-    figure, ax = plt.subplots()
-    curves(frame, ax)
-    (loss,), (precision,) = (axes.lines for axes in figure.axes)
-    assert loss.get_xydata().tolist() == [[50, 3], [100, 2], [150, 1.5]]
-    assert precision.get_xydata().tolist() == [[150, 0.4]]
-    plt.close("all")
-
-
-@pytest.mark.parametrize(
-    "name, label",
-    [
-        ("coco/bbox_mAP", "AP"),
-        ("voc07_11points/mAP", "mAP"),
-        ("pascal_voc/mAP", "mAP"),
-        ("pascal_voc/AP50", "AP50"),
-    ],
-)
-def test_the_average_precision_has_an_axis_whatever_the_evaluator(name, label):
-    columns = {"loss": [2.0, 1.0], "time": [0.1, 0.1], name: [None, 0.5]}
-    figure, ax = plt.subplots()
-    curves(pd.DataFrame(columns, index=[1, 2], dtype=float), ax)
-    right = figure.axes[1]
-    assert right.get_ylabel() == label and right.lines[0].get_xydata().tolist() == [[2, 0.5]]
-    plt.close("all")
 
 
 def test_a_run_on_voc_shows_its_average_precision(tmp_path):
