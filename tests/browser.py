@@ -85,8 +85,8 @@ def start_server(folder: Path) -> Iterator[str]:
     log = folder / "lab.log"
     with open(log, "w") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output, start_new_session=True,
+            command, cwd=folder, env=os.environ | variables, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         opened = folder / "opened"

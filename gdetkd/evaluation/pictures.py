@@ -1,6 +1,6 @@
 """Detectors, pictures and proposals to look at: what the notebooks start from.
 
-Nothing here trains or writes files. The pictures are those of the embedded benchmark, drawn anew
+Nothing here trains or writes files. The pictures are those of the embedded benchmark, generated
 in memory, so that no data set has to be built first.
 """
 

@@ -192,7 +192,7 @@ class ResumableEpochLoop(_Resumable, EpochBasedTrainLoop):
 
 @torch.no_grad()
 def average_batch_statistics(model: nn.Module) -> None:
-    """Give all processes the mean of their batch normalisations' running statistics.
+    """Give all processes the mean of their batch normalizations' running statistics.
 
     DDP leaves every process its own. Done before each validation and checkpoint, the model that is
     measured is the one that is saved, and the one that every process resumes with.
