@@ -25,11 +25,11 @@ test: env ## check the style and run all tests, two files at a time (15 minutes)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-format: env ## repair what ruff can repair, and lay out the code
+format: env ## fix what ruff can fix, and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# An environment that answers is brought up to date; one that does not (cut short, its Python gone) is made anew.
+# A working environment is updated; a broken one (interrupted, its Python gone) is created again.
 $(STAMP): requirements.txt pyproject.toml
 	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
 	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \

@@ -63,7 +63,7 @@ def start_server(folder: Path) -> Iterator[str]:
     shutil.copy(ROOT / "Makefile", folder)
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")
     names += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
-    own = {name: str(folder / name.lower()) for name in names}
+    variables = {name: str(folder / name.lower()) for name in names}
     (folder / "open").write_text('#!/bin/sh\nprintf %s "$1" > "$0ed"\n')  # a desktop's browser
     (folder / "open").chmod(0o700)
     opener = f"{shlex.quote(str(folder / 'open'))} %s"
@@ -78,15 +78,15 @@ def start_server(folder: Path) -> Iterator[str]:
     }  # fmt: skip
     for name, content in settings.items():
         variable, _, rest = name.partition("/")
-        file = Path(own[variable]) / rest
+        file = Path(variables[variable]) / rest
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(content))
     command = ["make", "-o", "env", "lab", f"BIN={Path(sys.executable).parent}"]
     log = folder / "lab.log"
     with open(log, "w") as output:
         process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | own, stdin=subprocess.DEVNULL, stdout=output,
-            stderr=output, start_new_session=True,
+            command, cwd=folder, env=os.environ | variables, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
         opened = folder / "opened"

@@ -37,7 +37,7 @@ register_all_modules()
 allow_checkpoint_types()
 # Nine tenths of a short run would go into the layout of its config's text.
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)
-# The initialisation of every parameter is a line of its log.
+# The initialization of every parameter is a line of its log.
 MMLogger.get_current_instance().setLevel("ERROR")
 
 

@@ -51,13 +51,13 @@ def test_a_proposal_is_picked(lab):
         browser.picture_once(
             picture, lambda seen: browser.difference(first, seen) == 0, "the first one again"
         )
-        widget.locator("button", has_text="the most alike").click()
+        widget.locator("button", has_text="the most similar").click()
         browser.picture_once(
             picture,
             lambda seen: min(browser.difference(x, seen) for x in (first, other)) > 0.05,
             "another view",
         )
-        browser.keep(notebook.page, "01_most_alike")
+        browser.keep(notebook.page, "01_most_similar")
 
 
 def test_a_temperature_is_moved(lab):

@@ -1,4 +1,4 @@
-"""Dense detectors as students and teachers: what is heard, decoded, given and refused."""
+"""Dense detectors as students and teachers: what is recorded, decoded, computed and refused."""
 
 import copy
 import random
@@ -150,7 +150,7 @@ def test_rows_are_read_from_their_level(anchors):
     weights = torch.randn_like(plain)
     gradients = [torch.autograd.grad((x * weights).sum(), levels) for x in (ours, plain)]
     for mine, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, other)  # one row a cell, but summed in another order
+        torch.testing.assert_close(mine, other)  # one row per cell, but summed in another order
     none = rows_at(levels, image[:0], index[:0], anchors)
     assert none.shape == (0, 4) and none.requires_grad
 
@@ -453,7 +453,7 @@ def falls(model, names, steps=15, rate=5e-3):
         optimizer.step()
         history.append([loss.item() for loss in kept])
     assert np.isfinite(history).all()
-    # The boxes move and are drawn anew at every step, which makes the losses uneven.
+    # The boxes move and are sampled again at every step, which makes the losses uneven.
     return (np.mean(history[-3:], 0) < 0.9 * np.array(history[0])).all()
 
 

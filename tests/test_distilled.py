@@ -378,7 +378,7 @@ def test_a_copy_shares_the_teacher_and_listens_to_itself(teacher):
     assert copied.teacher is model.teacher
     assert copied.student is not model.student
     with torch.no_grad():
-        copied.student.roi_head.bbox_head.fc_cls.bias[0] += 1  # to tell the two apart
+        copied.student.roi_head.bbox_head.fc_cls.bias[0] += 1  # so that the two differ
     head = copied.student.roi_head.bbox_head
     view, _, losses = views_of(copied, batch())
     assert torch.equal(

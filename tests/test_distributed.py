@@ -63,7 +63,7 @@ def ranks(teacher, tmp_path_factory):
 
 
 def test_a_sample_has_the_position_that_it_has_on_one_process(ranks):
-    """So a random transform draws for it what it would draw there, and no two draw alike."""
+    """So a random transform draws for it what it would draw there, and no two draw the same."""
     found = [sample for rank in ranks for batch in rank["data"] for sample in batch]
     assert sorted(found) == [(index, (0, index)) for index in range(12)]
 

@@ -27,8 +27,9 @@ NAMES = {
     r"\bstructure_agreement\b": "rsa_correlation",
     r"\bsame_class_odds\b": "pairwise_auroc",
     r"\bqueue_holds\b": "queue_content",
-    r"(?m)^ *(?:own|given|mine|theirs|told|said|heard)\b(?:, \w+)* = ": "student_*, teacher_*",
 }
+# As a local variable; in tests, where `theirs` is a library's answer, it may stay.
+LOCALS = {r"(?m)^ *(?:own|given|mine|theirs)\b(?:, \w+)* = ": "student_*, teacher_*"}
 IDIOMS = {
     r"\b(?:told|tell|tells|telling) (?:\w+ ){0,3}apart\b": "distinguish",
     r"\balike\b": "similar, in the same way, both",
@@ -57,10 +58,10 @@ BRITISH = {
     ),
     r"\b(?:label|model|travel|level)l(?:ed|ing)\b": "one l",
 }
-WORDS = NAMES | {f"(?i){pattern}": word for pattern, word in (IDIOMS | BRITISH).items()}
+WORDS = NAMES | LOCALS | {f"(?i){pattern}": word for pattern, word in (IDIOMS | BRITISH).items()}
 # Where an old word is right: by file, the patterns that are not looked for.
 ALLOWED = {
-    "CHANGELOG.md": set(NAMES),  # it tells users what a name was called before
+    "results/digits/pairs.md": {r"(?i)\balike\b"},  # messages as they were recorded
     "tests/test_language.py": set(WORDS),
 }
 
@@ -84,7 +85,8 @@ def old_words(text: str, words: dict[str, str] = WORDS) -> list[tuple[int, str, 
 
 def problems(path: Path, root: Path = ROOT) -> list[str]:
     name = path.relative_to(root).as_posix()
-    words = {p: w for p, w in WORDS.items() if p not in ALLOWED.get(name, ())}
+    allowed = ALLOWED.get(name, set()) | (set(LOCALS) if name.startswith("tests/") else set())
+    words = {pattern: word for pattern, word in WORDS.items() if pattern not in allowed}
     return [f"{name}:{n}: {old!r}, say: {new}" for n, old, new in old_words(text_of(path), words)]
 
 

@@ -119,7 +119,7 @@ class FirstSampler(RandomSampler):
 
 @HOOKS.register_module()
 class LossesOfAProcess(Hook):
-    """Writes this process's losses, a line a step."""
+    """Writes this process's losses, one line per step."""
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         losses = {name: float(value) for name, value in outputs.items() if "loss" in name}

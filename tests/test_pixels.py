@@ -28,7 +28,7 @@ def converted(student, teacher, sizes=SIZES):
 
 def tolerance(teacher):
     """Rounding: the student's pixels and some four operations, each off by 2^-24 of at most 512
-    grey levels, counted in the teacher's deviation."""
+    gray levels, counted in the teacher's deviation."""
     return 5 * 2**-24 * 512 / min(teacher.get("std", [1.0]))
 
 

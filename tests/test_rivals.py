@@ -59,7 +59,7 @@ def test_a_teacher_padded_further_is_compared_where_both_have_pixels():
 def test_masked_is_rigid_on_the_cells_of_the_boxes():
     masked = identity(MaskedImitation(spec(strides=(4,)), spec(strides=(4,))))
     teacher = torch.arange(8.0).view(1, 2, 2, 2)
-    # Only the upper left cell's centre (2, 2) lies in the box: channels 0 and 4, (0 + 16) / 2.
+    # Only the upper left cell's center (2, 2) lies in the box: channels 0 and 4, (0 + 16) / 2.
     gt_boxes = torch.tensor([[0, 1, 1, 3, 3.0]])
     loss, *_ = masked(view(torch.zeros(1, 2, 2, 2), gt_boxes=gt_boxes), view(teacher))
     assert loss.item() == 8

@@ -248,7 +248,7 @@ def test_transferred_heads_are_the_teachers_after_training(digits, twin, tmp_pat
             assert torch.equal(value, theirs[name]), name
     for gradients in recorder.gradients:
         assert all((grad is None) == ("_head" in name) for name, grad in gradients.items())
-    # An RPN that was initialised after the transfer answers 0 to everything: -log 1/2.
+    # An RPN that was initialized after the transfer answers 0 to everything: -log 1/2.
     assert abs(recorder.logs[0]["loss_rpn_cls"] - math.log(2)) > 0.02
     assert not torch.equal(
         recorder.weights[1]["backbone.conv1.weight"], recorder.start["backbone.conv1.weight"]

@@ -39,9 +39,9 @@ def test_size_of_a_box_is_the_root_of_its_area():
 
 
 def test_bars_in_a_box_are_its_weights_from_the_bottom():
-    boxes, weights = torch.tensor([[10.0, 20.0, 30.0, 60.0]]), torch.tensor([[0.25, 0.75]])
-    ax = viz.weights_on_picture(np.zeros((80, 80, 3), np.uint8), boxes, weights)
-    frame, fine, coarse = (patch for patch in ax.patches if isinstance(patch, Rectangle))
+    rois, weights = torch.tensor([[0, 10.0, 20.0, 30.0, 60.0]]), torch.tensor([[0.25, 0.75]])
+    figure = viz.weights_on_pictures([np.zeros((80, 80, 3), np.uint8)], rois, weights)
+    frame, fine, coarse = (p for p in figure.axes[0].patches if isinstance(p, Rectangle))
     assert to_hex(frame.get_edgecolor()) == viz.LEVEL_COLORS[1].lower()  # the larger weight
     assert (fine.get_y(), fine.get_height()) == (50, 10)  # a quarter of 40 px, at the bottom
     assert (coarse.get_y(), coarse.get_height()) == (20, 30)
@@ -55,7 +55,8 @@ def test_every_picture_has_its_own_boxes():
 
 def test_mean_weights_by_size():
     weights = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
-    ax = viz.weights_by_size(torch.tensor([5.0, 8.0, 30.0]), weights, [0, 10, 20, 40], borders=[20])
+    sizes, edges = torch.tensor([5.0, 8.0, 30.0]), [0, 10, 20, 40]
+    (ax,) = viz.weights_by_size({"a": weights}, sizes, edges, borders=[20]).axes
     heights = [bar.get_height() for bar in ax.patches]
     assert heights == [0.75, 0.0, 0.25, 1.0]  # the bin without boxes is left out
     assert [text.get_text() for text in ax.texts] == ["2", "1"]

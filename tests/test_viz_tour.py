@@ -52,9 +52,9 @@ def test_a_minute_has_one_panel_per_loss():
 
 
 def test_the_map_names_every_stage():
-    said = " ".join(text.get_text() for text in tour.draw_map().texts)
+    text = " ".join(text.get_text() for text in tour.draw_map().texts)
     for stage in range(1, 10):
-        assert str(stage) in said
+        assert str(stage) in text
 
 
 def test_a_run_marks_its_checkpoints_and_the_kill():

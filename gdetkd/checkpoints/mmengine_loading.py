@@ -46,7 +46,7 @@ class _TorchThatReadsData(ModuleType):
 
     @staticmethod
     def load(file: Any, map_location: Any = None, **_: Any) -> dict:
-        """`read_checkpoint`: no pickle runs, whatever is asked for."""
+        """`read_checkpoint`: no pickle is ever executed."""
         return read_checkpoint(file, map_location)
 
 

@@ -1,4 +1,4 @@
-"""The command `gdetkd`: one file a command group; libraries are imported inside the commands."""
+"""The command `gdetkd`: one file per command group; libraries are imported inside the commands."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def _draw(image: np.ndarray, boxes: Sequence, side: int) -> np.ndarray:
         left, top, right, bottom = (round(v * scale) for v in (x, y, x + w, y + h))
         cv2.rectangle(drawn, (left, top), (right, bottom), INK, 1)
         at = (left + 2, max(top - 3, 11))
-        for colour, thickness in (((0, 0, 0), 3), (INK, 1)):
-            cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, colour, thickness,
+        for color, thickness in (((0, 0, 0), 3), (INK, 1)):
+            cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, thickness,
                         cv2.LINE_AA)  # fmt: skip
     return drawn

@@ -56,7 +56,7 @@ def write_miniature(form: str, root: Path, train: range = TRAIN, val: range = VA
 
 
 def _write_coco(root: Path, drawn: Drawn, train: range, val: range) -> None:
-    """With a crowd, an image without objects, a grey one, polygons and fractions of pixels."""
+    """With a crowd, an image without objects, a gray one, polygons and fractions of pixels."""
     number = 0
     for split, indices in (("train2017", train), ("val2017", val)):
         images, annotations = [], []
@@ -65,7 +65,7 @@ def _write_coco(root: Path, drawn: Drawn, train: range, val: range) -> None:
             # Numbers as the release has them: not from 0, not in a row.
             image_id = 139 + 37 * index
             name = f"{image_id:012d}.jpg"
-            _save(root / split / name, image, grey=index % 10 == 3)
+            _save(root / split / name, image, gray=index % 10 == 3)
             images.append(
                 dict(id=image_id, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE, license=1)
             )
@@ -199,9 +199,9 @@ def _lanes(number: int) -> list[dict]:
     ]
 
 
-def _save(path: Path, image: np.ndarray, grey: bool = False) -> None:
+def _save(path: Path, image: np.ndarray, gray: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if grey else image
+    image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if gray else image
     cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 

@@ -69,7 +69,7 @@ def prepare(
         drop: Class names whose objects are left out, with a remark.
         train, val: Names of the splits to train and to validate on, where their names do not say.
         val_fraction: Part of the images of the only split that is taken for validation.
-        group: Regular expression: images whose paths match alike stay on one side of the division.
+        group: Regular expression: images whose paths have the same match stay in one split.
         turned: "stored" or "shown": how boxes of images with an Exif orientation are meant, where
             neither boxes nor sizes settle it.
         flags: Further switches of the layout (`Layout.flags`).

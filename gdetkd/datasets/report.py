@@ -1,4 +1,4 @@
-"""What is wrong with a data set: one line a problem, and a count of objects that must balance."""
+"""What is wrong with a data set: one line per problem, and a count of objects that must balance."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Report:
         )
 
     def write(self, path: Path) -> None:
-        """One line a problem, then the counts."""
+        """One line per problem, then the counts."""
         lines = [*map(str, self.problems), self.summary()]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

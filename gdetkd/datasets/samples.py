@@ -67,7 +67,7 @@ class RawDataset:
 
 @dataclass(frozen=True)
 class Request:
-    """What a reader is asked for.
+    """The request to a reader.
 
     root: Where the data set lies.
     report: Takes what cannot be used; the reader counts images and objects of the files in it.

@@ -143,28 +143,27 @@ class Distiller(nn.Module):
         images, targets: As the student's own library takes them in training. Names of losses
         contain 'loss', those of diagnostics do not.
         """
-        own = self.student_adapter.training_pass(images, targets)
+        student_pass = self.student_adapter.training_pass(images, targets)
         if self.objective is None:
-            return own.losses
-        losses = dict(own.losses)
-        teacher_outputs = self._teacher_outputs(own)
+            return student_pass.losses
+        losses = dict(student_pass.losses)
+        teacher_outputs = self._teacher_outputs(student_pass)
         for index, objective in enumerate(self.objective):
             prefix = f"s{index}." if len(self.objective) > 1 else ""  # as MMDetection's cascades
-            found = objective(own.outputs[index], teacher_outputs[index])
+            found = objective(student_pass.outputs[index], teacher_outputs[index])
             losses.update({prefix + name: value for name, value in found.items()})
         return losses
 
     @torch.no_grad()
-    def _teacher_outputs(self, own: TrainingPass) -> list[RoIOutputs]:
+    def _teacher_outputs(self, student_pass: TrainingPass) -> list[RoIOutputs]:
         """What the teacher's stages compute for the boxes of the student's stages."""
-        images = self.pixels(own.images, own.sizes)
-        boxes = [outputs.rois for outputs in own.outputs]
+        images = self.pixels(student_pass.images, student_pass.sizes)
+        boxes = [outputs.rois for outputs in student_pass.outputs]
+        arguments = images, boxes, self.teacher_stages, student_pass.sizes
         if self.teacher_autocast is None:
-            return self.teacher_adapter.forward_rois(images, boxes, self.teacher_stages, own.sizes)
+            return self.teacher_adapter.forward_rois(*arguments)
         with torch.autocast(images.device.type, getattr(torch, self.teacher_autocast)):
-            outputs = self.teacher_adapter.forward_rois(
-                images, boxes, self.teacher_stages, own.sizes
-            )
+            outputs = self.teacher_adapter.forward_rois(*arguments)
         return [_in_float32(each) for each in outputs]
 
     def transfer(self) -> None:

@@ -49,7 +49,7 @@ class Regression(Component):
             raise ValueError(
                 "regression: expected both detectors to regress a box per class or both to share "
                 f"one, got deltas (N, {shapes[0]}, 4) from {student.name} and (N, {shapes[1]}, 4) "
-                f"from {teacher.name}; set reg_class_agnostic alike, or the weight to 0"
+                f"from {teacher.name}; set reg_class_agnostic equally, or the weight to 0"
             )
         if shapes[0] == 1 and student.num_classes > 1 and not class_aware:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Distilling class predictions: between alike detectors, and from softmax to a dense student.
+"""Distilling class predictions: between detectors of one kind, and from softmax to a dense student.
 
 Section 4.3 of the paper, supplement D. The naive forms are the equations.
 """
@@ -119,7 +119,7 @@ def converted_prediction_distillation(
 
 
 def sigmoid_prediction_distillation(student_logits: Tensor, teacher_probs: Tensor) -> Tensor:
-    r"""Plain KD between class-by-class predictions, as a rival of section D's conversion.
+    r"""Plain KD between class-by-class predictions, as an alternative to section D's conversion.
 
     .. math:: L = -\frac{1}{N} \sum_i \sum_{c=1}^{C} P_t^c \log \sigma(L_s^c)
         + (1 - P_t^c) \log (1 - \sigma(L_s^c))

@@ -42,7 +42,7 @@ def naive_contrastive_loss(
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
-@torch.compiler.disable  # a loop whose length follows N and K: compiled anew for every size
+@torch.compiler.disable  # a loop whose length follows N and K: recompiled for every size
 def contrastive_loss(
     queries: Tensor,
     keys: Tensor,
@@ -107,7 +107,7 @@ class _DotProductContrast(torch.autograd.Function):
             for x, wanted in zip((queries, keys), ctx.needs_input_grad[:2], strict=True)
         ]
         height = min(block_length(queries, len(keys), CPU_BLOCK_BYTES), len(queries))
-        # Blocks go into the same two buffers: allocated anew, small tensors that outlive them
+        # Blocks reuse two buffers: if allocated each time, small tensors that outlive them
         # would leave holes too small for the next, and the heap would grow.
         dense = queries.new_empty(height, len(keys))
         width = block_length(queries, height, CPU_BLOCK_BYTES)

@@ -66,7 +66,7 @@ def level_weights(
         return (products.squeeze(2) / tau).softmax(1)
 
 
-@torch.compiler.disable  # a loop whose length follows N: compiled anew for every size
+@torch.compiler.disable  # a loop whose length follows N: recompiled for every size
 def semantic_guided_imitation(
     student_levels: Tensor | Sequence[Tensor], teacher: Tensor, weights: Tensor
 ) -> Tensor:
@@ -139,7 +139,7 @@ def _residuals(
 ) -> Iterator[tuple[slice, Tensor]]:
     """Weighted sum of the levels less the teacher, for one block of proposals after the other.
 
-    All in one buffer: where each block is allocated anew, small tensors that outlive it leave
+    All in one buffer: if each block were allocated, small tensors that outlive it leave
     holes too small for the next, and the heap grows by a block each time.
     """
     dtype = full_precision(*levels)

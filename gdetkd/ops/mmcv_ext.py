@@ -286,7 +286,7 @@ def _pool_bins(low: Tensor, high: Tensor, bins: int, size: int, scale: float) ->
 
 
 # --- deformable convolution -------------------------------------------------------------------
-# MMCV and torchvision lay out offsets alike: for each deformable group and kernel cell dy, dx.
+# MMCV and torchvision have the same layout of offsets: per deformable group and kernel cell dy, dx.
 
 
 def deform_conv_forward(

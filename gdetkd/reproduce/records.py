@@ -38,7 +38,7 @@ def append(path: str | os.PathLike, record: dict[str, Any]) -> None:
 
 
 def load(path: str | os.PathLike) -> pd.DataFrame:
-    """All records as a frame, one row a run; empty when there is no file."""
+    """All records as a frame, one row per run; empty when there is no file."""
     rows = read_json_lines(path)
     for row in rows:
         check(row)

@@ -36,7 +36,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: It cannot be read, the options do not fit it, or amp is asked for on a CPU.
+        ValueError: It cannot be read, the options do not fit it, or amp is requested on a CPU.
     """
     path = find_config(name)
     try:

@@ -23,7 +23,7 @@ class ResumableBatchSampler:
 
     Args:
         batches: Any batch sampler of this rank.
-        endless: Go through it again when it ends, shuffled anew, as training by iterations does.
+        endless: Go through it again when it ends, reshuffled, as training by iterations does.
 
     Attributes:
         start: How many batches the next pass leaves out; a pass sets it back to 0.

@@ -67,84 +67,62 @@ def object_on_levels(
     return figure
 
 
-def weights_on_picture(
-    picture: np.ndarray, boxes: Tensor, weights: Tensor, ax: Axes | None = None
-) -> Axes:
-    """Boxes (n, 4), each with a stacked bar of its level weights (n, L) at its left edge."""
-    ax = style.axes_or_new(ax, height=4.5)
-    ax.imshow(picture)
-    bar_width = picture.shape[1] / 24
-    for box, shares in zip(boxes.tolist(), weights.tolist(), strict=True):
-        x1, y1, _, y2 = box
-        style.draw_box(ax, box, LEVEL_COLORS[int(np.argmax(shares))], 1.8)
-        low = y2
-        for share, color in zip(shares, LEVEL_COLORS, strict=False):
-            height = share * (y2 - y1)
-            ax.add_patch(Rectangle((x1, low - height), bar_width, height, color=color, lw=0))
-            low -= height
-    ax.set(xticks=[], yticks=[])
-    ax.grid(False)
-    return ax
-
-
 def weights_on_pictures(
     pictures: Sequence[np.ndarray], rois: Tensor, weights: Tensor, title: str = ""
 ) -> Figure:
-    """`weights_on_picture` for several images: rois (N, 5) index the pictures, weights (N, L).
+    """Boxes on their images, each with a stacked bar of its level weights at its left edge.
 
-    Boxes on images that are not shown are skipped.
+    rois: (N, 5), their first column indexes the pictures, and boxes of others are skipped; weights:
+    (N, L). The frame has the color of the level with the largest weight.
     """
     figure, axes = style.panels(len(pictures), height=9.0 / len(pictures) + 0.5)
-    for index, (ax, picture) in enumerate(zip(axes[0], pictures, strict=True)):
-        here = rois[:, 0] == index
-        weights_on_picture(picture, rois[here, 1:], weights[here], ax)
+    for ax, picture in zip(axes[0], pictures, strict=True):
+        ax.imshow(picture)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+    for (image, *box), shares in zip(rois.tolist(), weights.tolist(), strict=True):
+        if image >= len(pictures):
+            continue
+        ax, (x1, y1, _, low) = axes[0, int(image)], box
+        style.draw_box(ax, box, LEVEL_COLORS[int(np.argmax(shares))], 1.8)
+        size = np.array([pictures[int(image)].shape[1] / 24, low - y1])
+        for share, color in zip(shares, LEVEL_COLORS, strict=False):
+            low -= share * size[1]
+            ax.add_patch(Rectangle((x1, low), size[0], share * size[1], color=color, lw=0))
     _level_legend(figure, weights.shape[1])
     figure.suptitle(title)
     return figure
 
 
 def weights_by_size(
-    sizes: Tensor,
-    weights: Tensor,
-    edges: Sequence[float],
-    borders: Sequence[float] = (),
-    ax: Axes | None = None,
-) -> Axes:
-    """Mean weight of every level (N, L) in bins of box size (N,), pixels.
-
-    borders: Sizes at which a detector's assignment rule moves on to the next level.
-    """
-    ax = style.axes_or_new(ax)
-    which = np.digitize(sizes.numpy(), edges) - 1
-    bins = [index for index in range(len(edges) - 1) if (which == index).any()]
-    means = np.stack([weights.numpy()[which == index].mean(0) for index in bins])
-    left = np.array([edges[index] for index in bins], float)
-    width = np.array([edges[index + 1] for index in bins]) - left
-    bottom = np.zeros(len(bins))
-    for level, name in enumerate(level_names(weights.shape[1])):
-        ax.bar(left, means[:, level], width, bottom, align="edge", color=LEVEL_COLORS[level],
-               edgecolor="white", lw=0.8, label=name)  # fmt: skip
-        bottom += means[:, level]
-    for index, middle in zip(bins, left + width / 2, strict=True):
-        ax.text(middle, 1.01, f"{(which == index).sum()}", ha="center", fontsize=9)
-    for border in borders:
-        ax.axvline(border, color="black", ls="--", lw=1.5)
-    ax.set(xlabel="box size [px]; on top, the number of boxes", ylabel="mean level weight")
-    ax.set_ylim(0, 1.08)
-    ax.grid(False)
-    return ax
-
-
-def weights_by_size_panels(
     weights: Mapping[str, Tensor],
     sizes: Tensor,
     edges: Sequence[float],
     borders: Sequence[float] = (),
 ) -> Figure:
-    """`weights_by_size` of several students side by side: name -> (N, L)."""
+    """Mean weight of every level in bins of box size (N,), pixels; one panel per student.
+
+    weights: By student, (N, L). borders: Sizes at which a detector's assignment rule moves on to
+    the next level.
+    """
     figure, drawn = style.panel_per_item(weights)
+    which = np.digitize(sizes.numpy(), edges) - 1
+    bins = [index for index in range(len(edges) - 1) if (which == index).any()]
+    left, width = np.array(edges, float)[bins], np.diff(edges)[bins]
     for ax, name, shares in drawn:
-        weights_by_size(sizes, shares, edges, borders, ax).set_title(f"{name} student", pad=18)
+        means = np.stack([shares.numpy()[which == index].mean(0) for index in bins], 1)
+        bottoms = np.cumsum(means, 0) - means
+        for heights, bottom, color in zip(means, bottoms, LEVEL_COLORS, strict=False):
+            ax.bar(left, heights, width, bottom, align="edge", color=color, edgecolor="white",
+                   lw=0.8)  # fmt: skip
+        for index, middle in zip(bins, left + width / 2, strict=True):
+            ax.text(middle, 1.01, f"{(which == index).sum()}", ha="center", fontsize=9)
+        for border in borders:
+            ax.axvline(border, color="black", ls="--", lw=1.5)
+        ax.set(xlabel="box size [px]; on top, the number of boxes", ylabel="mean level weight")
+        ax.set_ylim(0, 1.08)
+        ax.set_title(f"{name} student", pad=18)
+        ax.grid(False)
     _level_legend(figure, shares.shape[1])
     return figure
 

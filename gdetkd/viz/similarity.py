@@ -30,40 +30,6 @@ def order_by_class(similarities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.array(order)
 
 
-def draw_similarities(
-    similarities: np.ndarray,
-    labels: np.ndarray,
-    classes: Sequence[str],
-    title: str = "",
-    picked: int | None = None,
-    limits: tuple[float, float] = LIMITS,
-    ax: Axes | None = None,
-) -> Axes:
-    """A similarity matrix (n, n) in the order of its rows, with class colors beside and above it.
-
-    picked: a row and column to mark. Rows of one class should be adjacent: see `order_by_class`.
-    """
-    ax = style.axes_or_new(ax, height=6)
-    n = len(labels)
-    ax.imshow(np.asarray(similarities), cmap=style.SEQUENTIAL, vmin=limits[0], vmax=limits[1])
-    band = 0.045 * n
-    colors = ListedColormap([style.class_color(c, len(classes)) for c in range(len(classes) + 1)])
-    strip = dict(cmap=colors, vmin=-0.5, vmax=len(classes) + 0.5, aspect="auto", zorder=3)
-    ax.imshow(labels[None], extent=(-0.5, n - 0.5, -1 - band / 3, -1 - band), **strip)
-    ax.imshow(labels[::-1, None], extent=(-1 - band, -1 - band / 3, -0.5, n - 0.5), **strip)
-    ax.set(xlim=(-1 - band, n - 0.5), ylim=(n - 0.5, -1 - band), aspect="equal")
-    for label in np.unique(labels):
-        middle = np.flatnonzero(labels == label).mean()
-        name = style.class_name(label, classes)
-        ax.text(-1.5 - 1.2 * band, middle, name, ha="right", va="center", fontsize=9)
-    if picked is not None:
-        for line in (ax.axhline, ax.axvline):
-            line(picked, color=style.HIGHLIGHT, lw=1.4)
-    ax.set_title(title)
-    ax.set_axis_off()
-    return ax
-
-
 def draw_matrices(
     figure: Figure,
     axes: Sequence[Axes],
@@ -73,15 +39,35 @@ def draw_matrices(
     picked: int | None = None,
     sides: str = "rows and columns: proposals, by class",
 ) -> None:
-    """`draw_similarities` per detector, in the order that the first one gives to each class.
+    """One similarity matrix (n, n) per detector, with class colors beside and above it.
 
-    sides: what the rows and columns are, written below the figure (or subfigure).
+    Rows and columns are in the order that the first detector gives to each class.
+
+    Args:
+        figure: The figure or subfigure of the axes.
+        similarities: By detector; its name becomes the title.
+        labels: (n,) class of each row; `len(classes)` is the background.
+        picked: A row to mark.
+        sides: What rows and columns are, written below the figure.
     """
     order = order_by_class(next(iter(similarities.values())), labels)
-    place = None if picked is None else int(np.flatnonzero(order == picked)[0])
+    n, labels, band = len(order), labels[order], 0.045 * len(order)
+    colors = ListedColormap([style.class_color(c, len(classes)) for c in range(len(classes) + 1)])
+    strip = dict(cmap=colors, vmin=-0.5, vmax=len(classes) + 0.5, aspect="auto", zorder=3)
     for ax, (name, matrix) in zip(axes, similarities.items(), strict=True):
         matrix = np.asarray(matrix)[np.ix_(order, order)]
-        draw_similarities(matrix, labels[order], classes, name, place, ax=ax)
+        ax.imshow(matrix, cmap=style.SEQUENTIAL, vmin=LIMITS[0], vmax=LIMITS[1])
+        ax.imshow(labels[None], extent=(-0.5, n - 0.5, -1 - band / 3, -1 - band), **strip)
+        ax.imshow(labels[::-1, None], extent=(-1 - band, -1 - band / 3, -0.5, n - 0.5), **strip)
+        ax.set(xlim=(-1 - band, n - 0.5), ylim=(n - 0.5, -1 - band), aspect="equal", title=name)
+        ax.set_axis_off()
+        for label in np.unique(labels):
+            middle = np.flatnonzero(labels == label).mean()
+            ax.text(-1.5 - 1.2 * band, middle, style.class_name(label, classes), ha="right",
+                    va="center", fontsize=9)  # fmt: skip
+        if picked is not None:
+            for line in (ax.axhline, ax.axvline):
+                line(int(np.flatnonzero(order == picked)[0]), color=style.HIGHLIGHT, lw=1.4)
     options = dict(shrink=0.8, extend="max", pad=0.015, aspect=18)
     style.color_bar(figure, axes, style.SEQUENTIAL, "cosine similarity", LIMITS, **options)
     figure.supxlabel(sides, fontsize=10)

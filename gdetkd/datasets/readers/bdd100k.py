@@ -37,7 +37,7 @@ RELEASES = {
     "det_20": "labels/det_20/det_{}.json",
     "2018": "labels/bdd100k_labels_images_{}.json",
 }
-IMAGES = {"train": 69_863, "val": 10_000}  # labelled ones, of 70,000 and 10,000
+IMAGES = {"train": 69_863, "val": 10_000}  # labeled ones, of 70,000 and 10,000
 FETCH = """\
 from https://bdd-data.berkeley.edu (free account), unpacked so that there are:
   {root}/images/100k/train/  70,000 images  \\ "100K Images", 5.3 GB

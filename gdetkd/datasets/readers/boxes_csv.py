@@ -144,8 +144,8 @@ def _add(
     pool: dict[str, str], report: Report,
 ) -> None:  # fmt: skip
     """Put a row's image, and its object if it has one, into the split."""
-    given = any(cells.get(key) for key in ("name", *CORNERS, *SIDES))
-    report.objects_in += given
+    has_box = any(cells.get(key) for key in ("name", *CORNERS, *SIDES))
+    report.objects_in += has_box
     try:
         name = (cells.get("image") or "").replace("\\", "/")
         path = pool.get(os.path.normpath(name)) or pool.get(os.path.basename(name))
@@ -153,7 +153,7 @@ def _add(
         sample = samples.get(path)
         if sample is None:
             sample = samples[path] = Sample(len(samples) + 1, path, file, f"image {name}", None)
-        if not given:
+        if not has_box:
             return
         size = _size(cells)
         if size and sample.size not in (None, size):
@@ -162,7 +162,7 @@ def _add(
         sample.size = size or sample.size
         sample.objects.append(_candidate(cells, item))
     except InvalidAnnotation as problem:
-        report.leave_out(problem, file, item, objects=int(given))
+        report.leave_out(problem, file, item, objects=int(has_box))
 
 
 def _size(cells: dict[str, str]) -> tuple[int, int] | None:

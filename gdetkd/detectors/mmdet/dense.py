@@ -41,8 +41,8 @@ class DenseAdapter(MMDetAdapter):
     of a box is the input of the prediction layer at the location that predicted it, and so are its
     logits. As a teacher, which is given boxes that no location of it predicted (ours): the box is
     pooled from the level made for its size, and its representation is the branch's last feature
-    map, pooled there likewise and averaged over the bins. Its logits of a box are those of the cell
-    of that level in which the box's centre lies, of the anchor there that is surest of an object.
+    map, pooled in the same way and averaged over the bins. Its logits of a box are those of the
+    cell of that level that contains the box's center, at the anchor with the highest object score.
 
     Args:
         branch: 'classification', 'localization' or 'combined', their sum (Table 4).

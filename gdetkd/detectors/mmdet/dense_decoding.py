@@ -133,14 +133,14 @@ def logits_at(head: BaseDenseHead, scores: Sequence[Tensor], rois: Tensor, level
     """What a head says of given boxes: (N, C), or (N, C + 1) with the background last.
 
     scores: its class logits; rois: (N, 5); level: (N,), where each is looked for. The cell is that
-    of the box's centre; of several anchors the one with the highest logit of an object counts.
+    of the box's center; of several anchors the one with the highest logit of an object counts.
     """
     anchors = scores[0].shape[1] // head.cls_out_channels
     strides = rois.new_tensor([stride[0] for stride in head.prior_generator.strides])
     sizes = torch.tensor([maps.shape[2:] for maps in scores], device=rois.device)  # h, w
-    centres = (rois[:, 1:3] + rois[:, 3:]) / 2 / strides[level, None]
+    centers = (rois[:, 1:3] + rois[:, 3:]) / 2 / strides[level, None]
     last = sizes[level].flip(1) - 1
-    column, row = torch.minimum(centres.long().clamp(min=0), last).unbind(1)
+    column, row = torch.minimum(centers.long().clamp(min=0), last).unbind(1)
     before = sizes.prod(1).cumsum(0) - sizes.prod(1)
     place = (before[level] + row * sizes[level, 1] + column) * anchors
     image = rois[:, 0].long()

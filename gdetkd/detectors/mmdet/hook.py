@@ -149,12 +149,12 @@ def measure_teacher(runner: Any, teacher: nn.Module) -> dict[str, float]:
 def _check_transfer(model: DistilledDetector) -> None:
     teacher_heads = model.distiller.teacher_adapter.heads()
     for name, head in model.distiller.student_adapter.heads().items():
-        theirs = teacher_heads[name].state_dict()
+        teacher_state = teacher_heads[name].state_dict()
         for key, value in head.state_dict().items():
-            if not torch.equal(value, theirs[key].to(value)):
+            if not torch.equal(value, teacher_state[key].to(value)):
                 raise RuntimeError(
                     f"transfer_heads: {name}.{key} is not the teacher's at the start of training. "
-                    "Something initialised or loaded the student after the transfer; a checkpoint "
+                    "Something initialized or loaded the student after the transfer; a checkpoint "
                     "given as load_from must come from a run with the same teacher"
                 )
 

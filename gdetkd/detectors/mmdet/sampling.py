@@ -4,7 +4,7 @@ A dense detector predicts a box at every location of its pyramid, most of them o
 paper matches them to the ground truth (positive above an IoU of 0.5) and samples positives and
 negatives 1:3, as R-CNN does with its proposals. Ours, for the paper does not say: where positives
 are few, negatives fill up the number, so that a student that hits nothing yet learns as well; and
-they are drawn from all locations alike unless `candidates` asks for the confident ones.
+they are drawn uniformly from all locations unless `candidates` asks for the confident ones.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BoxSampler(nn.Module):
         boxes_per_image: At most so many.
         positive_fraction: At most this part of them overlaps an object; 0.25 is the paper's 1:3.
         candidates: Draw negatives among so many boxes of an image with the highest scores; None
-            takes all alike.
+            takes all with equal probability.
         seed: Of the random stream.
 
     Raises:
