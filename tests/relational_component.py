@@ -9,7 +9,6 @@ import torch
 from torch.nn import functional as F
 
 from gdetkd.distillation import Component, ComponentOutput, register_component
-from gdetkd.distillation.component import count_of
 from gdetkd.losses.common import check_number, empty_loss
 
 
@@ -24,12 +23,11 @@ class Relation(Component):
 
     def compute(self, student, teacher):
         if len(student.rois) < 2:
-            loss = empty_loss(student.representation)
-            return ComponentOutput(loss, count_of(loss, 0))
+            return ComponentOutput(empty_loss(student.representation), 0)
         ours = relative_distances(student.representation)
         target = relative_distances(teacher.representation.detach())
         loss = F.smooth_l1_loss(ours, target, beta=self.beta)
-        return ComponentOutput(loss, count_of(loss, len(student.rois)))
+        return ComponentOutput(loss, len(student.rois))
 
 
 def relative_distances(rows):

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from gdetkd.distillation.component import (
-    Component,
-    ComponentOutput,
-    count_of,
-    register_component,
-)
+from gdetkd.distillation.component import Component, ComponentOutput, register_component
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses import (
     converted_prediction_distillation,
@@ -74,4 +69,4 @@ class Classification(Component):
             sigmoid = self.score_kinds[1] == "sigmoid"
             teacher_logits = logits.sigmoid() if sigmoid else logits.softmax(1)[:, :-1]
         loss = CONVERSIONS[self.conversion](student_logits, teacher_logits)
-        return ComponentOutput(loss, count_of(loss, len(student_logits)))
+        return ComponentOutput(loss, len(student_logits))

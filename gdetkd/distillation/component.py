@@ -13,7 +13,7 @@ A component is one file that registers itself::
 
         def compute(self, student, teacher):
             loss = ...
-            return ComponentOutput(loss, count_of(loss, len(student.rois)))
+            return ComponentOutput(loss, len(student.rois))
 
 and is then a setting like any other::
 
@@ -39,13 +39,13 @@ class ComponentOutput(NamedTuple):
 
     Attributes:
         loss: Scalar, unweighted: the mean over `count` things of this process.
-        count: Scalar, how many things (boxes, cells, images) that mean is over. With several
+        count: How many things (boxes, cells, images) that mean is over. With several
             processes it makes the mean of their losses the mean over the union of their batches.
         diagnostics: Scalars to log, by name; no name contains 'loss'.
     """
 
     loss: Tensor
-    count: Tensor
+    count: Tensor | int
     diagnostics: Mapping[str, Tensor] = MappingProxyType({})
 
 
@@ -143,8 +143,3 @@ def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, flo
         if weight:
             weights[name] = float(weight)
     return weights
-
-
-def count_of(loss: Tensor, number: int) -> Tensor:
-    """A number of boxes or images as a scalar beside a loss."""
-    return loss.new_full((), number)

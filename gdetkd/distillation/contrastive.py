@@ -10,12 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gdetkd.distillation.component import (
-    Component,
-    ComponentOutput,
-    count_of,
-    register_component,
-)
+from gdetkd.distillation.component import Component, ComponentOutput, register_component
 from gdetkd.distillation.distributed import all_gather_variable
 from gdetkd.distillation.overlap import overlap_mask
 from gdetkd.distillation.queue import FeatureQueue
@@ -113,7 +108,7 @@ class Contrastive(Component):
         if self.training:  # in rank order, the same rows on every rank: the queues stay equal
             rows = gathered if self.reencodes_queue else nn.functional.normalize(keys.detach())
             self.queue.enqueue(rows.float())
-        return ComponentOutput(loss, count_of(loss, len(queries)))
+        return ComponentOutput(loss, len(queries))
 
     def undo(self) -> None:
         self.queue.undo()

@@ -7,12 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from gdetkd.distillation.component import (
-    Component,
-    ComponentOutput,
-    count_of,
-    register_component,
-)
+from gdetkd.distillation.component import Component, ComponentOutput, register_component
 from gdetkd.distillation.same_level import common_levels, crop_to_common
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
@@ -37,7 +32,7 @@ class FitNet(Component):
     def compute(self, student: RoIOutputs, teacher: RoIOutputs) -> ComponentOutput:
         losses = [self.compare(ours, target) for ours, target, _ in self.maps(student, teacher)]
         loss = torch.stack(losses).mean()
-        return ComponentOutput(loss, count_of(loss, len(student.pyramid[0])))
+        return ComponentOutput(loss, len(student.pyramid[0]))
 
     def maps(
         self, student: RoIOutputs, teacher: RoIOutputs

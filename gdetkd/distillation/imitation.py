@@ -5,12 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gdetkd.distillation.component import (
-    Component,
-    ComponentOutput,
-    count_of,
-    register_component,
-)
+from gdetkd.distillation.component import Component, ComponentOutput, register_component
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses import level_weights, semantic_guided_imitation
 from gdetkd.losses.common import check_integer, check_number
@@ -93,7 +88,7 @@ class Imitation(Component):
         loss = semantic_guided_imitation(levels, target, weights)
         shares = weights.detach().mean(0) if len(rois) else weights.new_zeros(len(levels))
         diagnostics = {f"level_{index}_share": share for index, share in enumerate(shares)}
-        return ComponentOutput(loss, count_of(loss, len(rois)), diagnostics)
+        return ComponentOutput(loss, len(rois), diagnostics)
 
     def chosen(self, rois: Tensor) -> Tensor | slice:
         """Which of the boxes (N, 5) are imitated."""

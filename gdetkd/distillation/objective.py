@@ -61,7 +61,10 @@ class Objective(nn.Module):
         """
         _check_same_boxes(student, teacher)
         outputs = {name: each(student, teacher) for name, each in self.components.items()}
-        scales = ddp_loss_scale(torch.stack([output.count for output in outputs.values()]))
+        # A full tensor of the count, not a copied one: a copy to the GPU would wait for it.
+        counts = [each.loss.new_full((), each.count) if isinstance(each.count, int) else each.count
+                  for each in outputs.values()]  # fmt: skip
+        scales = ddp_loss_scale(torch.stack(counts))
         losses = {
             f"kd_{name}_loss": self.weights[name] * output.loss * scale
             for (name, output), scale in zip(outputs.items(), scales, strict=True)

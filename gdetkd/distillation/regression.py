@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from gdetkd.distillation.component import (
-    Component,
-    ComponentOutput,
-    count_of,
-    register_component,
-)
+from gdetkd.distillation.component import Component, ComponentOutput, register_component
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses import class_aware_regression, ground_truth_class_regression
 from gdetkd.losses.common import check_flag
@@ -68,7 +63,7 @@ class Regression(Component):
         if self.class_aware:
             confidence = teacher.logits.detach().float().softmax(1)[:, :-1]
             loss = class_aware_regression(deltas, target, confidence)
-            return ComponentOutput(loss, count_of(loss, len(deltas)))
+            return ComponentOutput(loss, len(deltas))
         loss = ground_truth_class_regression(deltas, target, student.labels)
         foreground = (student.labels < self.num_classes).sum()
         return ComponentOutput(loss, foreground.to(loss.dtype))

@@ -1,6 +1,7 @@
 """The distilled detector under MMEngine's DistributedDataParallel, on two processes with gloo.
 
-What two ranks compute together is compared with one rank's numbers in test_objective.py.
+What two ranks compute together is compared with one rank's numbers in
+test_distillation_objective.py.
 """
 
 import contextlib

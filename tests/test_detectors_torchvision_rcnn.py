@@ -179,7 +179,7 @@ def test_it_trains_where_mmdetection_is_not_installed():
         "for name in ('mmdet', 'mmengine', 'mmcv', 'pandas', 'cv2', 'pycocotools'):\n"
         "    sys.modules[name] = None\n"
         "import torch\n"
-        "from test_torchvision import *\n"
+        "from test_detectors_torchvision_rcnn import *\n"
         "distiller = Distiller(detector(), detector(24, 48, seed=1), COMPONENTS)\n"
         "optimizer = torch.optim.AdamW(distiller.parameters())\n"
         "for step in range(2):\n"

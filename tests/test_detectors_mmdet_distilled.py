@@ -408,7 +408,7 @@ def test_a_teacher_of_other_pixels_sees_its_own(tmp_path):
     student, view, _ = views_of(model, data)
     images = model.teacher.data_preprocessor(copy.deepcopy(data), True)["inputs"]
     (own,) = model.distiller.teacher_adapter.forward_rois(images, [student.rois], [0])
-    # Pixels agree to 1e-4 of 255 (test_pixels.py); a dozen layers do not enlarge that much.
+    # Pixels agree to 1e-4 of 255 (test_detectors_pixels.py), which a dozen layers do not enlarge.
     torch.testing.assert_close(view.logits, own.logits, rtol=1e-3, atol=1e-3 * own.logits.std())
     images = model.data_preprocessor(data, True)["inputs"]
     (wrong,) = model.distiller.teacher_adapter.forward_rois(images, [student.rois], [0])
