@@ -1,4 +1,4 @@
-"""Checkpoints of version 0.1, with their old names, are read by today's."""
+"""Checkpoints from before `Distiller`, with their old names, are read by today's."""
 
 from collections import OrderedDict
 
@@ -17,7 +17,7 @@ COMPONENTS = dict(
 
 
 def old_names(state):
-    """Under the names of version 0.1."""
+    """Under the names of before."""
     names = (
         (key, key.replace("distiller.", "").replace(".masked_imitation.", ".masked."))
         for key in state

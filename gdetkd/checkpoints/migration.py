@@ -1,4 +1,4 @@
-"""Checkpoints of distilled detectors from before version 0.2, under the names of today."""
+"""Checkpoints of distilled detectors from before `Distiller`, under the names of today."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OLD_COMPONENTS = {
 
 
 def rename_old_keys(checkpoint: dict) -> None:
-    """Rename, in place, the weights of a distilled detector as version 0.1 saved it.
+    """Rename, in place, the weights of a distilled detector that was saved before `Distiller`.
 
     Others are left alone. An optimizer's state goes by the order of parameters, which is the same.
     """
@@ -26,7 +26,7 @@ def rename_old_keys(checkpoint: dict) -> None:
 
 
 def is_old(state: dict) -> bool:
-    """Whether all weights are under the names of version 0.1 (averaged ones have a step count)."""
+    """Whether all weights are under the old names (averaged ones have a step count)."""
     tops = {str(key).removeprefix("module.").split(".")[0] for key in state} - {"steps"}
     return "student" in tops and tops <= {*OLD_PARTS, "data_preprocessor"}
 
