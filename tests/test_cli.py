@@ -174,3 +174,19 @@ def test_the_benchmark_is_written_where_a_run_reads_it_and_only_then(tmp_path, m
     assert not list(tmp_path.iterdir())
     need_digits(load_config("gdetkd::digits/faster_rcnn_r18.py"))
     assert (tmp_path / "data" / "digits" / "manifest.json").exists()
+
+
+def test_an_edited_benchmark_is_used_as_it_is_and_that_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("gdetkd.datasets.digits.SPLITS", {"train": 2, "val": 1, "test": 1})
+    monkeypatch.chdir(tmp_path)
+    config = load_config("gdetkd::digits/faster_rcnn_r18.py")
+    need_digits(config)
+    file = tmp_path / "data" / "digits" / "annotations" / "val.json"
+    file.write_text(file.read_text() + " ")
+    edited = file.read_bytes()
+    need_digits(config)
+    assert file.read_bytes() == edited and "used as it is" in capsys.readouterr().err
+    (tmp_path / "data" / "digits" / "train" / "000001.jpg").unlink()
+    file.write_text(file.read_text()[:-1])
+    with pytest.raises(ValueError, match=r"train/000001\.jpg is missing"):
+        need_digits(config)

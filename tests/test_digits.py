@@ -42,9 +42,9 @@ def annotations(root, split):
 def test_annotations_are_the_same_bytes_everywhere(built):
     # Pinned: another machine, codec or library version must give these very files.
     assert built[1]["annotations_sha256"] == {
-        "train": "d850aab0a5d902778e778f3de4f0aa8f6765b3fd519cdc282fddf47d1e30dbbf",
-        "val": "77e59853402c4029301b9e7b403d5a7e160921eb5c0de6e78df096c6cde2bfc9",
-        "test": "365f2fea989aaa9574edfa58f78c6851c8e9d5fa3467209127efb2c46cbd2978",
+        "train": "8d9f7ae9474681fb2f947e05cff2c4b94ebed2794395bfa103a54f1fbd5c57e3",
+        "val": "f5ca39f10df77541f2ae226df6ca42822de7b62e22c5ffe80c74c7161f2e924f",
+        "test": "8deb95f12d417d2ba0398c10fe1c49bbdc7d289720234467fa2844e7a6a154df",
     }
 
 
@@ -154,7 +154,7 @@ def test_a_second_call_writes_nothing(built):
 
 
 @pytest.mark.parametrize("damage", ["image", "annotations", "manifest"])
-def test_damage_is_noticed_and_repaired(tmp_path, damage):
+def test_damage_is_noticed_and_repaired_when_asked(tmp_path, damage):
     whole = build_digits(tmp_path, splits={"val": 3})
     path = {
         "image": tmp_path / "val" / "000001.jpg",
@@ -166,7 +166,43 @@ def test_damage_is_noticed_and_repaired(tmp_path, damage):
     else:
         path.write_text(path.read_text()[:-30])
     assert verify_digits(tmp_path) is None
-    assert build_digits(tmp_path, splits={"val": 3}) == whole == verify_digits(tmp_path)
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="is left as it is"):
+        build_digits(tmp_path, splits={"val": 3})
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
+    repaired = build_digits(tmp_path, splits={"val": 3}, force=True)
+    assert repaired == whole == verify_digits(tmp_path)
+
+
+def test_another_seed_does_not_replace_what_is_there(tmp_path):
+    build_digits(tmp_path, seed=5, splits={"val": 2})
+    with pytest.raises(ValueError, match="the benchmark of seed 5"):
+        build_digits(tmp_path, splits={"val": 2})
+    assert verify_digits(tmp_path)["seed"] == 5
+
+
+def test_data_of_somebody_else_are_left_alone(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "val.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds other data"):
+        build_digits(tmp_path, splits={"val": 2})
+    assert (tmp_path / "annotations" / "val.json").read_text() == "{}"
+
+
+def test_an_interrupted_build_is_started_again(tmp_path):
+    def stop(items, text):
+        yield from list(items)[:1]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_digits(tmp_path, splits={"val": 2}, progress=stop)
+    assert verify_digits(tmp_path) is None
+    assert build_digits(tmp_path, splits={"val": 2}) == verify_digits(tmp_path)
+
+
+def test_the_version_is_text(built):
+    # Other readers of COCO's format refuse a number.
+    assert isinstance(annotations(built[0], "train")["info"]["version"], str)
 
 
 @pytest.mark.parametrize("splits", [{"train": 0}, {"training": 5}])

@@ -55,8 +55,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     Console().print(table)
 
 
-def write_digits(root: str, seed: int) -> dict:
-    """Write the benchmark if it is not there, with a progress bar."""
+def write_digits(root: str, seed: int, force: bool = False) -> dict:
+    """Write the benchmark if it is not there, with a progress bar.
+
+    Raises:
+        ValueError: Other data are there, and `force` does not say to replace them.
+    """
     from tqdm import tqdm
 
     from gdetkd.datasets.digits import build_digits
@@ -64,12 +68,24 @@ def write_digits(root: str, seed: int) -> dict:
     def progress(items, text):
         return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
 
-    return build_digits(root, seed, progress=progress)
+    return build_digits(root, seed, progress=progress, force=force)
 
 
 def need_digits(config) -> None:
-    """Write the embedded benchmark if a config reads it and it is not there yet."""
+    """Write the embedded benchmark if a config reads it and it is not there yet.
+
+    A benchmark of another seed is used as it is; so is one with edited annotations, with a note.
+
+    Raises:
+        ValueError: Files of it are missing.
+    """
+    from gdetkd.datasets.digits import edits, verify_digits
+
     parts = ("train_dataloader", "val_dataloader", "test_dataloader")
     roots = [(config.get(part) or {}).get("dataset", {}).get("data_root") for part in parts]
     if any(root and Path(root) == Path(DATA_ROOT) for root in roots):
-        write_digits(DATA_ROOT, seed=0)
+        found = edits(DATA_ROOT)
+        if found and "is not the file that was built" in found:
+            click.echo(f"Note: {DATA_ROOT} was edited ({found}); it is used as it is.", err=True)
+        elif not verify_digits(DATA_ROOT):
+            write_digits(DATA_ROOT, seed=0)

@@ -44,6 +44,7 @@ def train(
 
     Processes that die are started again and go on from the last complete checkpoint.
     """
+    from gdetkd.datasets.config_check import check_data
     from gdetkd.launch import processes
     from gdetkd.launch.learning_rate import scale_learning_rate
     from gdetkd.launch.nodes import join_slurm, resolve_nodes
@@ -67,6 +68,8 @@ def train(
         config=config, options=dict(options), work_dir=loaded.work_dir, seed=seed, amp=amp,
         resume=True if resume == "last" else resume or False,
     )  # fmt: skip
+    if gpus:
+        check_data(loaded)
     under_srun = not gpus and join_slurm()
     first = os.environ["RANK"] == "0" if under_srun else machines is None or machines.rank == 0
     with claim(loaded.work_dir) if first else contextlib.nullcontext():

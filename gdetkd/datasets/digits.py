@@ -47,12 +47,15 @@ def build_digits(
     seed: int = 0,
     splits: dict[str, int] | None = None,
     progress: Callable[[Iterable, str], Iterable] = lambda items, _: items,
+    force: bool = False,
 ) -> dict:
     """Write the benchmark below ``root`` and return its manifest.
 
     The tree is ``{split}/000000.jpg``, ``annotations/{split}.json`` (COCO detection format, boxes
     in pixels, masks as run lengths), ``contact_sheet.png`` and ``manifest.json``. If the manifest
-    there describes the same data and the annotation files match it, nothing is written.
+    there describes the same data and the annotation files match it, nothing is written. A folder
+    that holds anything else, edited files for instance, is left alone; a build that was
+    interrupted is started again.
 
     Args:
         root: Folder of the benchmark; made when missing.
@@ -60,8 +63,11 @@ def build_digits(
         splits: Images per split; ``SPLITS`` by default.
         progress: Called as ``progress(items, description)``, gives the items back.
 
+        force: Replace whatever is there.
+
     Raises:
-        ValueError: A split is unknown or asks for fewer than one image.
+        ValueError: A split is unknown or asks for fewer than one image, or the folder holds other
+            data.
     """
     root, splits = Path(root), dict(SPLITS if splits is None else splits)
     _check_splits(splits)
@@ -69,8 +75,15 @@ def build_digits(
     wanted = dict(generator=GENERATOR, seed=seed, images=splits)
     if current is not None and all(current[key] == wanted[key] for key in wanted):
         return current
+    found = edits(root)
+    if found and not force:
+        raise ValueError(
+            f"{root} holds other data than seed {seed} and {splits} give: {found}. It is left as "
+            "it is; move it away, choose another folder, or replace it: gdetkd data digits --force"
+        )
     glyphs, photos = load_glyphs(), load_photos()
     (root / "annotations").mkdir(parents=True, exist_ok=True)
+    (root / "manifest.json").write_text(json.dumps(dict(wanted, unfinished=True)) + "\n")
     files, histogram, samples = {}, {}, []
     for split, count in splits.items():
         numbers = progress(range(count), f"digits {split}")
@@ -136,6 +149,30 @@ def verify_digits(root: str | os.PathLike) -> dict | None:
     except (OSError, ValueError, KeyError):
         return None
     return manifest
+
+
+def edits(root: str | os.PathLike) -> str | None:
+    """What is in the folder that a build would overwrite, in words; None if there is nothing.
+
+    A build that was interrupted is nothing: its manifest says so.
+    """
+    root = Path(root)
+    if not any(root.glob("*/*.jp*g")) and not any(root.glob("annotations/*")):
+        return None
+    try:
+        manifest = json.loads((root / "manifest.json").read_text())
+        if manifest.get("unfinished"):
+            return None
+        for split, digest in manifest["annotations_sha256"].items():
+            if _sha256(root / "annotations" / f"{split}.json") != digest:
+                return f"annotations/{split}.json is not the file that was built"
+            names = {entry.name for entry in os.scandir(root / split)}
+            for index in range(manifest["images"][split]):
+                if f"{index:06d}.jpg" not in names:
+                    return f"{split}/{index:06d}.jpg is missing"
+        return f"the benchmark of seed {manifest['seed']} with {manifest['images']} images"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"its manifest or files cannot be read ({type(error).__name__}: {error})"
 
 
 @functools.cache
@@ -266,7 +303,9 @@ def run_lengths(mask: np.ndarray) -> dict:
 
 def _coco(images: list[dict], annotations: list[dict]) -> dict:
     return dict(
-        info=dict(description="digits: MNIST glyphs blended into photographs", version=GENERATOR),
+        info=dict(
+            description="digits: MNIST glyphs blended into photographs", version=str(GENERATOR)
+        ),
         images=images,
         annotations=annotations,
         categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],

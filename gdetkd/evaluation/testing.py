@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
+from gdetkd.datasets.config_check import check_data
 from gdetkd.detectors.mmdet.building import plain_student
 
 
@@ -23,7 +24,8 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
 
     Raises:
         CheckpointError: The file is no checkpoint.
-        ValueError: Its weights do not fit the config, which may have nothing to test on.
+        ValueError: Its weights or the data do not fit the config, which may have nothing to test
+            on.
     """
     needed = ("test_dataloader", "test_cfg", "test_evaluator")
     missing = [key for key in needed if config.get(key) is None]
@@ -37,6 +39,7 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
         config.pop(key, None)
     for key in ("val_dataloader", "val_cfg", "val_evaluator"):
         config.pop(key, None)
+    check_data(config, ["test"])
     config.load_from, config.resume = None, False
     runner = Runner.from_cfg(config)
     load_strictly(runner.model, state, checkpoint)

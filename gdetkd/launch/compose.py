@@ -12,6 +12,7 @@ from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
+from gdetkd.datasets.config_check import leaves
 
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
 # The paper's K = 80 x 1024 is ten gathered batches, of which one is the current batch.
@@ -133,9 +134,9 @@ def use_data(config: Config, data: Path) -> None:
     root, summary = f"{data}/", data / "dataset.json"
     for _, dataset in _datasets(config):
         dataset.data_root = root
-    ann_file = "annotations/instances_val2017.json"
+    ann_files = dict.fromkeys(("val", "test"), "annotations/instances_val2017.json")
     if summary.is_file():
-        ann_file = _use_prepared(config, json.loads(summary.read_text()))
+        ann_files = _use_prepared(config, json.loads(summary.read_text()))
     elif (data / "annotations" / "instances_train2017.json").is_file():
         _use_split(config, "instances_train2017", "train2017", "instances_val2017", "val2017")
         # A student for other data; a semantic head beside COCO's heads keeps its number of classes.
@@ -144,21 +145,21 @@ def use_data(config: Config, data: Path) -> None:
     elif (data / "manifest.json").is_file() and (data / "annotations" / "train.json").is_file():
         _use_split(config, "train", "train", "val", "val")
         _use_classes(config, tuple("0123456789"))
-        ann_file = "annotations/val.json"
+        ann_files = dict.fromkeys(ann_files, "annotations/val.json")
     else:
         raise FileNotFoundError(
             f"--data {data}: expected COCO 2017 as unpacked, with "
             "annotations/instances_train2017.json, the digits, with manifest.json, or what "
             "`gdetkd data` has prepared, with dataset.json"
         )
-    for stage in ("val", "test"):
+    for stage, ann_file in ann_files.items():
         for metric in _metrics(config.get(f"{stage}_evaluator")):
             if "ann_file" in metric:
                 metric.ann_file = str(data / ann_file)  # for prepared data it is an absolute path
 
 
-def _use_prepared(config: Config, summary: dict[str, Any]) -> str:
-    """Apply the summary of `gdetkd data`; return the annotation file to validate on."""
+def _use_prepared(config: Config, summary: dict[str, Any]) -> dict[str, str]:
+    """Apply the summary of `gdetkd data`; return the annotation files to validate and test on."""
     from gdetkd.datasets.prepare import config_options, one_split
 
     if warning := one_split(summary):
@@ -169,7 +170,7 @@ def _use_prepared(config: Config, summary: dict[str, Any]) -> str:
         dataset.ann_file = options[place + "ann_file"]
         dataset.data_prefix = dict(img=options[place + "data_prefix.img"])
     _use_classes(config, tuple(summary["classes"]))
-    return str(options["val_dataloader.dataset.ann_file"])
+    return {s: str(options[f"{s}_dataloader.dataset.ann_file"]) for s in ("val", "test")}
 
 
 def _use_split(config: Config, train: str, train_images: str, val: str, val_images: str) -> None:
@@ -190,16 +191,7 @@ def _datasets(config: Config) -> Iterator[tuple[str, ConfigDict]]:
     """The config's data sets with their stages, without wrappers that repeat or join them."""
     for stage in ("train", "val", "test"):
         if f"{stage}_dataloader" in config:
-            yield from ((stage, leaf) for leaf in _leaves(config[f"{stage}_dataloader"].dataset))
-
-
-def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """The data sets inside wrappers such as RepeatDataset; without one, the data set itself."""
-    parts = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
-    if not parts:
-        yield dataset
-    for part in parts:
-        yield from _leaves(part)
+            yield from ((stage, leaf) for leaf in leaves(config[f"{stage}_dataloader"].dataset))
 
 
 def _with_classes(node: Any) -> Iterator[ConfigDict]:

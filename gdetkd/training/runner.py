@@ -15,6 +15,7 @@ import gdetkd.training.atomic_checkpoint  # noqa: F401  (registers its hook)
 import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
 from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
+from gdetkd.datasets.config_check import check_data
 from gdetkd.detectors.mmdet.building import type_name
 from gdetkd.training.last_checkpoint import last_checkpoint, run_number
 
@@ -35,12 +36,20 @@ def train(config: Config, resume: bool | str = False, run: int | None = None) ->
         run: The number of the run, where `run_number` was asked before.
 
     Raises:
+<<<<<<< HEAD
         CheckpointError: The file to resume or load from is no checkpoint, holds weights alone, or
             those of another model; or there are only damaged ones to resume from.
+=======
+        CheckpointError: The file to resume from is no checkpoint, holds weights alone, or those of
+            another model.
+        ValueError: The data do not fit the config (`check_data`).
+>>>>>>> b574297 (Data are checked against the config before the first step; an edited data/digits is never rewritten)
     """
     # From a library at every step; the loss is logged all the same.
     warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
     check_writable(config.work_dir)
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # else checked before the processes started
+        check_data(config)
     config = resumable(config)
     if type_name(config.train_cfg) in EXACT.values():
         config.train_cfg.run = run or run_number(config.work_dir, resume)
