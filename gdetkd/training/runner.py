@@ -36,14 +36,9 @@ def train(config: Config, resume: bool | str = False, run: int | None = None) ->
         run: The number of the run, where `run_number` was asked before.
 
     Raises:
-<<<<<<< HEAD
         CheckpointError: The file to resume or load from is no checkpoint, holds weights alone, or
             those of another model; or there are only damaged ones to resume from.
-=======
-        CheckpointError: The file to resume from is no checkpoint, holds weights alone, or those of
-            another model.
         ValueError: The data do not fit the config (`check_data`).
->>>>>>> b574297 (Data are checked against the config before the first step; an edited data/digits is never rewritten)
     """
     # From a library at every step; the loss is logged all the same.
     warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
