@@ -294,7 +294,7 @@ for file in sorted(folder.rglob("*.py")):
 
 
 def test_installed_copy_knows_what_was_measured(installed: Path) -> None:
-    code = "from gdetkd.reproduce.tables import headline; print(headline())"
+    code = "from gdetkd.reproduce.report import headline; print(headline())"
     assert run_installed(installed, "python", "-c", code).startswith("On record")
 
 

@@ -21,7 +21,7 @@ from gdetkd.reproduce.experiments import (
     DISTILLED,
     only,
 )
-from gdetkd.reproduce.registry import Row, Table, definitions, load_table, register_table
+from gdetkd.reproduce.registry import Row, definitions, load_table, register_table
 from gdetkd.reproduce.runs import as_run, chosen, run_missing
 from gdetkd.reproduce.tables import TABLES, experiments_of
 from gdetkd.training.config import load_config, schedule
@@ -164,20 +164,18 @@ def test_committed_records_are_of_the_configs_that_are_here():
 
 TABLE = """
 from gdetkd.reproduce.experiments import component, only
-from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+from gdetkd.reproduce.registry import Claim, Row, register_table
 
 colder = only("contrastive") | component("contrastive", temperature=0.02)
 register_table(
-    Table(
-        "temperature",
-        "Our table: the temperature of CKD",
-        (
-            Row("baseline"),
-            Row("contrastive"),
-            Row("colder", "CKD, gamma 0.02", 12.5, options=colder),
-        ),
-        (Claim("a lower temperature helps", "colder", "contrastive"),),
-    )
+    "temperature",
+    "Our table: the temperature of CKD",
+    [
+        Row("baseline"),
+        Row("contrastive"),
+        Row("colder", "CKD, gamma 0.02", 12.5, options=colder),
+    ],
+    [Claim("a lower temperature helps", "colder", "contrastive")],
 )
 """
 
@@ -225,10 +223,10 @@ def test_a_table_from_outside_runs_and_renders(outside, tmp_path, digits, monkey
 
 def test_a_table_that_does_not_fit_is_refused(outside):
     with pytest.raises(ValueError, match="table 'main': expected a new name"):
-        register_table(Table("main", "", ()))
+        register_table("main", "", ())
     rows = (Row("baseline", "Another baseline"), Row("once", "One"), Row("once", "Two"))
     with pytest.raises(ValueError, match=r"new names of rows, got \['baseline', 'once'\]"):
-        register_table(Table("another", "", rows))
+        register_table("another", "", rows)
     assert "another" not in TABLES
     outside.write_text("")
     with pytest.raises(ValueError, match="temperature.py: expected one call of register_table"):

@@ -23,7 +23,7 @@ def demo(steps: int, seed: int, data_root: str, work_dir: str) -> None:
     Writes the embedded benchmark first if it is not there. About ten minutes on two cores.
     """
     from gdetkd.demo import run_demo
-    from gdetkd.reproduce.tables import headline
+    from gdetkd.reproduce.report import headline
 
     write_digits(data_root, seed=0)
     click.echo(

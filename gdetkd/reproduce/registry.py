@@ -8,7 +8,7 @@ figures beside them, and its claims say which row is better than which.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,19 +88,22 @@ class Table:
 TABLES: dict[str, Table] = {}  # in their order
 
 
-def register_table(table: Table) -> Table:
-    """Add a table to the register.
+def register_table(
+    name: str, title: str, rows: Iterable[Row], claims: Iterable[Claim] = (), **settings: Any
+) -> Table:
+    """Add a table to the register; `settings` are the other attributes of `Table`.
 
     Raises:
         ValueError: Its name, or the name of a row that it defines, is taken.
     """
-    if table.name in TABLES:
-        raise ValueError(f"table {table.name!r}: expected a new name, got that of another table")
+    table = Table(name, title, tuple(rows), tuple(claims), **settings)
+    if name in TABLES:
+        raise ValueError(f"table {name!r}: expected a new name, got that of another table")
     defined, known = [row.name for row in table.rows if row.label], definitions()
     taken = sorted({name for name in defined if defined.count(name) > 1 or name in known})
     if taken:
         raise ValueError(
-            f"table {table.name!r}: expected new names of rows, got {taken}, which are defined "
+            f"table {name!r}: expected new names of rows, got {taken}, which are defined "
             "already; a row without a label refers to the one that is"
         )
     tables = sorted([*TABLES.values(), table], key=lambda each: each.order)

@@ -1,7 +1,7 @@
 """Other ways to imitate features, at the weight of SGFI and each alone; beside them class KD."""
 
 from gdetkd.reproduce.experiments import component, only
-from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+from gdetkd.reproduce.registry import Claim, Row, register_table
 
 LABELS = {
     "fitnet": "Same-level imitation (FitNets)",
@@ -15,21 +15,19 @@ def alone(name: str):
 
 
 register_table(
-    Table(
-        "baselines",
-        "Other ways to imitate",
-        (
-            Row("baseline", paper=34.0),
-            Row("imitation", paper=36.7),
-            *(Row(name, label, options=alone(name)) for name, label in LABELS.items()),
-            Row("classification"),
-        ),
-        (
-            Claim("SGFI beats same-level imitation", "imitation", "fitnet"),
-            Claim("SGFI beats same-level imitation in ground-truth boxes", "imitation",
-                  "masked_imitation"),
-            Claim("SGFI beats normalized same-level imitation", "imitation", "pkd"),
-        ),
-        order=9,
-    )
+    "baselines",
+    "Other ways to imitate",
+    (
+        Row("baseline", paper=34.0),
+        Row("imitation", paper=36.7),
+        *(Row(name, label, options=alone(name)) for name, label in LABELS.items()),
+        Row("classification"),
+    ),
+    (
+        Claim("SGFI beats same-level imitation", "imitation", "fitnet"),
+        Claim("SGFI beats same-level imitation in ground-truth boxes", "imitation",
+              "masked_imitation"),
+        Claim("SGFI beats normalized same-level imitation", "imitation", "pkd"),
+    ),
+    order=9,
 )  # fmt: skip

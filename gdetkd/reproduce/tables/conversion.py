@@ -1,7 +1,7 @@
 """Section D: converting class scores for a dense student. The paper prints no figure for it."""
 
 from gdetkd.reproduce.experiments import component, only
-from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+from gdetkd.reproduce.registry import Claim, Row, register_table
 from gdetkd.training.config import schedule
 
 CONVERSIONS = {
@@ -25,19 +25,17 @@ def rows(steps: int | None = None):
 
 
 register_table(
-    Table(
-        "conversion",
-        "Section D: class scores for a dense student",
-        (Row("retinanet"), *rows(), Row("retinanet_2000"), *rows(2000)),
-        tuple(
-            Claim(f"{statement}{text}", f"conversion_object_scores{suffix}", worse + suffix)
-            for suffix, text in (("", ""), ("_2000", ", 2,000 steps"))
-            for statement, worse in (
-                ("converted beats not converted", "conversion_none"),
-                ("converted beats sigmoids", "conversion_sigmoid"),
-            )
-        ),
-        baseline="retinanet",
-        order=8,
-    )
+    "conversion",
+    "Section D: class scores for a dense student",
+    (Row("retinanet"), *rows(), Row("retinanet_2000"), *rows(2000)),
+    tuple(
+        Claim(f"{statement}{text}", f"conversion_object_scores{suffix}", worse + suffix)
+        for suffix, text in (("", ""), ("_2000", ", 2,000 steps"))
+        for statement, worse in (
+            ("converted beats not converted", "conversion_none"),
+            ("converted beats sigmoids", "conversion_sigmoid"),
+        )
+    ),
+    baseline="retinanet",
+    order=8,
 )

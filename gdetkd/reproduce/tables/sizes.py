@@ -5,7 +5,7 @@ and R18) 1.5 times. The wide student is closer to that, 1.6 times smaller than i
 large one has the teacher's size.
 """
 
-from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+from gdetkd.reproduce.registry import Claim, Row, register_table
 from gdetkd.training.config import schedule
 
 SIZES = {"wide": "a student of 32 channels", "large": "a student of the teacher's size"}
@@ -24,19 +24,16 @@ def pair(size: str):
 
 
 register_table(
-    Table(
-        "sizes",
-        "The size of the student, on the teacher's schedule",
-        (Row("baseline_3000"), Row("gdetkd_3000"), *pair("wide"), *pair("large")),
-        (
-            Claim("the small student gains on the teacher's schedule", "gdetkd_3000",
-                  "baseline_3000"),
-            Claim("the wide student gains on the teacher's schedule", "gdetkd_3000_wide",
-                  "baseline_3000_wide"),
-            Claim("a student of the teacher's size gains on the teacher's schedule",
-                  "gdetkd_3000_large", "baseline_3000_large"),
-        ),
-        baseline="baseline_3000",
-        order=11,
-    )
+    "sizes",
+    "The size of the student, on the teacher's schedule",
+    (Row("baseline_3000"), Row("gdetkd_3000"), *pair("wide"), *pair("large")),
+    (
+        Claim("the small student gains on the teacher's schedule", "gdetkd_3000", "baseline_3000"),
+        Claim("the wide student gains on the teacher's schedule", "gdetkd_3000_wide",
+              "baseline_3000_wide"),
+        Claim("a student of the teacher's size gains on the teacher's schedule",
+              "gdetkd_3000_large", "baseline_3000_large"),
+    ),
+    baseline="baseline_3000",
+    order=11,
 )  # fmt: skip

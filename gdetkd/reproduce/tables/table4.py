@@ -1,7 +1,7 @@
 """Table 4: which branch of a dense student CKD should teach."""
 
 from gdetkd.reproduce.experiments import REENCODED_GRADIENT, only
-from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+from gdetkd.reproduce.registry import Claim, Row, register_table
 from gdetkd.training.config import schedule
 
 PAPER = {"classification": 35.8, "localization": 34.3, "combined": 35.1}
@@ -39,18 +39,16 @@ def claims(suffix: str):
 
 
 register_table(
-    Table(
-        "table4",
-        "Table 4: CKD on the branches of a dense student",
-        (
-            Row("retinanet", paper=32.6),
-            *branches(""),
-            Row("retinanet_2000"),
-            *branches("_2000"),
-            *branches("_reencoded_gradient"),
-        ),
-        tuple(claim for suffix in VARIANTS for claim in claims(suffix)),
-        baseline="retinanet",
-        order=4,
-    )
+    "table4",
+    "Table 4: CKD on the branches of a dense student",
+    (
+        Row("retinanet", paper=32.6),
+        *branches(""),
+        Row("retinanet_2000"),
+        *branches("_2000"),
+        *branches("_reencoded_gradient"),
+    ),
+    tuple(claim for suffix in VARIANTS for claim in claims(suffix)),
+    baseline="retinanet",
+    order=4,
 )

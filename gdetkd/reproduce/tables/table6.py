@@ -1,6 +1,6 @@
 """Table 6: Faster R-CNN C4 and Cascade R-CNN, with students of three sizes."""
 
-from gdetkd.reproduce.registry import Claim, Row, Table, register_table
+from gdetkd.reproduce.registry import Claim, Row, register_table
 
 FAMILIES = dict(c4="Faster R-CNN C4", cascade="Cascade R-CNN")
 SIZES = {
@@ -35,16 +35,14 @@ def pairs(family: str):
 
 
 register_table(
-    Table(
-        "table6",
-        "Table 6: other two-stage detectors",
-        tuple(row for family in FAMILIES for row in pairs(family)),
-        tuple(
-            Claim(f"{family} pairs gain{size}", f"gdetkd_{key}{suffix}", f"{key}{suffix}")
-            for key, family in (("c4", "C4"), ("cascade", "Cascade"))
-            for suffix, size in zip(SIZES, ("", ", middle student", ", large student"), strict=True)
-        ),
-        shows_gap=False,
-        order=6,
-    )
+    "table6",
+    "Table 6: other two-stage detectors",
+    tuple(row for family in FAMILIES for row in pairs(family)),
+    tuple(
+        Claim(f"{family} pairs gain{size}", f"gdetkd_{key}{suffix}", f"{key}{suffix}")
+        for key, family in (("c4", "C4"), ("cascade", "Cascade"))
+        for suffix, size in zip(SIZES, ("", ", middle student", ", large student"), strict=True)
+    ),
+    shows_gap=False,
+    order=6,
 )

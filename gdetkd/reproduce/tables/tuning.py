@@ -1,7 +1,7 @@
 """How the weights of the digits configs were chosen, on val and seed 0. Settled history."""
 
 from gdetkd.reproduce.experiments import ALL_BOXES, component
-from gdetkd.reproduce.registry import Row, Table, register_table
+from gdetkd.reproduce.registry import Row, register_table
 
 LIGHTER = component("imitation", weight=3.0) | component("contrastive", weight=0.1)
 CHANGES = {
@@ -11,18 +11,16 @@ CHANGES = {
 }
 
 register_table(
-    Table(
-        "tuning",
-        "How the weights were chosen",
-        (
-            Row("baseline"),
-            Row("gdetkd"),
-            *(
-                Row(f"tuning_{name}", f"G-DetKD (all), {label}", options=options, seeds=1,
-                    embedded_only=True)
-                for name, (label, options) in CHANGES.items()
-            ),
+    "tuning",
+    "How the weights were chosen",
+    (
+        Row("baseline"),
+        Row("gdetkd"),
+        *(
+            Row(f"tuning_{name}", f"G-DetKD (all), {label}", options=options, seeds=1,
+                embedded_only=True)
+            for name, (label, options) in CHANGES.items()
         ),
-        order=14,
-    )
+    ),
+    order=14,
 )  # fmt: skip
