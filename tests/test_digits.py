@@ -137,10 +137,10 @@ def test_digits_can_be_seen(built):
     coco = COCO(root / "annotations" / "train.json")
     for annotation in coco.anns.values():
         name = coco.imgs[annotation["image_id"]]["file_name"]
-        grey = cv2.imread(str(root / "train" / name), cv2.IMREAD_GRAYSCALE).astype(float)
+        gray = cv2.imread(str(root / "train" / name), cv2.IMREAD_GRAYSCALE).astype(float)
         x, y, w, h = annotation["bbox"]
         mask = coco.annToMask(annotation)[y : y + h, x : x + w].astype(bool)
-        patch = grey[y : y + h, x : x + w]
+        patch = gray[y : y + h, x : x + w]
         if not mask.all():
             contrasts.append(abs(patch[mask].mean() - patch[~mask].mean()))
     assert np.median(contrasts) > 30

@@ -200,7 +200,7 @@ def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
     """Blend the digits into a crop of a photograph: (128, 128, 3) uint8 BGR.
 
     Opacity and ink are drawn so that a digit differs from the mean of what is under it by 60 to
-    170 grey levels at full ink, then noise of 2 to 10 levels (one sigma) is added.
+    170 gray levels at full ink, then noise of 2 to 10 levels (one sigma) is added.
     """
     random = _generator(seed, split, index, 1)
     photo = photos[int(random.integers(len(photos)))]
@@ -216,13 +216,13 @@ def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
         under = image[y : y + h, x : x + w]
         mean = under.mean((0, 1))
         contrast = random.uniform(80, 170)
-        # Lighter or darker as there is room: a clipped colour would hide the digit.
+        # Lighter or darker as there is room: a clipped color would hide the digit.
         lighter, darker = 255 - mean.mean() >= contrast, mean.mean() >= contrast
         coin = random.random() < 0.5
         sign = 1 if (lighter and (coin or not darker)) or mean.mean() < 64 else -1
-        colour = mean + sign * contrast + random.uniform(-30, 30, 3)
+        color = mean + sign * contrast + random.uniform(-30, 30, 3)
         opacity = random.uniform(0.75, 1.0)
-        image[y : y + h, x : x + w] = under + opacity * alpha * (colour - under)
+        image[y : y + h, x : x + w] = under + opacity * alpha * (color - under)
     image += random.normal(0, random.uniform(2, 10), image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
