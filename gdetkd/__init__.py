@@ -2,9 +2,9 @@
 
 __version__ = "0.1.0"
 
-from gdetkd.ops import ext_finder
+from gdetkd import startup
 
-ext_finder.install()
+startup.install()
 
 
 def __getattr__(name: str):

@@ -170,7 +170,7 @@ def test_a_plain_process_reads_urls_as_data(served, tmp_path):
     torch.save({"state_dict": {"weight": payload("reduce", marker)}}, folder / "plain.pth")
     code = f"""
 import sys, torch
-from gdetkd.ops import ext_finder  # as gdetkd_mmcv_ext.pth does
+from gdetkd import startup  # as gdetkd_startup.pth does
 from mmengine.runner import load_checkpoint
 for place in ({str(folder / "plain.pth")!r}, {url + "/plain.pth"!r}):
     try:

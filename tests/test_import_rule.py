@@ -35,7 +35,7 @@ FRAMEWORK_FREE = (
     "detectors/transfer.py",
     "detectors/torchvision",
 )
-OUTSIDE = {"__init__.py", "configs", "assets"}  # the package's face, and its data
+OUTSIDE = {"__init__.py", "startup.py", "gdetkd_startup.pth", "configs", "assets"}  # face, data
 
 
 def module_of(path, package=PACKAGE):

@@ -36,7 +36,7 @@ from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from torch import Tensor
 
 import gdetkd
-from gdetkd.ops import ext_finder
+from gdetkd import startup
 
 if Path(ext.__file__).name != "mmcv_ext.py":
     pytest.skip("a compiled mmcv._ext is installed and comes first", allow_module_level=True)
@@ -775,16 +775,16 @@ def run_python(*arguments: str, cwd: Path, path: Path | None = None) -> str:
 
 
 def test_the_finder_is_installed_once_and_answers_for_one_name() -> None:
-    ext_finder.install()
-    ext_finder.install()
-    assert sys.meta_path.count(ext_finder.MmcvExtFinder) == 1
-    ours = sys.meta_path.index(ext_finder.MmcvExtFinder)
+    startup.install()
+    startup.install()
+    assert sys.meta_path.count(startup.MmcvExtFinder) == 1
+    ours = sys.meta_path.index(startup.MmcvExtFinder)
     assert ours > sys.meta_path.index(PathFinder)
-    spec = ext_finder.MmcvExtFinder.find_spec("mmcv._ext")
+    spec = startup.MmcvExtFinder.find_spec("mmcv._ext")
     assert spec.name == "mmcv._ext" and spec.origin == str(PACKAGE / "ops" / "mmcv_ext.py")
     assert ext.__spec__.origin == spec.origin
-    assert ext_finder.MmcvExtFinder.find_spec("mmcv.ops") is None
-    assert ext_finder.MmcvExtFinder.find_spec("mmcv_ext") is None
+    assert startup.MmcvExtFinder.find_spec("mmcv.ops") is None
+    assert startup.MmcvExtFinder.find_spec("mmcv_ext") is None
 
 
 def test_importing_the_package_does_not_import_torch(tmp_path: Path) -> None:
@@ -812,7 +812,7 @@ def test_a_compiled_module_comes_first(tmp_path: Path, compiled: bool) -> None:
 def test_the_interpreter_starts_whatever_the_package_is_like(tmp_path: Path, package: str) -> None:
     root = tmp_path / "site"
     root.mkdir()
-    shutil.copy(PACKAGE / "ops" / "gdetkd_mmcv_ext.pth", root)
+    shutil.copy(PACKAGE / "gdetkd_startup.pth", root)
     if package == "whole":
         shutil.copytree(PACKAGE, root / "gdetkd")
     if package == "broken":
@@ -828,7 +828,7 @@ def test_the_interpreter_starts_whatever_the_package_is_like(tmp_path: Path, pac
 
 
 def test_mmdetection_imports_in_a_fresh_process(tmp_path: Path) -> None:
-    if not any(Path(s, "gdetkd_mmcv_ext.pth").exists() for s in site.getsitepackages()):
+    if not any(Path(s, "gdetkd_startup.pth").exists() for s in site.getsitepackages()):
         pytest.skip("gdetkd is not installed in this environment (pip install -e .)")
     code = (
         "from mmdet.apis import init_detector; import mmcv._ext; "

@@ -26,7 +26,7 @@ import gdetkd
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-HOOK = "gdetkd_mmcv_ext.pth"
+HOOK = "gdetkd_startup.pth"
 MIB = 2**20
 
 
@@ -206,8 +206,8 @@ def test_wheel_holds_the_package_and_the_hook_and_nothing_else(wheel: Path) -> N
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"gdetkd", f"gdetkd-{gdetkd.__version__}.dist-info", HOOK}
-    assert package_files() - {f"gdetkd/ops/{HOOK}"} <= set(names)
-    assert f"gdetkd/ops/{HOOK}" not in names
+    assert package_files() - {f"gdetkd/{HOOK}"} <= set(names)
+    assert f"gdetkd/{HOOK}" not in names
     assert not [name for name in names if "__pycache__" in name]
 
 
@@ -265,9 +265,7 @@ def test_start_of_python_stays_light(installed: Path) -> None:
     """The hook runs in every process of the environment: it must not import any library."""
     code = "import sys; print(*sorted(m for m in sys.modules if m.split('.')[0] in "
     code += "('gdetkd', 'torch', 'numpy', 'mmcv', 'mmengine', 'mmdet')))"
-    assert (
-        run_installed(installed, "python", "-c", code) == "gdetkd gdetkd.ops gdetkd.ops.ext_finder"
-    )
+    assert run_installed(installed, "python", "-c", code) == "gdetkd gdetkd.startup"
 
 
 def test_installed_copy_loads_detectors_and_its_configs(installed: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_process_that_imports_mmengine_alone(tmp_path):
     marker = tmp_path / "marker"
     (tmp_path / "a.yaml").write_text("x: " + BOMBS[0].format(marker=str(marker)))
     code = (
-        "from gdetkd.ops import ext_finder\n"  # as gdetkd_mmcv_ext.pth does
+        "from gdetkd import startup\n"  # as gdetkd_startup.pth does
         "import mmengine\n"
         "mmengine.load('a.yaml')"
     )

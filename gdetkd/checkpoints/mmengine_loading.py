@@ -5,7 +5,7 @@ MMEngine reads weights in one module, `mmengine.runner.checkpoint`: `load_from`,
 loaders end in two names of that module, `torch.load` and `load_url` (a download and a `torch.load`
 without the check), and all callers begin at `CheckpointLoader.load_checkpoint`. `patch` replaces
 these three by what reads as data, and has its `load_state_dict` stop where nothing would be loaded;
-`gdetkd.ops.ext_finder` calls it when the module was imported.
+`gdetkd.startup` calls it when the module was imported.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 - MMEngine's loading of checkpoints and of YAML configs runs no code that a file brings along. Its
   modules are changed just after they have been imported, see `PATCHES`.
 
-Both are installed when the interpreter starts, by `gdetkd_mmcv_ext.pth`, and by `import gdetkd` for
+Both are installed when the interpreter starts, by `gdetkd_startup.pth`, and by `import gdetkd` for
 a copy of the package that was not installed. Only the standard library is imported here: this runs
 in every Python process.
 """
@@ -37,7 +37,7 @@ class MmcvExtFinder:
         """The spec of `gdetkd/ops/mmcv_ext.py` for `mmcv._ext`, None for every other name."""
         if name != "mmcv._ext":
             return None
-        return spec_from_file_location(name, Path(__file__).with_name("mmcv_ext.py"))
+        return spec_from_file_location(name, Path(__file__).with_name("ops") / "mmcv_ext.py")
 
 
 class PatchingFinder:
