@@ -40,13 +40,20 @@ class Child:
         finally:
             os._exit(code)
 
+    def ended(self) -> bool:
+        """Whether it has ended; then `code` is its exit code."""
+        if self.code is None:
+            done, status = os.waitpid(self.pid, os.WNOHANG)
+            if done:
+                self.code = os.waitstatus_to_exitcode(status)
+        return self.code is not None
+
     def wait(self, seconds: float = 900) -> tuple[int, str]:
         """Its exit code and what it printed."""
         until = time.monotonic() + seconds
         while True:
-            done, status = os.waitpid(self.pid, os.WNOHANG)
-            if done:
-                return os.waitstatus_to_exitcode(status), self.output.read_text()
+            if self.ended():
+                return self.code, self.output.read_text()
             if time.monotonic() > until:
                 os.kill(self.pid, 9)
                 raise TimeoutError(self.output.read_text()[-2000:])
@@ -91,13 +98,14 @@ def sentence(output):
 
 
 def worker_of_rank(rank, folder):
-    """The process of a training in that folder, by what torchrun has told it."""
+    """The process of a training in that folder, by its environment variables."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            asked = (process / "cmdline").read_bytes().split(b"\0")
-            told = (process / "environ").read_bytes().split(b"\0")
-            named = any(str(folder).encode() in word for word in asked)
-            if named and b"gdetkd.launch.worker" in asked and f"RANK={rank}".encode() in told:
+            arguments = (process / "cmdline").read_bytes().split(b"\0")
+            environment = (process / "environ").read_bytes().split(b"\0")
+            named = any(str(folder).encode() in word for word in arguments)
+            worker = b"gdetkd.launch.worker" in arguments
+            if named and worker and f"RANK={rank}".encode() in environment:
                 return int(process.name)
     return None
 

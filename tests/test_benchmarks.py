@@ -59,21 +59,21 @@ def test_times_are_those_of_one_thread():
 
 
 def test_the_forms_of_the_contrastive_loss_are_one_loss():
-    given = contrastive.problem(contrastive.TINY, "cpu")
-    given["ignore"].fill_(False)  # which PyTorch's form cannot do
-    exact = contrastive._differentiated(contrastive.naive, with_projection(given), torch.float64)
+    inputs = contrastive.problem(contrastive.TINY, "cpu")
+    inputs["ignore"].fill_(False)  # which PyTorch's form cannot do
+    exact = contrastive._differentiated(contrastive.naive, with_projection(inputs), torch.float64)
     names = ["ours", "naive"]
     names += ["torch 3"] * hasattr(torch.nn.functional, "linear_cross_entropy")
     for name in names:
         found = contrastive._differentiated(
-            contrastive.form(name), with_projection(given), torch.float64
+            contrastive.form(name), with_projection(inputs), torch.float64
         )
         for what in exact:
             torch.testing.assert_close(found[what], exact[what])
 
 
-def with_projection(given):
-    return given | dict(projection=torch.eye(given["keys"].shape[1]))
+def with_projection(inputs):
+    return inputs | dict(projection=torch.eye(inputs["keys"].shape[1]))
 
 
 def test_the_forms_of_the_imitation_loss_are_one_loss():

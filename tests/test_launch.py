@@ -96,14 +96,14 @@ def test_more_gpus_than_there_are(monkeypatch):
 
 def test_the_learning_rate_follows_the_images_a_step():
     config = load_config("mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py")
-    said = []
-    scale_learning_rate(config, 8, said.append)
-    assert said == [] and config.auto_scale_lr.enable
-    scale_learning_rate(config, 4, said.append)
-    assert said == ["Learning rate 0.02 is for 16 images per step; with 8 (4 x 2) it is 0.01."]
+    messages = []
+    scale_learning_rate(config, 8, messages.append)
+    assert messages == [] and config.auto_scale_lr.enable
+    scale_learning_rate(config, 4, messages.append)
+    assert messages == ["Learning rate 0.02 is for 16 images per step; with 8 (4 x 2) it is 0.01."]
     config.pop("auto_scale_lr")
-    scale_learning_rate(config, 4, said.append)
-    assert len(said) == 1 and "auto_scale_lr" not in config
+    scale_learning_rate(config, 4, messages.append)
+    assert len(messages) == 1 and "auto_scale_lr" not in config
 
 
 # --- One process and several of the same total batch ----------------------------------------------
@@ -260,10 +260,10 @@ def test_missing_weights_of_the_teacher(digits, tmp_path):
 def test_a_wrong_number_of_classes(digits, tmp_path):
     config = write_config(tmp_path / "config.py", faster_rcnn(classes=7), digits)
     code, output = gdetkd(tmp_path, "train", config).wait()
-    said = sentence(output)
+    message = sentence(output)
     assert code == 1
-    assert "bbox_head predicts 7 classes, the training set has 10" in said
-    assert "num_classes=10" in said
+    assert "bbox_head predicts 7 classes, the training set has 10" in message
+    assert "num_classes=10" in message
 
 
 def test_a_port_in_use(plain, tmp_path):

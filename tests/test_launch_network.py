@@ -77,8 +77,7 @@ def test_a_launch_on_one_machine_listens_on_loopback_alone(digits, tmp_path, pol
     run = gdetkd(tmp_path, "train", config, "--gpus", 2, "--work-dir", "work",
                  prepare=lambda: os.environ.update(environment))  # fmt: skip
     found, workers = set(), 0
-    until = time.monotonic() + 600
-    while not list(tmp_path.glob("work/iter_*.pth")) and time.monotonic() < until:
+    while not (run.ended() or list(tmp_path.glob("work/iter_*.pth"))):
         tree = process_tree(run.pid)
         workers = max(workers, len(tree) - 1)
         found |= listening_addresses(tree)
@@ -122,8 +121,7 @@ def test_two_nodes_train_together(digits, tmp_path):
         for rank in range(2)
     ]
     found = set()
-    until = time.monotonic() + 600
-    while not list(tmp_path.glob("work/iter_*.pth")) and time.monotonic() < until:
+    while not (runs[0].ended() or list(tmp_path.glob("work/iter_*.pth"))):
         # The stores are the agents'. Gloo's own sockets are where GLOO_SOCKET_IFNAME says.
         found |= listening_addresses([run.pid for run in runs])
         time.sleep(0.05)
@@ -147,7 +145,8 @@ def test_a_killed_process_of_two_nodes_is_started_again(digits, tmp_path):
         gdetkd(tmp_path, "train", config, *nodes, "--node-rank", rank, "--work-dir", "two nodes")
         for rank in range(2)
     ]
-    until(lambda: (tmp_path / "two nodes" / "iter_4.pth").exists(), 600)
+    until(lambda: runs[0].ended() or (tmp_path / "two nodes" / "iter_4.pth").exists(), 600)
+    assert not runs[0].ended(), runs[0].output.read_text()
     os.kill(worker_of_rank(1, "two nodes"), signal.SIGKILL)
     outputs = []
     for run in runs:

@@ -111,7 +111,7 @@ def test_the_command_refuses_a_work_dir_in_use(long, tmp_path):
 @pytest.mark.slow
 def test_workers_end_when_their_agent_is_killed(long, tmp_path):
     run = gdetkd(tmp_path, "train", long, "--gpus", 2, "--work-dir", "orphans")
-    until(lambda: (tmp_path / "orphans" / "iter_5.pth").exists())
+    until(lambda: run.ended() or (tmp_path / "orphans" / "iter_5.pth").exists())
     assert None not in (workers := [worker_of_rank(rank, "orphans") for rank in range(2)])
     began = [process_start(pid) for pid in workers]
     kill(run)

@@ -13,9 +13,9 @@ from gdetkd.launch.worker import init_process_group
 
 def gather(rank, port, attempt, late):
     """One process of an attempt: meet, gather, leave without a word, as one that dies does."""
-    told = dict(RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    told |= dict(TORCHELASTIC_USE_AGENT_STORE=True, TORCHELASTIC_RUN_ID=f"run.{attempt}")
-    os.environ.update({name: str(value) for name, value in told.items()})
+    environment = dict(RANK=rank, WORLD_SIZE=2, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    environment |= dict(TORCHELASTIC_USE_AGENT_STORE=True, TORCHELASTIC_RUN_ID=f"run.{attempt}")
+    os.environ.update({name: str(value) for name, value in environment.items()})
     signal.alarm(30)  # whoever waits for the dead is ended
     time.sleep(late)
     init_process_group("gloo")

@@ -27,6 +27,7 @@ from gdetkd.ops.clock import time_call
 from gdetkd.training.runner import resumable
 
 IMAGES = 2  # more would only take longer; a single one is too few for batch normalization
+LONGEST = 60.0  # seconds for the step that a plan measures
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ def how(usage: StepUsage) -> str:
     """How the figures were found, for the reader of a plan."""
     if usage.measured:
         return "measured on at most two images and scaled to the batch"
-    return "scaled from images of a quarter of the area; full ones do not fit here"
+    return (
+        "scaled from images of a quarter of the area; full ones take too much time or memory here"
+    )
 
 
 def _duration(seconds: float) -> str:
@@ -146,8 +149,8 @@ def _untrained(settings: dict) -> ConfigDict:
 def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepUsage:
     """Measure a step on at most two images and scale it to the batch.
 
-    A step on a quarter of the area comes first: it warms up, and tells whether the full size fits
-    into memory. Where it does not, the quarter is scaled by area.
+    A step on a quarter of the area comes first. It shows whether a full-size step fits into memory
+    and ends within a minute; if not, as for COCO on a CPU, the quarter is scaled by area.
 
     Args:
         model: In any mode; it is trained on noise, so do not use it afterwards.
@@ -157,10 +160,11 @@ def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepUsa
     model = model.to(get_device()).train()
     half = tuple(max(64, side // 2) for side in size)  # some detectors fail below
     images = min(batch, IMAGES)
-    _measure(model, images, half)  # the very first step is slower
+    _measure(model, images, tuple(min(128, side) for side in half))  # the first step is slower
     small = _measure(model, images, half)
     ratio = size[0] * size[1] / (half[0] * half[1])
-    measured = 1.5 * ratio * small.activations < _free_memory()
+    fits = 1.5 * ratio * small.activations < _free_memory()
+    measured = fits and ratio * small.seconds < LONGEST
     usage = _measure(model, images, size) if measured else small.scaled(ratio)
     return replace(usage.scaled(batch / images), measured=measured)
 
