@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from mmengine.dist import all_gather_object, all_reduce_params, get_rank, get_world_size
+from mmengine.dist import (
+    all_gather_object,
+    all_reduce_params,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
@@ -19,6 +25,7 @@ from torch.utils.data import DataLoader
 from gdetkd.checkpoints.reading import CheckpointError
 from gdetkd.training.resumable_loader import ResumableLoader
 from gdetkd.training.rng_state import capture, restore
+from gdetkd.training.settings import check_unchanged, data_of, settings_of
 
 
 class _Resumable:
@@ -26,7 +33,7 @@ class _Resumable:
 
     `progress` is what a checkpoint says beside the counters of epochs and steps: `run` (see
     `last_checkpoint`), `processes`, `batch_size` (per process), `generators` (one state per
-    process), and `validated`, the step after which validation was last complete.
+    process), `validated`, the step after which validation was last complete, and `settings`.
 
     Args:
         run: The number of the run in its work dir.
@@ -47,6 +54,7 @@ class _Resumable:
         self.run_number = run
         self.validated = 0
         self._progress: dict[str, Any] | None = None
+        self._data: dict[str, Any] | None = None
 
     @property
     def batch_size(self) -> int:
@@ -61,13 +69,27 @@ class _Resumable:
             batch_size=self.batch_size,
             validated=self.validated,
             generators=all_gather_object(capture()),
+            settings=self._settings(),
         )
+
+    def _settings(self) -> dict[str, Any]:
+        """What `check_unchanged` compares; the data on the main process alone, and only once."""
+        if self._data is None:
+            self._data = {}
+            if is_main_process():
+                self._data = dict(data=data_of(self.dataloader.dataset))
+        return {
+            **settings_of(self.runner.cfg),
+            "randomness.seed": self.runner.seed,
+            **self._data,
+        }
 
     def resume_from(self, progress: dict[str, Any]) -> None:
         """Go on from what a checkpoint says; the counters are MMEngine's to set.
 
         Raises:
-            CheckpointError: It says nothing that a training could go on from.
+            CheckpointError: It says nothing that a training could go on from, or the settings or
+                the data have changed in a way that a resumed training cannot follow.
         """
         counts = [progress.get(name) for name in ("processes", "batch_size", "validated")]
         states = progress.get("generators")
@@ -77,6 +99,10 @@ class _Resumable:
                 "expected meta['progress'] to hold processes, batch_size, validated and "
                 f"generators, got {counts} and {type(states).__name__}; name another checkpoint"
             )
+        before = progress.get("settings")
+        if isinstance(before, dict):  # older checkpoints have none
+            for change in check_unchanged(before, self._settings()):
+                print(f"Changed since the checkpoint, and applied: {change}.", flush=True)
         self._progress = progress
         self.validated = progress["validated"]
 

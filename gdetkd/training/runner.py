@@ -51,7 +51,9 @@ def train(config: Config, resume: bool | str = False, run: int | None = None) ->
     last = _last(config.work_dir) if resume is True else resume
     if last:
         last = find_checkpoint(last)
-        _check_resumable(last)
+        seed = _check_resumable(last)
+        if config.get("randomness", {}).get("seed") is None:
+            config.randomness = dict(config.get("randomness") or {}, seed=seed)
         # MMEngine resumes from load_from where it is set.
         config.resume, config.load_from = True, last
     runner = _Runner.from_cfg(config)
@@ -154,8 +156,8 @@ def check_writable(work_dir: str | os.PathLike) -> None:
         ) from None
 
 
-def _check_resumable(path: str) -> None:
-    """Say before a run is built what MMEngine would trip over: no checkpoint, weights alone."""
+def _check_resumable(path: str) -> int | None:
+    """The checkpoint's seed; raises CheckpointError for what MMEngine would trip over."""
     checkpoint = read_checkpoint(path, mmap=True)
     absent = {"meta", "message_hub"} - checkpoint.keys()
     if absent:
@@ -169,3 +171,5 @@ def _check_resumable(path: str) -> None:
             f"{path}: expected a checkpoint to resume from, whose meta counts epochs and steps, "
             f"got {steps}; name another one"
         )
+    seed = checkpoint["meta"].get("seed")
+    return seed if type(seed) is int else None
