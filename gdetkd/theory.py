@@ -25,28 +25,6 @@ from torch import Tensor, nn
 
 from gdetkd.losses import contrastive_loss
 
-__all__ = [
-    "BoundTerms",
-    "CosineCritic",
-    "bound_terms",
-    "candidate_table",
-    "circle_log_ratio",
-    "circle_mutual_information",
-    "gaussian_bounds",
-    "gaussian_log_ratio",
-    "gaussian_mutual_information",
-    "gaussian_pairs",
-    "correlation_for",
-    "circle_pairs",
-    "density_ratio",
-    "info_nce",
-    "mutual_information",
-    "mutual_information_bound",
-    "posterior_of_positive",
-    "train_critic",
-]
-
-
 # Any critic
 
 

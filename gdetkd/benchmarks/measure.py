@@ -11,7 +11,7 @@ import ctypes
 import multiprocessing
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import Tensor
 from gdetkd.ops.clock import time_call
 
 Step = Callable[[], None]
+Differentiated = Callable[[Any, str, torch.dtype], dict[str, Tensor]]
 
 
 def devices() -> list[str]:
@@ -93,11 +94,34 @@ def summary(values: list[float]) -> dict[str, float]:
     return dict(seconds=statistics.median(values), fastest=min(values), slowest=max(values))
 
 
-def relative_errors(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, float]:
-    """By name, the norm of the difference over that of the exact value."""
-    return {
-        name: ((found[name] - exact[name]).norm() / exact[name].norm()).item() for name in exact
-    }
+def loss_step(loss: Callable[[], Tensor], learned: Sequence[Tensor]) -> Step:
+    """The loss, forward and backward, with new gradients of what is learned."""
+    for tensor in learned:
+        tensor.requires_grad_()
+
+    def step() -> None:
+        for tensor in learned:
+            tensor.grad = None
+        loss().backward()
+
+    return step
+
+
+def precision(
+    forms: Mapping[str, Differentiated], reference: Differentiated, shape: Any, device: str
+) -> list[dict[str, Any]]:
+    """One record per form: relative errors, in norm, of float32 against the reference in float64.
+
+    A form gives its loss and gradients by name, for inputs of a shape, device and type.
+    """
+    exact, rows = reference(shape, device, torch.float64), []
+    for name, form in forms.items():
+        found = form(shape, device, torch.float32)
+        errors = {
+            key: ((found[key] - value).norm() / value.norm()).item() for key, value in exact.items()
+        }
+        rows.append(dict(device=device, form=name, **asdict(shape), errors=errors))
+    return rows
 
 
 def describe(rows: list[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,9 @@ def page(folder: Path) -> str:
         "levels of 256 channels. Errors are relative, in norm, to float64.",
         markdown_table(pd.DataFrame(target_rows(records), columns=TARGET_COLUMNS)),
     ]
-    if "contrastive" in records:
-        parts += _contrastive_section(records["contrastive"])
-    if "imitation" in records:
-        parts += _imitation_section(records["imitation"])
-    if "step" in records:
-        parts += _step_section(records["step"])
+    sections = dict(contrastive=_contrastive_section, imitation=_imitation_section)
+    for name, section in (sections | dict(step=_step_section)).items():
+        parts += section(records[name]) if name in records else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -96,8 +94,8 @@ def _origin(name: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def _shown(value: float | None, unit: str) -> str:
-    if value is None:
+def _shown(value: float, unit: str) -> str:
+    if math.isnan(value):
         return ""
     text = f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.4g}"
     return f"{text} {unit}".strip()
@@ -178,10 +176,9 @@ def _error_table(record: Mapping[str, Any]) -> str:
 
 
 def _extremes_table(record: Mapping[str, Any]) -> str:
-    rows: dict[tuple, dict[str, str]] = {}
-    for row in record["extremes"]:
-        key = (row["device"], row["autocast"], row["form"])
-        first = {"": SHOWN_DEVICES[key[0]], "autocast": key[1], "form": key[2]}
-        shown = f"{row['error']:.0e}" if row["finite"] else "not finite"
-        rows.setdefault(key, first)[f"at {row['temperature']:g}"] = shown
-    return markdown_table(pd.DataFrame(list(rows.values())))
+    found = pd.DataFrame(record["extremes"]).replace({"device": SHOWN_DEVICES})
+    found["shown"] = found["error"].map("{:.0e}".format).where(found["finite"], "not finite")
+    found["at"] = found["temperature"].map("at {:g}".format)
+    keys = ["device", "autocast", "form"]
+    table = found.set_index([*keys, "at"])["shown"].unstack(sort=False).reset_index()
+    return markdown_table(table.rename(columns={"device": ""}))
