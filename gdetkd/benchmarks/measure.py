@@ -149,7 +149,14 @@ def peak_bytes(
         None on a CPU without Linux's /proc: not measured.
     """
     if device == "cuda":
-        return _allocated_peak(make, arguments, warm)
+        make(*warm)()
+        step = make(*arguments)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     if not Path("/proc/self/clear_refs").exists():
         return None
     # A fresh process: memory that an earlier step left with the allocator would hide this one's.
@@ -181,14 +188,3 @@ def _resident_peak(make: Callable[..., Step], arguments: tuple, warm: tuple) -> 
 def _resident(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
-def _allocated_peak(make: Callable[..., Step], arguments: tuple, warm: tuple) -> int:
-    make(*warm)()
-    step = make(*arguments)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before

@@ -13,7 +13,6 @@ from gdetkd.benchmarks import contrastive, imitation
 
 SHOWN_DEVICES = dict(cpu="CPU", cuda="CUDA")
 Record = Mapping[str, Any]
-Figure = float  # NaN: not run
 
 
 class Target(NamedTuple):
@@ -21,7 +20,7 @@ class Target(NamedTuple):
 
     what: str
     limit: float
-    figure: Figure
+    figure: float  # NaN: not run
     unit: str = ""
 
     @property
@@ -43,7 +42,7 @@ def targets(records: Mapping[str, Record]) -> list[Target]:
     return found + (_step(records["step"]) if "step" in records else [])
 
 
-def lookup(record: Record, device: str, form: str, shape: Mapping[str, int], field: str) -> Figure:
+def lookup(record: Record, device: str, form: str, shape: Mapping[str, int], field: str) -> float:
     """A figure of the row with this device, beginning of the form and shape; NaN without one."""
     for row in record["time_and_memory"]:
         here = row["device"] == device and row["form"].startswith(form)
@@ -53,16 +52,16 @@ def lookup(record: Record, device: str, form: str, shape: Mapping[str, int], fie
 
 
 def _contrastive(record: Record, device: str) -> list[Target]:
-    def of(form: str, field: str, **changes: int) -> Figure:
+    def of(form: str, field: str, **changes: int) -> float:
         return lookup(record, device, form, asdict(contrastive.PAPER) | changes, field)
 
     on = SHOWN_DEVICES[device]
     peak, time = of("ours", "peak_bytes"), of("ours", "seconds")
     added = (of("ours", "peak_bytes", N=2 * contrastive.PAPER.N) - peak) / 1e6
-    growth = (
+    growth = [
         of("ours", "peak_bytes", K=2 * k) / of("ours", "peak_bytes", K=k)
         for k in {row["K"] for row in record["time_and_memory"]}
-    )
+    ]
     naive_limit = 0.40 if device == "cpu" else 1.00
     of_torch = Target(f"{on}: time / linear_cross_entropy's", 1, time / of("torch", "seconds"))
     extremes = _ours(record["extremes"], device)
@@ -71,7 +70,7 @@ def _contrastive(record: Record, device: str) -> list[Target]:
         Target(f"{on}: peak memory", 64, peak / 1e6, "MB"),
         Target(f"{on}: peak memory / naive's", 1 / 15, peak / of("naive", "peak_bytes")),
         Target(f"{on}: peak memory that twice the N adds", 8, added, "MB"),
-        Target(f"{on}: peak memory at twice the K / at K", 2, _largest(growth)),
+        Target(f"{on}: peak memory at twice the K / at K", 2, pd.Series(growth).max()),
         Target(f"{on}: time / naive's", naive_limit, time / of("naive", "seconds")),
         *([of_torch] if device == "cpu" else []),
         Target(f"{on}: error of loss and gradients", 1e-5, _largest_error(record, device)),
@@ -80,7 +79,7 @@ def _contrastive(record: Record, device: str) -> list[Target]:
 
 
 def _imitation(record: Record, device: str) -> list[Target]:
-    def ratio(field: str) -> Figure:
+    def ratio(field: str) -> float:
         shape = asdict(imitation.PAPER)
         ours, stacked = (lookup(record, device, form, shape, field) for form in ("ours", "stack"))
         return ours / stacked
@@ -103,14 +102,11 @@ def _step(record: Record) -> list[Target]:
     ]
 
 
-def _largest_error(record: Record, device: str) -> Figure:
-    rows = _ours(record["precision"], device)
-    return _largest(error for row in rows for error in row["errors"].values())
-
-
 def _ours(rows: Iterable[Record], device: str) -> list[Record]:
     return [row for row in rows if (row["device"], row["form"]) == (device, "ours")]
 
 
-def _largest(values: Iterable[Figure]) -> Figure:
-    return pd.Series(values, dtype=float).max()  # of those that are not NaN
+def _largest_error(record: Record, device: str) -> float:
+    rows = _ours(record["precision"], device)
+    errors = [error for row in rows for error in row["errors"].values()]
+    return pd.Series(errors, dtype=float).max(skipna=False)

@@ -42,6 +42,7 @@ SIZES = (1, 3, 5, 13, 60)  # K in batches, the present one among them
 SEEDS = 5
 DIM, IOU, TEMPERATURE = 128, 0.5, 0.07
 LAST = 50  # steps that a training is judged by
+PAGE = Path(__file__).with_name("pages") / "explosion.md"
 EXPLODED = 1e6  # a loss above it, or one that is not finite
 
 
@@ -242,20 +243,11 @@ def page(found: Iterable[dict]) -> str:
                     "mean cosine of keys": shown(whole["key_cosine"]),
                 }
             )
-    batch = IMAGES * PROPOSALS
-    return "\n\n".join(
-        [
-            "# What a large memory does to the contrast",
-            f"The shipped detectors' representations of {batch} proposals a step, {STEPS} steps of "
-            "SGD, without clipping unless it says so; what learns is a linear map in the student's "
-            "place and the projection. 'Exploded': the loss is above a million or not finite. The "
-            f"information bound is ln {batch} minus the loss among the batch's own keys, InfoNCE's "
-            "lower bound on the mutual information: 0 by chance, and at most "
-            f"{math.log(batch):.1f}. The mean cosine is that of different proposals' keys. Both of "
-            f"the last {LAST} steps, mean ± 95% interval over the seeds that did not explode. A "
-            "cosine is between -1 and 1, so that critic's loss is at most "
-            f"2 / {TEMPERATURE} + ln K whatever happens. Made from `explosion.jsonl` by "
-            "`gdetkd reproduce explosion`.",
-            markdown_table(pd.DataFrame(rows)) + "\n",
-        ]
+    return PAGE.read_text().format(
+        batch=IMAGES * PROPOSALS,
+        steps=STEPS,
+        log_batch=math.log(IMAGES * PROPOSALS),
+        last=LAST,
+        temperature=TEMPERATURE,
+        table=markdown_table(pd.DataFrame(rows)),
     )

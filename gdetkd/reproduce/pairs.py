@@ -49,17 +49,7 @@ PLAIN_STEPS = 40  # of every student by itself, so that its boxes resemble objec
 ALONE_STEPS = 10  # of a component alone, on one batch
 SIZE = 64  # px
 
-EXPLANATION = (
-    f"Detectors a few channels wide on digits at {SIZE} px, teachers with random weights, students "
-    f"after {PLAIN_STEPS} plain steps: this shows compatibility, not gains. A cell lists what the "
-    "pair is trained with: C contrastive, F features (SGFI), P class predictions, R regression; "
-    "together, {steps} steps with the student's own losses, all of them finite. Each was also "
-    f"trained alone, {ALONE_STEPS} steps of Adam on one batch with the same sampled boxes (those "
-    "of a dense student are its predictions, which move as it learns); it is in parentheses if the "
-    "mean of its last three losses is not below the first. A dash is a component that the pair "
-    "cannot have; the reasons are below. {count} pairs in {minutes} minutes on one thread. "
-    "Made from the records beside it by `gdetkd reproduce pairs`."
-)
+PAGE = Path(__file__).with_name("pages") / "pairs.md"
 
 
 # --- Running --------------------------------------------------------------------------------------
@@ -292,17 +282,15 @@ def pairs_page(found: Sequence[dict]) -> str:
             if "refused" in tried:
                 teachers = reasons.setdefault(tried["refused"], {})
                 teachers.setdefault(record["student"], []).append(record["teacher"])
-    steps = max((record["steps"] for record in found), default=0)
-    minutes = f"{sum(record['seconds'] for record in found) / 60:.1f}"
-    left_out = [f"- {_shown(teachers)}: {text}\n" for text, teachers in reasons.items()]
-    return "\n\n".join(
-        [
-            "# Every student with every teacher",
-            EXPLANATION.format(steps=steps, count=len(found), minutes=minutes),
-            markdown_table(matrix.rename_axis("student \\ teacher").reset_index()),
-            "## What is left out, in the words of the error",
-            "".join(left_out),
-        ]
+    return PAGE.read_text().format(
+        size=SIZE,
+        plain_steps=PLAIN_STEPS,
+        alone_steps=ALONE_STEPS,
+        steps=max((record["steps"] for record in found), default=0),
+        count=len(found),
+        minutes=sum(record["seconds"] for record in found) / 60,
+        matrix=markdown_table(matrix.rename_axis("student \\ teacher").reset_index()),
+        left_out="".join(f"- {_shown(pairs)}: {text}\n" for text, pairs in reasons.items()),
     )
 
 

@@ -19,22 +19,7 @@ RECORDS = next((p for p in (PACKAGE.parent, PACKAGE) if (p / "results").is_dir()
 RESULTS = RECORDS / "results" / "digits"
 RUNS = "runs.jsonl"
 TEST = RESULTS / "test.json"  # the split that is used once
-INTRODUCTIONS = {
-    "claims": (
-        "# Every claim",
-        "Directions that the paper's tables show, or that ours add, and what the records say of "
-        "them: differences of AP on val in points, paired by seed, mean ± 95% interval. For "
-        "'confirmed' and 'contradicted' the interval excludes 0, for 'not distinguishable' it "
-        "contains 0.",
-    ),
-    "noise": (
-        "# What a seed changes",
-        "Standard deviations over seeds, in points of AP on val, of every experiment with three "
-        "seeds or more: of its AP, and of its gain over the baseline of the same seed. The half "
-        "width of a 95% interval with 3 and with 5 seeds, and the number of seeds that brings it "
-        "to 1 point, follow from the latter; for a baseline, from the former.",
-    ),
-}
+PAGES = Path(__file__).with_name("pages")
 MIN_GAP = 0.01  # in AP: a share of a gap below what a seed changes says nothing
 
 
@@ -112,19 +97,19 @@ def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
     pages = {}
     for name, described in TABLES.items():
         gap = teacher if described.shows_gap else None
-        introduction = (
-            "AP on val in percent, mean ± 95% interval over seeds; gains are paired by seed. "
-            + (f"The teacher has {100 * gap:.1f}. " if gap else "")
-            + f"Made from `{RUNS}` by `gdetkd reproduce {name}`."
-        )
+        shown_gap = f" The teacher has {100 * gap:.1f}." if gap else ""
         claims = claims_table(frame, name).drop(columns="table")
         shown_tables = [table(name, frame, gap), *([claims] if len(claims) else [])]
-        pages[name] = (f"# {described.title}", introduction, *map(markdown_table, shown_tables))
+        pages["table", name] = dict(
+            name=name, title=described.title, teacher=shown_gap, records=RUNS,
+            table="\n\n".join(map(markdown_table, shown_tables)),
+        )  # fmt: skip
     for name, made in (("claims", claims_table(frame)), ("noise", statistics.noise_table(frame))):
-        pages[name] = (*INTRODUCTIONS[name], markdown_table(made))
-    for name, parts in pages.items():
-        (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
-    return [folder / f"{name}.md" for name in pages]
+        pages[name, name] = dict(table=markdown_table(made))
+    for (page, name), parts in pages.items():
+        text = (PAGES / f"{page}.md").read_text()
+        (folder / f"{name}.md").write_text(text.format(**parts))
+    return [folder / f"{name}.md" for _, name in pages]
 
 
 def teacher_record() -> dict:
