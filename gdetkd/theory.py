@@ -28,15 +28,6 @@ from gdetkd.losses import contrastive_loss
 # Any critic
 
 
-def info_nce(scores: Tensor) -> Tensor:
-    """Loss of log critic values (N, 1 + K), the positive in column 0: a scalar, mean over N.
-
-    The form of ``contrastive_loss`` for critics that are no cosine: -log of the softmax's first
-    entry (supplement F.2, first line). Whatever is added to a whole row leaves it as it is.
-    """
-    return (scores.logsumexp(1) - scores[:, 0]).mean()
-
-
 def posterior_of_positive(log_ratios: Tensor) -> Tensor:
     """Probability of each candidate to be the positive, from log density ratios (..., K + 1).
 

@@ -174,13 +174,13 @@ def extremes(device: str = "cpu") -> list[dict[str, Any]]:
     """
     rows = []
     halves = dict(none=None, bfloat16=torch.bfloat16, float16=torch.float16)
-    for (autocast, half), temperature in itertools.product(halves.items(), (1e-3, 1e-2, 0.07, 1.0)):
-        for name in ("ours", "naive"):
-            pairs = itertools.product((-1, 1), (-1, 1))
-            found = [_at_cosines(name, *pair, temperature, half, device) for pair in pairs]
-            finite, errors = zip(*found, strict=True)
-            rows.append(dict(device=device, form=name, autocast=autocast, temperature=temperature,
-                             finite=all(finite), error=max(errors)))  # fmt: skip
+    temperatures, forms = (1e-3, 1e-2, 0.07, 1.0), ("ours", "naive")
+    for autocast, temperature, name in itertools.product(halves, temperatures, forms):
+        pairs = itertools.product((-1, 1), (-1, 1))
+        found = [_at_cosines(name, *pair, temperature, halves[autocast], device) for pair in pairs]
+        finite, errors = zip(*found, strict=True)
+        rows.append(dict(device=device, form=name, autocast=autocast, temperature=temperature,
+                         finite=all(finite), error=max(errors)))  # fmt: skip
     return rows
 
 

@@ -66,16 +66,10 @@ def time_and_memory(
     device: str,
     processes: int = 1,
 ) -> list[dict[str, Any]]:
-    """One record per form of a loss: time and peak memory of one step.
+    """One record per form of a loss: time and peak memory of one step; see `peak_bytes`.
 
-    Args:
-        make: Gives the step for a form's name, a shape and a device; see `peak_bytes`.
-        names: Of the forms, which are measured in turn.
-        shape: A dataclass of sizes.
-        warm: A small shape of the same kind.
-        repeats: Times measured for each form.
-        device: 'cpu' or 'cuda'.
-        processes: As for `peak_bytes`.
+    make: Gives the step for a form's name, a shape (a dataclass of sizes) and a device; warm: a
+    small shape; repeats: times measured for each form, in turn.
     """
     steps = {name: make(name, shape, device) for name in names}
     taken = seconds(steps, repeats, device)

@@ -35,7 +35,9 @@ from gdetkd.evaluation.records import (
 )
 from gdetkd.evaluation.rois import forward_rois, rpn_proposals
 from gdetkd.losses import contrastive_loss
+from gdetkd.reproduce.experiments import PLAIN
 from gdetkd.reproduce.statistics import interval, plus_minus
+from gdetkd.reproduce.teacher import STUDENTS, TEACHER, WEIGHTS
 
 STEPS, IMAGES, PROPOSALS = 250, 8, 48  # a batch is that of the digits configs
 SIZES = (1, 3, 5, 13, 60)  # K in batches, the present one among them
@@ -94,12 +96,8 @@ def frozen_batches(count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
 
     N is 384: 48 proposals of the student on each of 8 images of digits; D differs between the two.
     """
-    student = load_detector(
-        "gdetkd::digits/faster_rcnn_r18.py", "gdetkd::digits_faster_rcnn_r18.pth"
-    )
-    teacher = load_detector(
-        "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits_faster_rcnn_r34.pth"
-    )
+    student = load_detector(PLAIN, str(STUDENTS["baseline"]))
+    teacher = load_detector(TEACHER, str(WEIGHTS))
     made = []
     for index in tqdm(range(count), desc="Representations", unit="batch", disable=None):
         images = val_images(IMAGES, index * IMAGES, split="train")
