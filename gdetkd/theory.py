@@ -25,38 +25,7 @@ from torch import Tensor, nn
 
 from gdetkd.losses import contrastive_loss
 
-__all__ = [
-    "BoundTerms",
-    "CosineCritic",
-    "bound_terms",
-    "candidate_table",
-    "circle_log_ratio",
-    "circle_mutual_information",
-    "gaussian_bounds",
-    "gaussian_log_ratio",
-    "gaussian_mutual_information",
-    "gaussian_pairs",
-    "correlation_for",
-    "circle_pairs",
-    "density_ratio",
-    "info_nce",
-    "mutual_information",
-    "mutual_information_bound",
-    "posterior_of_positive",
-    "train_critic",
-]
-
-
 # Any critic
-
-
-def info_nce(scores: Tensor) -> Tensor:
-    """Loss of log critic values (N, 1 + K), the positive in column 0: a scalar, mean over N.
-
-    The form of ``contrastive_loss`` for critics that are no cosine: -log of the softmax's first
-    entry (supplement F.2, first line). Whatever is added to a whole row leaves it as it is.
-    """
-    return (scores.logsumexp(1) - scores[:, 0]).mean()
 
 
 def posterior_of_positive(log_ratios: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from gdetkd.cli import cli
+from gdetkd.evaluation.records import read_json_lines
 from gdetkd.reproduce import pairs
 from gdetkd.reproduce.tiny_models import ZOO, tiny_model
 
@@ -26,7 +27,7 @@ def miniature(digits, tmp_path_factory):
     folder, lines = tmp_path_factory.mktemp("pairs"), []
     path = folder / "pairs.jsonl"
     pairs.run_pairs(MINIATURE, path, folder, digits, steps=4, report=lines.append)
-    return pairs.load(path), lines, path
+    return read_json_lines(path), lines, path
 
 
 def test_what_each_pair_can_have(miniature):
@@ -61,7 +62,7 @@ def test_a_pair_that_is_run_again_replaces_its_record(miniature, tmp_path):
     pairs.write(path, found[::-1])
     again = dict(found[1], seconds=-1.0)
     pairs.write(path, [again])
-    assert pairs.load(path) == [found[0], again, *found[2:]]
+    assert read_json_lines(path) == [found[0], again, *found[2:]]
 
 
 def test_what_a_cell_says(miniature):
@@ -97,12 +98,12 @@ def test_small_detectors():
 
 
 def test_the_committed_table_is_made_from_the_committed_records():
-    found = pairs.load(RESULTS / "pairs.jsonl")
+    found = read_json_lines(RESULTS / "pairs.jsonl")
     assert (RESULTS / "pairs.md").read_text() == pairs.pairs_page(found)
 
 
 def test_every_pair_is_on_record_and_trains_or_is_refused():
-    found = pairs.load(RESULTS / "pairs.jsonl")
+    found = read_json_lines(RESULTS / "pairs.jsonl")
     assert [(record["student"], record["teacher"]) for record in found] == pairs.cells()
     for record in found:
         assert record["steps"] >= 20 and len(record["losses"]) in (0, record["steps"])

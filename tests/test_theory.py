@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from gdetkd import theory
-from gdetkd.losses import contrastive_loss
 
 SAME = torch.eye(2, dtype=torch.float64) / 2  # s = t, a fair coin
 TOY = torch.tensor([[0.2, 0.04, 0.01], [0.03, 0.22, 0.05], [0.02, 0.03, 0.4]], dtype=torch.float64)
@@ -18,23 +17,6 @@ def seeded(seed=0):
 
 
 # Any critic
-
-
-def test_info_nce_by_hand():
-    # g = 3 for the positive, 1 for the negative: -log(3 / 4). Equal scores: log(number of them).
-    assert theory.info_nce(torch.tensor([[math.log(3), 0.0]])).item() == pytest.approx(
-        math.log(4 / 3)
-    )
-    assert theory.info_nce(torch.zeros(5, 8)).item() == pytest.approx(math.log(8))
-
-
-def test_info_nce_is_the_contrastive_loss_for_a_cosine_critic():
-    queries, keys = torch.randn(2, 6, 4, generator=seeded(), dtype=torch.float64)
-    unit = nn.functional.normalize
-    scores = unit(queries) @ unit(keys).T / 0.2
-    first = torch.stack([row.roll(-i) for i, row in enumerate(scores)])  # the positive in front
-    loss = contrastive_loss(queries, keys, temperature=0.2)
-    assert theory.info_nce(first).item() == pytest.approx(loss.item(), rel=1e-12)
 
 
 def test_posterior_by_hand():
@@ -151,7 +133,8 @@ def test_gaussian_bounds_are_the_contrast_with_the_first_negatives():
     for bound, k in zip(measured, (1, 5), strict=True):
         rows = [torch.cat([t[i : i + 1], others[:k]]) for i in range(30)]
         scores = [theory.gaussian_log_ratio(s[i : i + 1], row, 0.7) for i, row in enumerate(rows)]
-        expected = math.log(k + 1) - theory.info_nce(torch.cat(scores))
+        loss = nn.functional.cross_entropy(torch.cat(scores), torch.zeros(30, dtype=torch.long))
+        expected = math.log(k + 1) - loss
         assert bound.item() == pytest.approx(expected.item(), rel=1e-6)  # log in single precision
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdetkd.benchmarks import measure
-from gdetkd.benchmarks.measure import Step, describe, devices, relative_errors, seconds
+from gdetkd.benchmarks.measure import Step, describe, devices, seconds
 from gdetkd.losses import contrastive_loss
 
 TEMPERATURE = 0.07
@@ -106,18 +106,8 @@ def problem(shape: Shape, device: str, seed: int = 0) -> dict[str, Tensor]:
 def make_step(name: str, shape: Shape, device: str) -> Step:
     """The loss of one form, forward and backward."""
     inputs = problem(shape, device)
-    learned = [inputs[name].requires_grad_() for name in ("queries", "keys", "temperature")]
-    loss = form(name)
-
-    def step() -> None:
-        for tensor in learned:
-            tensor.grad = None
-        loss(inputs["queries"], inputs["keys"], **{k: inputs[k] for k in _KEYWORDS}).backward()
-
-    return step
-
-
-_KEYWORDS = ("queue", "ignore", "temperature")
+    learned = [inputs[name] for name in ("queries", "keys", "temperature")]
+    return measure.loss_step(partial(form(name), **inputs), learned)
 
 
 def run(repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
@@ -153,20 +143,17 @@ def chunks(device: str, shape: Shape = PAPER) -> dict[str, float]:
 
 def precision(shape: Shape = PAPER, device: str = "cpu") -> list[dict[str, Any]]:
     """Relative error against float64, in norm, of loss and gradients; through a projection too."""
-    generator = torch.Generator().manual_seed(1)
-    inputs = problem(shape, device)
-    inputs["projection"] = torch.randn(shape.D, shape.D, generator=generator).to(device)
-    exact = _differentiated(naive, inputs, torch.float64)
-    rows = []
-    for name in ("ours", "naive"):
-        found = _differentiated(form(name), inputs, torch.float32)
-        errors = relative_errors(found, exact)
-        rows.append(dict(device=device, form=name, **asdict(shape), errors=errors))
-    return rows
+    forms = {name: partial(differentiate, form(name)) for name in ("ours", "naive")}
+    return measure.precision(forms, forms["naive"], shape, device)
 
 
-def _differentiated(loss: Callable, inputs: dict, dtype: torch.dtype) -> dict[str, Tensor]:
-    names = ("queries", "keys", "temperature", "projection")
+def differentiate(
+    loss: Callable[..., Tensor], shape: Shape, device: str, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Loss and gradients, by name, also of a projection of queries and keys."""
+    inputs, names = problem(shape, device), ("queries", "keys", "temperature", "projection")
+    random = torch.randn(shape.D, shape.D, generator=torch.Generator().manual_seed(1))
+    inputs["projection"] = random.to(device)
     leaves = {name: inputs[name].to(dtype).requires_grad_() for name in names}
     value = loss(
         leaves["queries"] @ leaves["projection"].t(),
@@ -187,13 +174,13 @@ def extremes(device: str = "cpu") -> list[dict[str, Any]]:
     """
     rows = []
     halves = dict(none=None, bfloat16=torch.bfloat16, float16=torch.float16)
-    for (autocast, half), temperature in itertools.product(halves.items(), (1e-3, 1e-2, 0.07, 1.0)):
-        for name in ("ours", "naive"):
-            pairs = itertools.product((-1, 1), (-1, 1))
-            found = [_at_cosines(name, *pair, temperature, half, device) for pair in pairs]
-            finite, errors = zip(*found, strict=True)
-            rows.append(dict(device=device, form=name, autocast=autocast, temperature=temperature,
-                             finite=all(finite), error=max(errors)))  # fmt: skip
+    temperatures, forms = (1e-3, 1e-2, 0.07, 1.0), ("ours", "naive")
+    for autocast, temperature, name in itertools.product(halves, temperatures, forms):
+        pairs = itertools.product((-1, 1), (-1, 1))
+        found = [_at_cosines(name, *pair, temperature, halves[autocast], device) for pair in pairs]
+        finite, errors = zip(*found, strict=True)
+        rows.append(dict(device=device, form=name, autocast=autocast, temperature=temperature,
+                         finite=all(finite), error=max(errors)))  # fmt: skip
     return rows
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdetkd.benchmarks import measure
-from gdetkd.benchmarks.measure import Step, describe, devices, relative_errors
+from gdetkd.benchmarks.measure import Step, describe, devices
 from gdetkd.losses import semantic_guided_imitation
 
 
@@ -56,14 +56,7 @@ def problem(shape: Shape, device: str, seed: int = 0) -> tuple[list[Tensor], Ten
 def make_step(name: str, shape: Shape, device: str) -> Step:
     """The loss of one form, forward and backward."""
     levels, teacher, weights = problem(shape, device)
-    learned = [tensor.requires_grad_() for tensor in (*levels, weights)]
-
-    def step() -> None:
-        for tensor in learned:
-            tensor.grad = None
-        FORMS[name](levels, teacher, weights).backward()
-
-    return step
+    return measure.loss_step(partial(FORMS[name], levels, teacher, weights), [*levels, weights])
 
 
 def run(repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
@@ -72,29 +65,24 @@ def run(repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
     for device in devices():
         record["precision"] += precision(device=device)
         for shape in SHAPES:
-            rows = time_and_memory(shape, repeats, device)
+            rows = measure.time_and_memory(
+                make_step, FORMS, shape, TINY, repeats, device, PROCESSES
+            )
             record["time_and_memory"] += rows
             report(f"imitation {asdict(shape)}: {describe(rows)}")
     return record
 
 
-def time_and_memory(shape: Shape, repeats: int, device: str) -> list[dict[str, Any]]:
-    """One record per form: time and peak memory of one step."""
-    return measure.time_and_memory(make_step, FORMS, shape, TINY, repeats, device, PROCESSES)
-
-
 def precision(shape: Shape = PAPER, device: str = "cpu") -> list[dict[str, Any]]:
     """Relative error against float64, in norm, of loss and gradients."""
-    exact = _differentiated(stack_and_einsum, shape, device, torch.float64)
-    rows = []
-    for name, loss in FORMS.items():
-        found = _differentiated(loss, shape, device, torch.float32)
-        errors = relative_errors(found, exact)
-        rows.append(dict(device=device, form=name, **asdict(shape), errors=errors))
-    return rows
+    forms = {name: partial(differentiate, loss) for name, loss in FORMS.items()}
+    return measure.precision(forms, forms["stack + einsum"], shape, device)
 
 
-def _differentiated(loss, shape: Shape, device: str, dtype: torch.dtype) -> dict[str, Tensor]:
+def differentiate(
+    loss: Callable[..., Tensor], shape: Shape, device: str, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Loss and gradients by name."""
     levels, teacher, weights = problem(shape, device)
     leaves = [tensor.to(dtype).requires_grad_() for tensor in (*levels, weights)]
     value = loss(leaves[:-1], teacher.to(dtype), leaves[-1])

@@ -11,7 +11,7 @@ import ctypes
 import multiprocessing
 import os
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import Tensor
 from gdetkd.ops.clock import time_call
 
 Step = Callable[[], None]
+Differentiated = Callable[[Any, str, torch.dtype], dict[str, Tensor]]
 
 
 def devices() -> list[str]:
@@ -65,16 +66,10 @@ def time_and_memory(
     device: str,
     processes: int = 1,
 ) -> list[dict[str, Any]]:
-    """One record per form of a loss: time and peak memory of one step.
+    """One record per form of a loss: time and peak memory of one step; see `peak_bytes`.
 
-    Args:
-        make: Gives the step for a form's name, a shape and a device; see `peak_bytes`.
-        names: Of the forms, which are measured in turn.
-        shape: A dataclass of sizes.
-        warm: A small shape of the same kind.
-        repeats: Times measured for each form.
-        device: 'cpu' or 'cuda'.
-        processes: As for `peak_bytes`.
+    make: Gives the step for a form's name, a shape (a dataclass of sizes) and a device; warm: a
+    small shape; repeats: times measured for each form, in turn.
     """
     steps = {name: make(name, shape, device) for name in names}
     taken = seconds(steps, repeats, device)
@@ -93,11 +88,34 @@ def summary(values: list[float]) -> dict[str, float]:
     return dict(seconds=statistics.median(values), fastest=min(values), slowest=max(values))
 
 
-def relative_errors(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> dict[str, float]:
-    """By name, the norm of the difference over that of the exact value."""
-    return {
-        name: ((found[name] - exact[name]).norm() / exact[name].norm()).item() for name in exact
-    }
+def loss_step(loss: Callable[[], Tensor], learned: Sequence[Tensor]) -> Step:
+    """The loss, forward and backward, with new gradients of what is learned."""
+    for tensor in learned:
+        tensor.requires_grad_()
+
+    def step() -> None:
+        for tensor in learned:
+            tensor.grad = None
+        loss().backward()
+
+    return step
+
+
+def precision(
+    forms: Mapping[str, Differentiated], reference: Differentiated, shape: Any, device: str
+) -> list[dict[str, Any]]:
+    """One record per form: relative errors, in norm, of float32 against the reference in float64.
+
+    A form gives its loss and gradients by name, for inputs of a shape, device and type.
+    """
+    exact, rows = reference(shape, device, torch.float64), []
+    for name, form in forms.items():
+        found = form(shape, device, torch.float32)
+        errors = {
+            key: ((found[key] - value).norm() / value.norm()).item() for key, value in exact.items()
+        }
+        rows.append(dict(device=device, form=name, **asdict(shape), errors=errors))
+    return rows
 
 
 def describe(rows: list[dict[str, Any]]) -> str:
@@ -125,7 +143,14 @@ def peak_bytes(
         None on a CPU without Linux's /proc: not measured.
     """
     if device == "cuda":
-        return _allocated_peak(make, arguments, warm)
+        make(*warm)()
+        step = make(*arguments)
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
     if not Path("/proc/self/clear_refs").exists():
         return None
     # A fresh process: memory that an earlier step left with the allocator would hide this one's.
@@ -157,14 +182,3 @@ def _resident_peak(make: Callable[..., Step], arguments: tuple, warm: tuple) -> 
 def _resident(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(field)).split()[1])
-
-
-def _allocated_peak(make: Callable[..., Step], arguments: tuple, warm: tuple) -> int:
-    make(*warm)()
-    step = make(*arguments)
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() - before

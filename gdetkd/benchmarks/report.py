@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,31 +60,17 @@ def target_rows(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str
 
 
 def page(folder: Path) -> str:
-    """The page of a folder of records."""
+    """The page of a folder of records, with a section for each of them."""
     records = read(folder)
-    parts = [
-        "# Time and memory of the losses",
-        "Made from the JSON files in this folder; `gdetkd bench all --out FOLDER` measures again. "
-        "Times are medians (fastest to slowest) of forward and backward passes after one to warm "
-        "up, all forms in turn in one run; on the CPU they are CPU times of one thread. Peak "
-        "memory is what a step takes beyond its inputs, including its gradients: on the CPU the "
-        "rise of a fresh process's resident set, which Linux counts to about 1 MB (imitation: the "
-        "median of five processes), on CUDA what PyTorch's allocator hands out. 1 MB is 10^6 "
-        "bytes.",
-        "\n".join(_origin(name, record) for name, record in records.items()),
-        "## Targets",
-        "Contrastive: N = 1,024 queries against K = 81,920 keys of width 128, 8,192 of them "
-        "gathered and with gradient, float32, temperature 0.07. Imitation: 1,024 proposals, 4 "
-        "levels of 256 channels. Errors are relative, in norm, to float64.",
-        markdown_table(pd.DataFrame(target_rows(records), columns=TARGET_COLUMNS)),
-    ]
-    if "contrastive" in records:
-        parts += _contrastive_section(records["contrastive"])
-    if "imitation" in records:
-        parts += _imitation_section(records["imitation"])
-    if "step" in records:
-        parts += _step_section(records["step"])
-    return "\n\n".join(parts) + "\n"
+    rows = pd.DataFrame(target_rows(records), columns=TARGET_COLUMNS)
+    origins = "\n".join(_origin(name, record) for name, record in records.items())
+    parts = [_filled("targets", origins=origins, targets=markdown_table(rows))]
+    parts += [_filled(name, **TABLES_OF[name](record)) for name, record in records.items()]
+    return "\n".join(parts)
+
+
+def _filled(name: str, **values: str) -> str:
+    return (Path(__file__).with_name("pages") / f"{name}.md").read_text().format(**values)
 
 
 def _origin(name: str, record: Mapping[str, Any]) -> str:
@@ -96,55 +83,38 @@ def _origin(name: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def _shown(value: float | None, unit: str) -> str:
-    if value is None:
+def _shown(value: float, unit: str) -> str:
+    if math.isnan(value):
         return ""
     text = f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.4g}"
     return f"{text} {unit}".strip()
 
 
-def _contrastive_section(record: Mapping[str, Any]) -> list[str]:
+def _contrastive_tables(record: Mapping[str, Any]) -> dict[str, str]:
     tried = [
         f"{SHOWN_DEVICES[row['device']]}: "
         + ", ".join(f"{name.split()[1]} {value:.2f} s" for name, value in row["seconds"].items())
         for row in record["chunks"]
     ]
-    return [
-        "## Contrastive loss",
-        "N queries of one rank, M keys gathered from all ranks, K keys with the queue's, D wide. "
-        "'naive' is cross-entropy over all similarities, its mask written in place. 'torch n' is "
-        "PyTorch's `linear_cross_entropy` with n rows at a time, for the fastest n of "
-        f"({'; '.join(tried)}); it has no mask for overlapping proposals.",
-        _efficiency_table(record, ["N", "M", "K", "D"], "naive"),
-        "![Peak memory and time against K](contrastive.png)",
-        "Error against float64:",
-        _error_table(record),
-        "Positive and negatives at cosines of -1 and +1, inputs in half precision under autocast: "
-        "the error of the loss (relative where the loss is above 1), or 'not finite' for the loss "
-        "or a gradient.",
-        _extremes_table(record),
-    ]
+    return dict(
+        tried="; ".join(tried),
+        efficiency=_efficiency_table(record, ["N", "M", "K", "D"], "naive"),
+        errors=_error_table(record),
+        extremes=_extremes_table(record),
+    )
 
 
-def _imitation_section(record: Mapping[str, Any]) -> list[str]:
-    return [
-        "## Semantic-guided imitation",
-        "N proposals pooled to 7 x 7 bins from L levels of C channels.",
-        _efficiency_table(record, ["N", "L", "C"], "stack + einsum"),
-        "Error against float64:",
-        _error_table(record),
-    ]
+def _imitation_tables(record: Mapping[str, Any]) -> dict[str, str]:
+    efficiency = _efficiency_table(record, ["N", "L", "C"], "stack + einsum")
+    return dict(efficiency=efficiency, errors=_error_table(record))
 
 
-def _step_section(record: Mapping[str, Any]) -> list[str]:
+def _step_tables(record: Mapping[str, Any]) -> dict[str, str]:
     rows = [(what, f"{value:.3f}") for what, value in record["seconds"].items()]
-    return [
-        "## A step on digits",
-        "Medians in seconds, and their ratios. The floor is the sum of what a distilled step needs "
-        "in any case: the plain step, the teacher's backbone and neck, and one adapter and one "
-        "RoIAlign per level.",
-        markdown_table(pd.DataFrame(rows, columns=["what", "seconds or ratio"])),
-    ]
+    return dict(seconds=markdown_table(pd.DataFrame(rows, columns=["what", "seconds or ratio"])))
+
+
+TABLES_OF = dict(contrastive=_contrastive_tables, imitation=_imitation_tables, step=_step_tables)
 
 
 def _efficiency_table(record: Mapping[str, Any], sizes: list[str], reference: str) -> str:
@@ -178,10 +148,9 @@ def _error_table(record: Mapping[str, Any]) -> str:
 
 
 def _extremes_table(record: Mapping[str, Any]) -> str:
-    rows: dict[tuple, dict[str, str]] = {}
-    for row in record["extremes"]:
-        key = (row["device"], row["autocast"], row["form"])
-        first = {"": SHOWN_DEVICES[key[0]], "autocast": key[1], "form": key[2]}
-        shown = f"{row['error']:.0e}" if row["finite"] else "not finite"
-        rows.setdefault(key, first)[f"at {row['temperature']:g}"] = shown
-    return markdown_table(pd.DataFrame(list(rows.values())))
+    found = pd.DataFrame(record["extremes"]).replace({"device": SHOWN_DEVICES})
+    found["shown"] = found["error"].map("{:.0e}".format).where(found["finite"], "not finite")
+    found["at"] = found["temperature"].map("at {:g}".format)
+    keys = ["device", "autocast", "form"]
+    table = found.set_index([*keys, "at"])["shown"].unstack(sort=False).reset_index()
+    return markdown_table(table.rename(columns={"device": ""}))

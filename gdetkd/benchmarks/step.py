@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-import statistics
 from collections.abc import Callable
 from functools import partial
 
+import pandas as pd
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
@@ -25,38 +27,39 @@ DISTILLED = "gdetkd::digits/gdetkd_faster_rcnn_r18.py"
 
 
 @one_thread()  # or the process's time would be a sum over threads
-def bench_step(repeats: int = 15, config: str = DISTILLED) -> dict[str, float]:
+def bench_step(repeats: int) -> dict[str, float]:
     """Median seconds of a distilled step and of its floor, in turn on the same batches.
 
     The floor is the plain student's step, the teacher's backbone and neck under `no_grad`, and one
     adapter and one RoIAlign a pyramid level, with gradient, over the boxes that imitation uses.
     'all weights 0' is the distilled detector with nothing to distil.
     """
-    loaded = load_config(config, work_dir="work_dirs/bench")
+    loaded = load_config(DISTILLED, work_dir="work_dirs/bench")
     MMLogger.get_current_instance().setLevel("ERROR")  # not every weight's initialization
-    distilled, plain = _model(loaded), _model(plain_student(loaded))
-    loader = Runner.build_dataloader(loaded.train_dataloader, seed=0)
-    batches = iter(loader)
+    init_default_scope("mmdet")
+    batches = iter(Runner.build_dataloader(loaded.train_dataloader, seed=0))
     off = copy.deepcopy(loaded)
     off.model.components = {name: dict(weight=0.0) for name in loaded.model.components}
     off.model.transfer_heads = False
-    steps = {"distilled step": distilled, "plain step": plain, "all weights 0": _model(off)}
+    configs = {"distilled step": loaded, "plain step": plain_student(loaded), "all weights 0": off}
+    steps = {name: _model(each) for name, each in configs.items()}
+    distilled = steps["distilled step"]
     optimizers = {
         name: build_optim_wrapper(model, loaded.optim_wrapper) for name, model in steps.items()
     }
-    times: dict[str, list[float]] = {}
-    for repeat in range(repeats + 3):
+    extract = torch.no_grad()(distilled.teacher.extract_feat)
+    rounds: list[dict[str, float]] = []
+    for _ in range(repeats + 3):
         batch = next(batches)
-        for name, model in steps.items():
-            _take(times, name, partial(model.train_step, batch, optimizers[name]))
+        calls = {
+            name: partial(model.train_step, batch, optimizers[name])
+            for name, model in steps.items()
+        }
         data = distilled.data_preprocessor(batch, True)
-        with torch.no_grad():
-            extract = partial(distilled.teacher.extract_feat, data["inputs"])
-            _take(times, "teacher backbone and neck", extract)
-        _take(times, "one adapter and RoIAlign a level", _pooling(distilled, data))
-        if repeat == 2:  # warm
-            times.clear()
-    medians = {name: statistics.median(values) for name, values in times.items()}
+        calls["teacher backbone and neck"] = partial(extract, data["inputs"])
+        calls["one adapter and RoIAlign a level"] = _pooling(distilled, data)
+        rounds.append({name: time_call(call, get_device()) for name, call in calls.items()})
+    medians = pd.DataFrame(rounds[3:]).median().to_dict()  # the first three warm up
     whole, off_step = medians["distilled step"], medians.pop("all weights 0")
     floor = sum(value for name, value in medians.items() if name != "distilled step")
     return medians | {
@@ -87,15 +90,7 @@ def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
 
 
 def _model(config: Config) -> nn.Module:
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-
-    init_default_scope("mmdet")
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     model.init_weights()
     return model.train()
-
-
-def _take(times: dict[str, list[float]], name: str, function: Callable) -> None:
-    times.setdefault(name, []).append(time_call(function, get_device()))

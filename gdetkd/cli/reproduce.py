@@ -184,10 +184,11 @@ def students() -> None:
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
 def pairs(results: Path, only: tuple[str, ...], steps: int) -> None:
     """Which detectors can teach which, each component by itself."""
+    from gdetkd.evaluation.records import read_json_lines
     from gdetkd.reproduce import pairs
 
     path, chosen, folder = results / "pairs.jsonl", pairs.cells(only), Path("work_dirs/pairs")
     write_digits(DATA_ROOT, seed=0)
     pairs.run_pairs(chosen, path, folder, Path(DATA_ROOT), steps, click.echo)
-    path.with_suffix(".md").write_text(pairs.pairs_page(pairs.load(path)))
+    path.with_suffix(".md").write_text(pairs.pairs_page(read_json_lines(path)))
     click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gdetkd.training.config import schedule
@@ -85,15 +85,13 @@ _SIZES = {
     "cascade_middle": {"backbone.depth": 34},
     "cascade_large": _LARGE | _WIDE_NECK,
     "c4_middle": {"backbone.depth": 34},
-    "c4_large": _LARGE
-    | {
-        "rpn_head.in_channels": 128,
-        "roi_head.shared_head.stage": 2,
-        "roi_head.bbox_roi_extractor.out_channels": 128,
-        "roi_head.bbox_head.in_channels": 256,
+    "c4_large": _LARGE | {
+        "rpn_head.in_channels": 128, "roi_head.shared_head.stage": 2,
+        "roi_head.bbox_roi_extractor.out_channels": 128, "roi_head.bbox_head.in_channels": 256,
     },
-}
-_DIGITS: dict[str, Any] = dict(
+}  # fmt: skip
+DIGITS = Benchmark(
+    "digits",
     folder="digits",
     proposals=8 * 48,
     detectors=_STUDENTS
@@ -107,7 +105,6 @@ _DIGITS: dict[str, Any] = dict(
     embedded=True,
     changes=_SIZES,
 )
-DIGITS = Benchmark("digits", **_DIGITS)
 COCO = Benchmark(
     "coco", "coco", 8 * 1024,
     _STUDENTS
@@ -119,9 +116,9 @@ COCO = Benchmark(
     imitation=1.0,
 )  # fmt: skip
 # Four steps on 32 images: it exercises the machinery in a minute, and its results mean nothing.
-MINIATURE = Benchmark(
-    "miniature",
-    **_DIGITS,
+MINIATURE = replace(
+    DIGITS,
+    name="miniature",
     options=schedule(4)
     | {f"{split}_dataloader.dataset.indices": 32 for split in ("train", "val", "test")},
 )

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import pandas as pd
@@ -34,13 +35,16 @@ from gdetkd.evaluation.records import (
 )
 from gdetkd.evaluation.rois import forward_rois, rpn_proposals
 from gdetkd.losses import contrastive_loss
-from gdetkd.reproduce.statistics import interval
+from gdetkd.reproduce.experiments import PLAIN
+from gdetkd.reproduce.statistics import interval, plus_minus
+from gdetkd.reproduce.teacher import STUDENTS, TEACHER, WEIGHTS
 
 STEPS, IMAGES, PROPOSALS = 250, 8, 48  # a batch is that of the digits configs
 SIZES = (1, 3, 5, 13, 60)  # K in batches, the present one among them
 SEEDS = 5
 DIM, IOU, TEMPERATURE = 128, 0.5, 0.07
 LAST = 50  # steps that a training is judged by
+PAGE = Path(__file__).with_name("pages") / "explosion.md"
 EXPLODED = 1e6  # a loss above it, or one that is not finite
 
 
@@ -92,12 +96,8 @@ def frozen_batches(count: int) -> list[tuple[Tensor, Tensor, Tensor]]:
 
     N is 384: 48 proposals of the student on each of 8 images of digits; D differs between the two.
     """
-    student = load_detector(
-        "gdetkd::digits/faster_rcnn_r18.py", "gdetkd::digits_faster_rcnn_r18.pth"
-    )
-    teacher = load_detector(
-        "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits_faster_rcnn_r34.pth"
-    )
+    student = load_detector(PLAIN, str(STUDENTS["baseline"]))
+    teacher = load_detector(TEACHER, str(WEIGHTS))
     made = []
     for index in tqdm(range(count), desc="Representations", unit="batch", disable=None):
         images = val_images(IMAGES, index * IMAGES, split="train")
@@ -163,9 +163,9 @@ def train_projection(
         steps=len(losses),
         exploded=exploded,
         highest_loss=float(f"{max(finite):.4g}"),
-        highest_gradient=float(f"{max(g for g in gradients if math.isfinite(g)):.4g}"),
-        information_bound=None if exploded is not None else _last_mean(bounds),
-        key_cosine=None if exploded is not None else _last_mean(cosines),
+        highest_gradient=float(f"{max(filter(math.isfinite, gradients)):.4g}"),
+        information_bound=None if exploded is not None else round(mean(bounds[-LAST:]), 4),
+        key_cosine=None if exploded is not None else round(mean(cosines[-LAST:]), 4),
         losses=[float(f"{value:.4g}") for value in finite],
     )
 
@@ -191,10 +191,6 @@ def _shaped(setting: Setting, rows: Tensor) -> Tensor:
     return normalize(rows, dim=1) if setting.cosine else rows
 
 
-def _last_mean(values: Sequence[float]) -> float:
-    return round(sum(values[-LAST:]) / len(values[-LAST:]), 4)
-
-
 def run_missing(path: Path, report: Callable[[str], None] = print) -> list[dict]:
     """Train and record every setting, size and seed that `path` lacks; give all records."""
     made_in, found = environment(), load(path)
@@ -205,9 +201,9 @@ def run_missing(path: Path, report: Callable[[str], None] = print) -> list[dict]
     batches = frozen_batches(STEPS) if wanted else []
     for count, (name, size, seed) in enumerate(wanted, 1):
         setting = SETTINGS[name]
-        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
         record = dict(setting=name, batches=size, seed=seed, rate=setting.rate)
-        record |= train_projection(setting, size, seed, batches) | made_in | dict(date=today)
+        record |= train_projection(setting, size, seed, batches) | made_in
+        record["date"] = datetime.date.today().isoformat()
         append_json_line(path, record)
         found.append(record)
         stopped = record["exploded"]
@@ -226,6 +222,10 @@ def load(path: Path) -> list[dict]:
 
 def page(found: Iterable[dict]) -> str:
     """The table in Markdown, with what its columns mean."""
+
+    def shown(values: pd.Series) -> str:
+        return plus_minus(*interval(values.astype(float)), digits=2)
+
     frame, rows = pd.DataFrame(found), []
     for name, setting in SETTINGS.items():
         for size in SIZES:
@@ -237,34 +237,15 @@ def page(found: Iterable[dict]) -> str:
                     "K, batches": size,
                     "exploded": f"{len(some) - len(whole)} of {len(some)}",
                     "highest loss": f"{some['highest_loss'].max():,.3g}",
-                    "information bound [nats]": _mean(whole["information_bound"]),
-                    "mean cosine of keys": _mean(whole["key_cosine"]),
+                    "information bound [nats]": shown(whole["information_bound"]),
+                    "mean cosine of keys": shown(whole["key_cosine"]),
                 }
             )
-    batch = IMAGES * PROPOSALS
-    return "\n".join(
-        [
-            "# What a large memory does to the contrast",
-            "",
-            f"The shipped detectors' representations of {batch} proposals a step, {STEPS} steps of "
-            "SGD, without clipping unless it says so; what learns is a linear map in the student's "
-            "place and the projection. 'Exploded': the loss is above a million or not finite. The "
-            f"information bound is ln {batch} minus the loss among the batch's own keys, InfoNCE's "
-            "lower bound on the mutual information: 0 by chance, and at most "
-            f"{math.log(batch):.1f}. The mean cosine is that of different proposals' keys. Both of "
-            f"the last {LAST} steps, mean ± 95% interval over the seeds that did not explode. A "
-            "cosine is between -1 and 1, so that critic's loss is at most "
-            f"2 / {TEMPERATURE} + ln K whatever happens. Made from `explosion.jsonl` by "
-            "`gdetkd reproduce explosion`.",
-            "",
-            markdown_table(pd.DataFrame(rows)),
-            "",
-        ]
+    return PAGE.read_text().format(
+        batch=IMAGES * PROPOSALS,
+        steps=STEPS,
+        log_batch=math.log(IMAGES * PROPOSALS),
+        last=LAST,
+        temperature=TEMPERATURE,
+        table=markdown_table(pd.DataFrame(rows)),
     )
-
-
-def _mean(values: pd.Series) -> str:
-    if values.empty:
-        return ""
-    mean, half = interval(values.astype(float))
-    return f"{mean:.2f}" if half != half else f"{mean:.2f} ± {half:.2f}"

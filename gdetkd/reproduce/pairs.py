@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -30,15 +31,13 @@ from gdetkd.ops.atomic_write import atomic_write
 from gdetkd.reproduce import records
 from gdetkd.reproduce.tiny_models import tiny_model
 
-STUDENTS = (
-    "faster_rcnn", "faster_rcnn_c4", "cascade_rcnn", "retinanet", "fcos", "gfl", "atss"
-)  # fmt: skip
-TEACHERS = (*STUDENTS, "deformable_detr")
 LABELS = {
     "faster_rcnn": "Faster R-CNN", "faster_rcnn_c4": "C4", "cascade_rcnn": "Cascade R-CNN",
     "retinanet": "RetinaNet", "fcos": "FCOS", "gfl": "GFL", "atss": "ATSS",
     "deformable_detr": "Deformable DETR",
 }  # fmt: skip
+TEACHERS = list(LABELS)
+STUDENTS = TEACHERS[:-1]  # Deformable DETR is a teacher only
 COMPONENTS: dict[str, dict[str, Any]] = {
     "contrastive": dict(weight=0.5, dim=16),
     "imitation": dict(weight=1.0, sampling_ratio=2, boxes_per_image=8),
@@ -50,17 +49,7 @@ PLAIN_STEPS = 40  # of every student by itself, so that its boxes resemble objec
 ALONE_STEPS = 10  # of a component alone, on one batch
 SIZE = 64  # px
 
-EXPLANATION = (
-    f"Detectors a few channels wide on digits at {SIZE} px, teachers with random weights, students "
-    f"after {PLAIN_STEPS} plain steps: this shows compatibility, not gains. A cell lists what the "
-    "pair is trained with: C contrastive, F features (SGFI), P class predictions, R regression; "
-    "together, {steps} steps with the student's own losses, all of them finite. Each was also "
-    f"trained alone, {ALONE_STEPS} steps of Adam on one batch with the same sampled boxes (those "
-    "of a dense student are its predictions, which move as it learns); it is in parentheses if the "
-    "mean of its last three losses is not below the first. A dash is a component that the pair "
-    "cannot have; the reasons are below. {count} pairs in {minutes} minutes on one thread. "
-    "Made from the records beside it by `gdetkd reproduce pairs`."
-)
+PAGE = Path(__file__).with_name("pages") / "pairs.md"
 
 
 # --- Running --------------------------------------------------------------------------------------
@@ -72,15 +61,15 @@ def cells(only: Sequence[str] = ()) -> list[tuple[str, str]]:
     Raises:
         ValueError: A pattern fits no cell.
     """
-    every = [(student, teacher) for student in STUDENTS for teacher in TEACHERS]
-    chosen = {pattern: {c for c in every if fnmatch(":".join(c), pattern)} for pattern in only}
-    for pattern, found in chosen.items():
-        if not found:
+    every = list(itertools.product(STUDENTS, TEACHERS))
+    found = {pattern: [c for c in every if fnmatch(":".join(c), pattern)] for pattern in only}
+    for pattern, fitting in found.items():
+        if not fitting:
             raise ValueError(
                 f"--only: expected STUDENT:TEACHER, students {', '.join(STUDENTS)} and teachers "
                 f"{', '.join(TEACHERS)}, either with *; {pattern!r} is none of these pairs"
             )
-    return [cell for cell in every if not only or any(cell in found for found in chosen.values())]
+    return [cell for cell in every if not only or cell in itertools.chain(*found.values())]
 
 
 def run_pairs(
@@ -101,8 +90,7 @@ def run_pairs(
     batches, made_in = fixed_batches(data_root), environment()
     for index, (student, teacher) in enumerate(chosen, 1):
         found = try_pair(student, teacher, batches, folder, steps)
-        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-        write(path, [found | made_in | dict(date=today)])
+        write(path, [found | made_in | dict(date=datetime.date.today().isoformat())])
         left = (time.time() - began) / index * (len(chosen) - index)
         name = f"{LABELS[student]} of {LABELS[teacher]}"
         report(f"[{index}/{len(chosen)}] {name}: {cell_text(found)}; {left / 60:.1f} min left")
@@ -120,6 +108,7 @@ def try_pair(
     """
     start = time.process_time()
     detectors = student_of(student, batches, folder), teacher_of(teacher, batches, folder)
+    whole = list(itertools.islice(itertools.cycle(batches), steps))
     results: dict[str, dict] = {}
     for name, settings in COMPONENTS.items():
         try:
@@ -136,11 +125,10 @@ def try_pair(
     supported = {name: COMPONENTS[name] for name, found in results.items() if "start" in found}
     losses = []
     if supported:
-        losses = _train(_build(*detectors, supported), _cycle(batches, steps))
-    seconds = round(time.process_time() - start, 2)
+        losses = _train(_build(*detectors, supported), whole)
     return dict(
         student=student, teacher=teacher, steps=steps, components=results, losses=losses,
-        seconds=seconds,
+        seconds=round(time.process_time() - start, 2),
     )  # fmt: skip
 
 
@@ -169,13 +157,9 @@ def student_of(kind: str, batches: Sequence[dict], folder: Path) -> dict[str, st
     config = tiny_model(kind, base=16 if kind == "faster_rcnn_c4" else 8)
 
     def make(model: nn.Module) -> None:
-        _train(model, _cycle(batches, PLAIN_STEPS))
+        _train(model, list(itertools.islice(itertools.cycle(batches), PLAIN_STEPS)))
 
     return dict(config=config, checkpoint=_saved(folder, f"{kind}_student", config, make))
-
-
-def _cycle(batches: Sequence[dict], steps: int) -> list[dict]:
-    return [batches[index % len(batches)] for index in range(steps)]
 
 
 def _saved(folder: Path, name: str, config: dict, make: Callable[[nn.Module], Any]) -> str:
@@ -256,15 +240,11 @@ def _train(model: nn.Module, batches: Sequence[dict], alone: bool = False) -> li
 
 def write(path: Path, found: Sequence[dict]) -> None:
     """Put records in, each in the place of the one that its pair had."""
-    by_pair = {(record["student"], record["teacher"]): record for record in [*load(path), *found]}
+    every = [*read_json_lines(path), *found]
+    by_pair = {(record["student"], record["teacher"]): record for record in every}
     lines = [json.dumps(by_pair[cell], sort_keys=True) for cell in cells() if cell in by_pair]
     with atomic_write(path) as file:
         file.write("".join(line + "\n" for line in lines).encode())
-
-
-def load(path: Path) -> list[dict]:
-    """The records, one per pair; none when there is no file."""
-    return read_json_lines(path)
 
 
 def falls(component: dict) -> bool:
@@ -296,27 +276,21 @@ def pairs_page(found: Sequence[dict]) -> str:
     }
     columns = [LABELS[teacher] for teacher in TEACHERS]
     matrix = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    reasons: dict[str, dict[str, list[str]]] = {}  # students by message, their teachers
+    reasons: dict[str, dict[str, list[str]]] = {}  # by message and student, the teachers
     for record in found:
         for tried in record["components"].values():
             if "refused" in tried:
                 teachers = reasons.setdefault(tried["refused"], {})
                 teachers.setdefault(record["student"], []).append(record["teacher"])
-    steps = max((record["steps"] for record in found), default=0)
-    minutes = f"{sum(record['seconds'] for record in found) / 60:.1f}"
-    return "\n".join(
-        [
-            "# Every student with every teacher",
-            "",
-            EXPLANATION.format(steps=steps, count=len(found), minutes=minutes),
-            "",
-            markdown_table(matrix.rename_axis("student \\ teacher").reset_index()),
-            "",
-            "## What is left out, in the words of the error",
-            "",
-            *(f"- {_shown(teachers)}: {text}" for text, teachers in reasons.items()),
-            "",
-        ]
+    return PAGE.read_text().format(
+        size=SIZE,
+        plain_steps=PLAIN_STEPS,
+        alone_steps=ALONE_STEPS,
+        steps=max((record["steps"] for record in found), default=0),
+        count=len(found),
+        minutes=sum(record["seconds"] for record in found) / 60,
+        matrix=markdown_table(matrix.rename_axis("student \\ teacher").reset_index()),
+        left_out="".join(f"- {_shown(pairs)}: {text}\n" for text, pairs in reasons.items()),
     )
 
 

@@ -21,8 +21,7 @@ REQUIRED = {
 # their sum with the detector's, and of the gradient's norm before it is clipped; early records lack
 # them.
 OPTIONAL = {"APl": float, "peaks": dict}
-
-
+METRICS = dict(AP="mAP", AP50="mAP_50", APs="mAP_s", APm="mAP_m", APl="mAP_l")  # MMDetection's
 # What a resolved config says beside what a run computes: where it writes, what it prints, which
 # modules register its types. The seed has a field of its own.
 WITHOUT_EFFECT = (

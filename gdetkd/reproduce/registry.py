@@ -7,7 +7,7 @@ figures beside them, and its claims say which row is better than which.
 
 from __future__ import annotations
 
-import importlib.util
+import runpy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,9 +106,9 @@ def register_table(
             f"table {name!r}: expected new names of rows, got {taken}, which are defined "
             "already; a row without a label refers to the one that is"
         )
-    tables = sorted([*TABLES.values(), table], key=lambda each: each.order)
-    TABLES.clear()
-    TABLES.update((each.name, each) for each in tables)
+    TABLES[name] = table
+    for each in sorted(TABLES.values(), key=lambda each: each.order):
+        TABLES[each.name] = TABLES.pop(each.name)
     return table
 
 
@@ -119,8 +119,7 @@ def load_table(path: str | Path) -> Table:
         ValueError: It registers no table, or more than one.
     """
     before = set(TABLES)
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    runpy.run_path(str(path))
     added = [name for name in TABLES if name not in before]
     if len(added) != 1:
         raise ValueError(f"{path}: expected one call of register_table, got {len(added)}")

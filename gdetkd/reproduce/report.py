@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from gdetkd.evaluation.records import markdown_table
-from gdetkd.reproduce import records
+from gdetkd.reproduce import records, statistics
 from gdetkd.reproduce.registry import definitions, references
-from gdetkd.reproduce.statistics import claim_differences, interval, noise_table, paired_gain
 from gdetkd.reproduce.tables import TABLES
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,22 +19,7 @@ RECORDS = next((p for p in (PACKAGE.parent, PACKAGE) if (p / "results").is_dir()
 RESULTS = RECORDS / "results" / "digits"
 RUNS = "runs.jsonl"
 TEST = RESULTS / "test.json"  # the split that is used once
-INTRODUCTIONS = {
-    "claims": (
-        "# Every claim",
-        "Directions that the paper's tables show, or that ours add, and what the records say of "
-        "them: differences of AP on val in points, paired by seed, mean ± 95% interval. For "
-        "'confirmed' and 'contradicted' the interval excludes 0, for 'not distinguishable' it "
-        "contains 0.",
-    ),
-    "noise": (
-        "# What a seed changes",
-        "Standard deviations over seeds, in points of AP on val, of every experiment with three "
-        "seeds or more: of its AP, and of its gain over the baseline of the same seed. The half "
-        "width of a 95% interval with 3 and with 5 seeds, and the number of seeds that brings it "
-        "to 1 point, follow from the latter; for a baseline, from the former.",
-    ),
-}
+PAGES = Path(__file__).with_name("pages")
 MIN_GAP = 0.01  # in AP: a share of a gap below what a seed changes says nothing
 
 
@@ -76,7 +60,7 @@ def _measured(
     cells |= {"steps": f"{found['steps'].iloc[0]:,}", "AP": shown(found["AP"])}
     cells |= {key: f"{100 * found[key].mean():.1f}" for key in ("AP50", "APs", "APm")}
     cells["s/step"] = f"{found['seconds_per_step'].median():.2f}"
-    gain = paired_gain(frame, name, baseline)
+    gain = statistics.paired_gain(frame, name, baseline)
     if name in references() or gain.empty:
         return cells
     cells["gain"] = shown(gain, signed=True)
@@ -90,32 +74,18 @@ def _measured(
 
 def claims_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
     """The claims of one table, or of all, and what the records say of them."""
-    found = claim_differences(frame)
-    found = found[found["table"] == name] if name else found
+    found = statistics.claim_differences(frame)
+    found = found[found["table"] == name].copy() if name else found
     differences = zip(found["mean"], found["half"], strict=True)
-    return pd.DataFrame(
-        {
-            "table": found["table"],
-            "claim": found["claim"],
-            "paper (COCO)": [_points(value) for value in found["paper"]],
-            "difference": [_points(*values) for values in differences],
-            "seeds": found["seeds"],
-            "on digits": found["verdict"],
-        }
-    )
+    found["paper (COCO)"] = [statistics.plus_minus(value, signed=True) for value in found["paper"]]
+    found["difference"] = [statistics.plus_minus(*values, signed=True) for values in differences]
+    found["on digits"] = found["verdict"]
+    return found[["table", "claim", "paper (COCO)", "difference", "seeds", "on digits"]]
 
 
 def shown(values: pd.Series, signed: bool = False) -> str:
     """Percent with the half width of its 95% interval, where there is more than one value."""
-    return _points(*interval(100 * values), signed=signed)
-
-
-def _points(mean: float, half: float = float("nan"), signed: bool = True) -> str:
-    """AP points as text; nothing for NaN."""
-    if mean != mean:
-        return ""
-    text = f"{mean:+.1f}" if signed else f"{mean:.1f}"
-    return text if half != half else f"{text} ± {half:.1f}"
+    return statistics.plus_minus(*statistics.interval(100 * values), signed=signed)
 
 
 def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
@@ -127,19 +97,19 @@ def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
     pages = {}
     for name, described in TABLES.items():
         gap = teacher if described.shows_gap else None
-        introduction = (
-            "AP on val in percent, mean ± 95% interval over seeds; gains are paired by seed. "
-            + (f"The teacher has {100 * gap:.1f}. " if gap else "")
-            + f"Made from `{RUNS}` by `gdetkd reproduce {name}`."
-        )
+        shown_gap = f" The teacher has {100 * gap:.1f}." if gap else ""
         claims = claims_table(frame, name).drop(columns="table")
         shown_tables = [table(name, frame, gap), *([claims] if len(claims) else [])]
-        pages[name] = (f"# {described.title}", introduction, *map(markdown_table, shown_tables))
-    for name, made in (("claims", claims_table(frame)), ("noise", noise_table(frame))):
-        pages[name] = (*INTRODUCTIONS[name], markdown_table(made))
-    for name, parts in pages.items():
-        (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
-    return [folder / f"{name}.md" for name in pages]
+        pages["table", name] = dict(
+            name=name, title=described.title, teacher=shown_gap, records=RUNS,
+            table="\n\n".join(map(markdown_table, shown_tables)),
+        )  # fmt: skip
+    for name, made in (("claims", claims_table(frame)), ("noise", statistics.noise_table(frame))):
+        pages[name, name] = dict(table=markdown_table(made))
+    for (page, name), parts in pages.items():
+        text = (PAGES / f"{page}.md").read_text()
+        (folder / f"{name}.md").write_text(text.format(**parts))
+    return [folder / f"{name}.md" for _, name in pages]
 
 
 def teacher_record() -> dict:
@@ -150,7 +120,7 @@ def teacher_record() -> dict:
 def headline() -> str | None:
     """The recorded full-schedule result in a sentence; None without records."""
     frame = runs()
-    gain = paired_gain(frame, "gdetkd")
+    gain = statistics.paired_gain(frame, "gdetkd")
     if gain.empty:
         return None
     paired = frame[frame["seed"].isin(gain.index)].groupby("experiment")

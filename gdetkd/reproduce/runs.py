@@ -163,7 +163,6 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     seconds = time.time() - start
     metrics = final_metrics(runner)
     step = runner.message_hub.get_scalar("train/time").statistics("mean", 10**6)
-    names = dict(AP="mAP", AP50="mAP_50", APs="mAP_s", APm="mAP_m", APl="mAP_l")
     return dict(
         experiment=experiment.name,
         config=experiment.config,
@@ -171,13 +170,13 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         config_hash=digest,
         seed=seed,
         steps=int(runner.max_iters),
-        **{name: metrics[f"coco/bbox_{key}"] for name, key in names.items()},
+        **{name: metrics[f"coco/bbox_{key}"] for name, key in records.METRICS.items()},
         losses={k: round(v, 5) for k, v in metrics.items() if not k.startswith("coco")},
         peaks=peaks(runner),
         seconds=round(seconds, 1),
         seconds_per_step=round(float(step), 4),
         threads=torch.get_num_threads(),
-        date=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        date=datetime.date.today().isoformat(),
         **made_in,
     )
 

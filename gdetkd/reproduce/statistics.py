@@ -27,6 +27,12 @@ def interval(values: pd.Series, confidence: float = 0.95) -> tuple[float, float]
     return float(values.mean()), width
 
 
+def plus_minus(mean: float, half: float = math.nan, digits: int = 1, signed: bool = False) -> str:
+    """Mean and half width as text; nothing for a mean of NaN, no width for one of NaN."""
+    text = "" if math.isnan(mean) else f"{mean:{'+' if signed else ''}.{digits}f}"
+    return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
+
+
 def paired_gain(frame: pd.DataFrame, experiment: str, reference: str = "baseline") -> pd.Series:
     """AP of an experiment minus that of the reference run of the same seed, by seed."""
     by_seed = frame.pivot_table(index="seed", columns="experiment", values="AP")
@@ -90,18 +96,11 @@ def claim_differences(frame: pd.DataFrame) -> pd.DataFrame:
     for table, claim in all_claims():
         difference = 100 * paired_gain(frame, claim.better, claim.worse)
         mean, half = interval(difference)
-        rows.append(
-            dict(
-                table=table,
-                claim=claim.statement,
-                paper=_paper_difference(TABLES[table], claim.better, claim.worse),
-                seeds=len(difference),
-                mean=mean,
-                half=half,
-                verdict=verdict(difference, half),
-            )
-        )
-    return pd.DataFrame(rows)
+        paper = _paper_difference(TABLES[table], claim.better, claim.worse)
+        said = len(difference), mean, half, verdict(difference, half)
+        rows.append((table, claim.statement, paper, *said))
+    columns = ["table", "claim", "paper", "seeds", "mean", "half", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def verdict(difference: pd.Series, half_width: float) -> str:

@@ -33,7 +33,7 @@ def make_teacher(work_dir: Path, weights: Path = WEIGHTS) -> dict:
     config = load_config(TEACHER, work_dir=work_dir)
     steps = config.train_cfg.max_iters
     made_in = environment()  # before: the checkout may change while it trains
-    if not (Path(work_dir) / f"iter_{steps}.pth").exists():
+    if not (work_dir / f"iter_{steps}.pth").exists():
         train(config, resume=True)
     record = dict(made_by="gdetkd reproduce teacher", **describe(TEACHER, work_dir, steps))
     return ship(TEACHER, work_dir, steps, weights, record | made_in)
@@ -47,18 +47,17 @@ def make_students(work_dir: Path) -> list[dict]:
     """
     made = []
     for name, weights in STUDENTS.items():
-        experiment, run = experiments_of(DIGITS)[name], Path(work_dir) / f"{name}_0"
-        steps = load_config(experiment.config, work_dir=run / "test").train_cfg.max_iters
-        record = dict(
-            made_by="gdetkd reproduce students", **describe(experiment.config, run, steps)
-        )
-        made.append(ship(PLAIN, run, steps, weights, record | environment()))
+        experiment, run = experiments_of(DIGITS)[name], work_dir / f"{name}_0"
+        steps = load_config(experiment.config).train_cfg.max_iters
+        described = describe(experiment.config, run, steps) | environment()
+        record = dict(made_by="gdetkd reproduce students") | described
+        made.append(ship(PLAIN, run, steps, weights, record))
     return made
 
 
 def describe(config: str, work_dir: Path, steps: int) -> dict:
     """What a record says of the training in `work_dir`."""
-    loaded, log = load_config(config, work_dir=Path(work_dir) / "test"), _log(Path(work_dir))
+    loaded, log = load_config(config), _log(work_dir)
     return dict(
         config=config,
         config_hash=records.config_hash(loaded),
@@ -71,21 +70,27 @@ def describe(config: str, work_dir: Path, steps: int) -> dict:
 
 def ship(config: str, work_dir: Path, steps: int, weights: Path, record: dict) -> dict:
     """Store a run's student in fp16 and measure the stored file on val with a plain `config`."""
-    work_dir = Path(work_dir)
     trained = work_dir / f"iter_{steps}.pth"
     if not trained.exists():
         raise FileNotFoundError(
             f"expected a trained detector at {trained}: run `gdetkd reproduce main` first"
         )
     export_student(trained, weights, half=True)
-    loaded = load_config(config, work_dir=work_dir / "test")
-    loaded.log_level = "WARNING"
-    metrics = test(loaded, str(weights))
-    names = dict(AP="mAP", AP50="mAP_50", APs="mAP_s", APm="mAP_m")
-    record |= {name: metrics[f"coco/bbox_{key}"] for name, key in names.items()}
+    metrics = evaluate(config, weights, work_dir)
+    record |= {name: metrics[name] for name in ("AP", "AP50", "APs", "APm")}
     record["megabytes"] = round(weights.stat().st_size / 1e6, 2)
     weights.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     return record
+
+
+def evaluate(
+    config: str, weights: Path, work_dir: Path, split: str | None = None
+) -> dict[str, float]:
+    """AP and its kin, in [0, 1], of weights on val or another split; logs go to `work_dir`."""
+    loaded = load_config(config, work_dir=work_dir / "test")
+    loaded.log_level = "WARNING"
+    metrics = test(loaded, str(weights), split)
+    return {name: metrics[f"coco/bbox_{key}"] for name, key in records.METRICS.items()}
 
 
 def _log(work_dir: Path) -> list[dict]:

@@ -9,11 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from gdetkd.evaluation.records import environment
-from gdetkd.evaluation.testing import test
 from gdetkd.reproduce.experiments import DIGITS
 from gdetkd.reproduce.report import shown
 from gdetkd.reproduce.tables import experiments_of
-from gdetkd.reproduce.teacher import TEACHER, WEIGHTS
+from gdetkd.reproduce.teacher import TEACHER, WEIGHTS, evaluate
 from gdetkd.training.config import load_config
 
 
@@ -33,18 +32,14 @@ def measure_test(
         experiment = experiments_of(DIGITS)[name]
         for seed in range(experiment.seeds):
             folder = runs_dir / f"{name}_{seed}"
-            config = load_config(experiment.config, work_dir=folder / "test")
-            config.log_level = "WARNING"
-            checkpoint = folder / f"iter_{config.train_cfg.max_iters}.pth"
+            steps = load_config(experiment.config).train_cfg.max_iters
+            checkpoint = folder / f"iter_{steps}.pth"
             if not checkpoint.exists():
                 raise FileNotFoundError(f"{checkpoint}: run `gdetkd reproduce main` first")
-            scores.setdefault(name, {})[str(seed)] = test(config, str(checkpoint), "test")[
-                "coco/bbox_mAP"
-            ]
-            report(f"{name}, seed {seed}: AP {scores[name][str(seed)]:.3f}")
-    config = load_config(TEACHER, work_dir=runs_dir / "teacher" / "test")
-    config.log_level = "WARNING"
-    teacher = test(config, str(WEIGHTS), "test")["coco/bbox_mAP"]
+            found = evaluate(experiment.config, checkpoint, folder, "test")["AP"]
+            scores.setdefault(name, {})[str(seed)] = found
+            report(f"{name}, seed {seed}: AP {found:.3f}")
+    teacher = evaluate(TEACHER, WEIGHTS, runs_dir / "teacher", "test")["AP"]
     gain = pd.Series(scores["gdetkd"]) - pd.Series(scores["baseline"])
     record = dict(
         made_by="gdetkd reproduce test",
