@@ -1,8 +1,8 @@
 """Exercises of the notebooks: they take an answer and return a verdict with a hint.
 
 The exercises of a stage are in the module of that name: ``check("proofs.bound", answer)`` looks up
-``gdetkd.lessons.exercises.proofs.EXERCISES["bound"]``. Every exercise comes with its solution and
-with plausible wrong answers; the tests require the checker to accept the one and reject the others.
+``gdetkd.lessons.exercises.proofs.EXERCISES["bound"]``. The tests require each checker to accept its
+solution and to reject plausible wrong answers.
 """
 
 from __future__ import annotations
@@ -28,17 +28,15 @@ Check = Callable[[Any], str | None]  # a hint if the answer is wrong, None if it
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question, the check of its answer, and answers whose verdict is known.
+    """A question, the check of its answer, and a solution.
 
     check: returns a hint, or None for a right answer. If it raises, the reader sees the error.
     solution: an accepted answer (a value or a function).
-    wrong: at least three plausible wrong answers, by the mistake they make.
     """
 
     question: str
     check: Check
     solution: Any
-    wrong: Mapping[str, Any]
 
     def hint(self, answer: Any) -> str | None:
         """Why the answer is not accepted; None when it is."""

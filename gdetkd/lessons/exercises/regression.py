@@ -44,26 +44,6 @@ EXERCISES = {
         "Write loss(student, teacher, confidence): one number from (N, C, 4), (N, C, 4), (N, C).",
         _check_loss,
         solution_loss,
-        {
-            "absolute values first": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).abs().sum((1, 2)).mean()
-            ),
-            "a mean over the coordinates": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).sum(1).abs().mean()
-            ),
-            "a mean over the classes": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).mean(1).abs().sum(1).mean()
-            ),
-            "a sum over the proposals": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).sum(1).abs().sum()
-            ),
-            "renormalized": lambda s, t, p: solution_loss(s, t, p / p.sum(1, keepdim=True)),
-            "squares": lambda s, t, p: (p[:, :, None] * (t - s)).sum(1).square().sum(1).mean(),
-            "the most likely class only": lambda s, t, p: (
-                (t - s)[torch.arange(len(s)), p.argmax(1)].abs().sum(1).mean()
-            ),
-            "one per proposal": lambda s, t, p: (p[:, :, None] * (t - s)).sum(1).abs().sum(1),
-        },
     ),
     "by_hand": Exercise(
         "Confidences 0.6 and 0.3, gaps 0.2 and -0.1 in dx, all others 0: what is the loss?",
@@ -79,13 +59,5 @@ EXERCISES = {
             "it is not {value}: weight, sum, then take absolute values",
         ),
         0.09,
-        {
-            "absolute values first": 0.15,
-            "renormalized": 0.1,
-            "a mean over coordinates": 0.0225,
-            "plain": 0.2,
-            "a mean over classes": 0.045,
-            "signed": -0.09,
-        },
     ),
 }
