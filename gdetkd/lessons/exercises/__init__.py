@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 __all__ = [
-    "Exercise", "check", "close", "find", "function_check", "number", "number_check", "of_stage",
-    "show_solution",
+    "Exercise", "check", "close", "find", "function_check", "known_mistake", "number",
+    "number_check", "of_stage", "show_solution",
 ]  # fmt: skip
 
 Check = Callable[[Any], str | None]  # a hint if the answer is wrong, None if it is right
@@ -91,6 +91,11 @@ def close(actual: Any, expected: Any, relative: float = 1e-4, absolute: float = 
     return actual.shape == expected.shape and bool(
         np.allclose(actual, expected, rtol=relative, atol=absolute)
     )
+
+
+def known_mistake(actual: Any, mistakes: Mapping[str, Any]) -> str | None:
+    """The first hint whose wrong result is `close` to the actual one; None without one."""
+    return next((hint for hint, wrong in mistakes.items() if close(actual, wrong)), None)
 
 
 def number(answer: Any) -> str | None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from gdetkd.lessons.exercises import Exercise, close, number, number_check
+from gdetkd.lessons.exercises import Exercise, close, known_mistake, number, number_check
 
 
 def solution_loss(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
@@ -24,7 +24,7 @@ def _check_loss(answer) -> str | None:
     logits = normalize(queries, dim=1) @ normalize(keys, dim=1).T / 0.2
     target = torch.arange(6)
     others = logits.masked_fill(torch.eye(6, dtype=torch.bool), -torch.inf)
-    near = {
+    mistakes = {
         "the positive is part of the denominator too": (others.logsumexp(1) - logits.diag()).mean(),
         "each query chooses among the keys, not each key among the queries": cross_entropy(
             logits.T, target
@@ -34,9 +34,8 @@ def _check_loss(answer) -> str | None:
         "expected cosines: normalize first": cross_entropy(queries @ keys.T / 0.2, target),
         "check the sign: the loss falls as the positive becomes more similar": -right,
     }
-    for hint, value in near.items():
-        if close(got, value):
-            return hint
+    if hint := known_mistake(got, mistakes):
+        return hint
     if not close(got, right):
         return f"expected {float(right):.3f}, got {float(got):.3f}"
     if not close(answer(queries, keys, 0.5), solution_loss(queries, keys, 0.5)):

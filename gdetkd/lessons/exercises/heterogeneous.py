@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdetkd.lessons.exercises import Exercise, close, number_check
+from gdetkd.lessons.exercises import Exercise, close, known_mistake, number_check
 
 
 def solution_scores(logits: Tensor) -> Tensor:
@@ -22,19 +22,17 @@ def _check_scores(answer) -> str | None:
         return "expected (2, 3) scores for two boxes of three classes, without the background"
     alone = logits.softmax(1)
     full = torch.nn.functional.pad(logits, (0, 1)).softmax(1)
-    if close(got, alone / alone.amax(1, keepdim=True)):
-        return "without a background logit, the best class always has score 1"
-    if close(got, full[:, :-1]):
-        return "divide each row by its maximum"
-    if close(got, full[:, :-1] / full[:, :-1].amax(1, keepdim=True)):
-        return "include the background in the maximum, then drop it"
-    if close(got, logits.sigmoid()):
-        return "these are sigmoids: the classes should compete in a softmax"
-    return (
-        None
-        if close(got, expected)
-        else "take a softmax with background 0, then divide by its maximum"
-    )
+    mistakes = {
+        "without a background logit, the best class always has score 1": (
+            alone / alone.amax(1, keepdim=True)
+        ),
+        "divide each row by its maximum": full[:, :-1],
+        "these are sigmoids: the classes should compete in a softmax": logits.sigmoid(),
+    }
+    if hint := known_mistake(got, mistakes):
+        return hint
+    right = close(got, expected)
+    return None if right else "take a softmax with background 0, then divide by its maximum"
 
 
 EXERCISES = {
