@@ -84,7 +84,7 @@ def matched(detections: Boxes, truth: Boxes, iou: float = 0.5) -> np.ndarray:
     if not len(truth[0]):
         return correct
     # 0 / 0 of two empty boxes is no overlap.
-    overlaps = box_iou(torch.as_tensor(boxes), torch.as_tensor(truth[0])).nan_to_num().numpy()
+    overlaps = box_iou(torch.tensor(boxes), torch.tensor(truth[0])).nan_to_num().numpy()
     overlaps[labels[:, None] != truth[1]] = 0
     for index in np.argsort(-scores, kind="stable"):
         best = overlaps[index].argmax()
