@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from wrong_answers import WRONG
 
 from gdetkd.lessons import exercises
 from gdetkd.lessons.exercises import (
@@ -29,8 +30,8 @@ EVERY = [f"{stage}.{name}" for stage in STAGES for name in exercises.of_stage(st
 def test_solution_is_accepted_and_wrong_answers_are_not(name):
     exercise = find(name)
     assert exercise.hint(exercise.solution) is None
-    assert len(exercise.wrong) >= 3
-    for mistake, answer in exercise.wrong.items():
+    assert len(WRONG[name]) >= 3
+    for mistake, answer in WRONG[name].items():
         assert exercise.hint(answer), f"accepts {mistake}"
     assert exercise.hint(...).startswith("not answered yet. ")
 
@@ -52,7 +53,6 @@ def test_verdict_is_printed_and_returned(monkeypatch, capsys):
         "Double a number.",
         lambda f: None if f(3) == 6 else "3 should give 6",
         solution=lambda x: 2 * x,
-        wrong={},
     )
     monkeypatch.setattr(exercises, "find", lambda name: doubled)
     assert check("stage.doubled", lambda x: x + x)

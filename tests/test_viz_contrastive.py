@@ -74,7 +74,10 @@ def test_ring_marks_the_newest_rows_and_leaves_empty_slots_white():
 def test_newest_rows_may_go_over_the_end_of_the_ring():
     third = history()[2]  # slots 4 and 0
     assert third.tolist() == [2, 0, 1, 1, 2]
-    assert viz._arc(np.flatnonzero(third == 2), 5) == (-1, 1)
+    newest = viz.draw_ring(third, capacity=5, step=2, oldest=3).patches[-1]
+    # From four fifths to six fifths, clockwise from the top.
+    assert (90 - newest.theta2) % 360 == pytest.approx(288)
+    assert (90 - newest.theta1) % 360 == pytest.approx(72)
 
 
 def test_drift_marks_the_oldest_key_of_every_memory():

@@ -43,12 +43,6 @@ def test_grouped_bars_stand_side_by_side():
     assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y"]
 
 
-def test_axes_or_new_keeps_what_it_is_given():
-    ax = plt.figure().gca()
-    assert style.axes_or_new(ax) is ax
-    assert style.axes_or_new(None) is not ax
-
-
 # Machado, Oliveira and Fernandes (2009), severity 1.0, on linear RGB.
 DEFICIENCIES = {
     "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],

@@ -12,18 +12,6 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn.functional import normalize, one_hot
 
-__all__ = [
-    "class_similarities",
-    "cosine_similarities",
-    "effective_negatives",
-    "key_drift",
-    "linear_cka",
-    "negative_shares",
-    "pairwise_auroc",
-    "retrieval",
-    "rsa_correlation",
-]
-
 
 def cosine_similarities(rows: Tensor, columns: Tensor | None = None) -> Tensor:
     """Cosines (N, M) between rows (N, D) and columns (M, D), by default the rows themselves."""

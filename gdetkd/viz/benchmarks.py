@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette: color-blind readers can distinguish these.
-COLORS = {"ours": "#0072B2", "naive": "#D55E00"}
-OTHER = "#999999"
-MARKS = {"ours": "o", "naive": "s"}
+from gdetkd.viz import style
+
+LINES = {"ours": (style.TEACHER, "o"), "naive": (style.STUDENT, "s")}  # color and mark
 
 
 def plot_time_and_memory(measured: pd.DataFrame) -> Figure:
@@ -21,9 +19,7 @@ def plot_time_and_memory(measured: pd.DataFrame) -> Figure:
             slowest and peak_bytes (or None).
     """
     devices = list(dict.fromkeys(measured["device"]))
-    fig, axes = plt.subplots(
-        len(devices), 2, figsize=(9, 3.6 * len(devices)), squeeze=False, layout="constrained"
-    )
+    fig, axes = style.panels(2, len(devices), layout="constrained")
     for (left, right), device in zip(axes, devices, strict=True):
         rows = measured[measured["device"] == device]
         _lines(left, rows, rows["peak_bytes"].astype(float) / 1e6)
@@ -41,10 +37,9 @@ def plot_time_and_memory(measured: pd.DataFrame) -> Figure:
 def _lines(ax: Axes, rows: pd.DataFrame, values: pd.Series, spread: bool = False) -> None:
     for form in dict.fromkeys(rows["form"]):
         here = rows[rows["form"] == form].sort_values("K")
-        color = COLORS.get(form, OTHER)
-        label = form if form in COLORS else f"linear_cross_entropy ({form.split()[-1]} rows)"
-        ax.plot(here["K"] / 1024, values[here.index], color=color, marker=MARKS.get(form, "^"),
-                ms=5, label=label)  # fmt: skip
+        color, mark = LINES.get(form, (style.NEUTRAL, "^"))
+        label = form if form in LINES else f"linear_cross_entropy ({form.split()[-1]} rows)"
+        ax.plot(here["K"] / 1024, values[here.index], color=color, marker=mark, ms=5, label=label)
         if spread:
             ax.fill_between(
                 here["K"] / 1024, here["fastest"], here["slowest"], color=color, alpha=0.2, lw=0

@@ -29,17 +29,9 @@ def plot_joint(joint: torch.Tensor, names: Sequence[str]) -> Figure:
         (axes[0, 1], ratio, "ratio r(s, t) = p(s, t) / (p(s) p(t))",
          dict(cmap=style.DIVERGING, norm=norm)),
     ):  # fmt: skip
-        picture = ax.imshow(table, **options)
+        picture = style.heat_map(ax, table, names, names, "{:.2f}", **options)
         figure.colorbar(picture, ax=ax, shrink=0.85)
-        for (row, column), value in np.ndenumerate(table):
-            red, green, blue, _ = picture.cmap(picture.norm(value))
-            dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-            ax.text(column, row, f"{value:.2f}", ha="center", va="center",
-                    color="white" if dark else "black")  # fmt: skip
         ax.set(title=title, xlabel="teacher's t", ylabel="student's s")
-        ax.set_xticks(range(len(names)), names)
-        ax.set_yticks(range(len(names)), names)
-        ax.grid(False)
     return figure
 
 
@@ -142,10 +134,9 @@ def plot_bias_and_spread(bounds: Mapping[float, np.ndarray], counts: Sequence[in
     figure, axes = style.panels(2, height=3.6)
     places = np.array(counts) + 1
     for color, (information, measured) in zip(style.SERIES, bounds.items(), strict=False):
-        label = f"MI = {information:g} nats"
-        axes[0, 0].plot(places, measured.mean(0) - information, color=color, marker="o", ms=4,
-                        label=label)  # fmt: skip
-        axes[0, 1].plot(places, measured.std(0), color=color, marker="o", ms=4, label=label)
+        options = dict(color=color, marker="o", ms=4, label=f"MI = {information:g} nats")
+        axes[0, 0].plot(places, measured.mean(0) - information, **options)
+        axes[0, 1].plot(places, measured.std(0), **options)
     axes[0, 0].axhline(0, color="black", lw=1)
     axes[0, 0].set(title="bias: mean bound - MI", ylabel="nats")
     axes[0, 1].set(title="spread: standard deviation over the draws", ylabel="nats")

@@ -45,7 +45,7 @@ def draw_shares(
 
     The axis is logarithmic and ends at `SMALLEST_SHARE`; smaller shares are not drawn.
     """
-    ax = style.axes_or_new(ax, height=3.2)
+    ax = ax or style.new_axes(3.2)
     largest = np.sort(np.asarray(shares))[::-1][:count]
     ax.bar(range(1, len(largest) + 1), largest, color=NEGATIVE, width=0.85)
     ax.set(title=title, xlabel="negatives by rank, 1 = hardest", ylabel="share of the push")
@@ -176,10 +176,9 @@ def draw_filter(
 
 
 def draw_paper(
-    settings: Sequence, values: Sequence[float], label: str, title: str, ax: Axes | None = None
-) -> Axes:
+    settings: Sequence, values: Sequence[float], label: str, title: str, ax: Axes
+) -> None:
     """A row of the paper's ablation: AP (average precision) against a setting."""
-    ax = style.axes_or_new(ax)
     ax.plot(settings, values, marker="s", color=style.NEUTRAL)
     for x, y in zip(settings, values, strict=True):
         ax.annotate(f"{y:.1f}", (x, y), xytext=(0, 7), textcoords="offset points", ha="center",
@@ -189,7 +188,6 @@ def draw_paper(
     ax.set(xlabel=label, ylabel="student's AP [%]", title=title)
     ax.set_ylim(min(values) - room, max(values) + 2 * room)
     ax.margins(x=0.09)
-    return ax
 
 
 def draw_ring(
@@ -200,7 +198,7 @@ def draw_ring(
     batches: (filled,) the step at which each row was added, in storage order; oldest: the age at
     which the color scale ends.
     """
-    ax = style.axes_or_new(ax, height=5)
+    ax = ax or style.new_axes(5)
     shade, colors = Normalize(0, oldest), plt.get_cmap(style.SEQUENTIAL + "_r")
     turn = 360 / capacity
     for slot in range(capacity):
@@ -211,9 +209,11 @@ def draw_ring(
         ax.add_patch(Wedge((0, 0), 1, *ends, width=0.42, lw=0.8, **colored))
     newest = np.flatnonzero(batches == step)
     if len(newest):
-        first, last = _arc(newest, capacity)
-        ax.add_patch(Wedge((0, 0), 1.04, 90 - last * turn, 90 - first * turn, width=0.5, fc="none",
-                           ec=style.HIGHLIGHT, lw=2.5, zorder=4))  # fmt: skip
+        # Their slots are consecutive, and slot 0 follows the last one.
+        first = next((slot for slot in newest if (slot - 1) % capacity not in newest), 0)
+        ends = 90 - (first + len(newest)) * turn, 90 - first * turn
+        ax.add_patch(Wedge((0, 0), 1.04, *ends, width=0.5, fc="none", ec=style.HIGHLIGHT, lw=2.5,
+                           zorder=4))  # fmt: skip
     ax.text(0, 0, f"step {step}", ha="center", va="center")
     age = f"greatest age: {step - int(batches.min())}" if len(batches) else "empty"
     ax.text(0, -1.16, f"{len(batches)} of {capacity} rows\n{age}", ha="center", va="top")
@@ -320,11 +320,3 @@ def draw_cost(costs: Sequence[Mapping]) -> Figure:
         ax.set(xlabel=unit, xlim=(0, 1.18 * max(values)))
         ax.grid(axis="y", visible=False)
     return left.figure
-
-
-def _arc(slots: np.ndarray, capacity: int) -> tuple[int, int]:
-    """First and last edge of a run of slots that may continue past the end of the ring."""
-    missing = np.setdiff1d(np.arange(capacity), slots)
-    if 0 in slots and capacity - 1 in slots and len(missing):
-        return int(missing.max()) + 1 - capacity, int(missing.min())
-    return int(slots.min()), int(slots.max()) + 1

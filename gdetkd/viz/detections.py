@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import matplotlib.patheffects as effects
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torchvision.ops import box_iou
 
 from gdetkd.viz import style
 
@@ -67,9 +69,7 @@ def compare_detectors(
     for row, (name, found) in zip(axes, rows.items(), strict=True):
         for ax, image, actual, boxes in zip(row, images, truth, found, strict=True):
             draw_detections(image, boxes, None if boxes is actual else actual, classes, ax)
-        # set_axis_off hides the y label too.
-        row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, rotation=90, va="center",
-                    ha="right", fontsize=10)  # fmt: skip
+        style.row_name(row[0], name)
     fig.text(0.5, 0.004, "blue: correct (class and IoU of at least 0.5)     orange: wrong",
              ha="center", fontsize=9)  # fmt: skip
     caption = 0.22 / fig.get_figheight()  # its height in figure coordinates
@@ -81,20 +81,14 @@ def matched(detections: Boxes, truth: Boxes, iou: float = 0.5) -> np.ndarray:
     """Which detections are correct (n,) bool: greedy by score, each object once, as COCO counts."""
     boxes, labels, scores = detections
     correct = np.zeros(len(boxes), bool)
-    taken = np.zeros(len(truth[0]), bool)
+    if not len(truth[0]):
+        return correct
+    # 0 / 0 of two empty boxes is no overlap.
+    overlaps = box_iou(torch.tensor(boxes), torch.tensor(truth[0])).nan_to_num().numpy()
+    overlaps[labels[:, None] != truth[1]] = 0
     for index in np.argsort(-scores, kind="stable"):
-        overlaps = _iou(boxes[index], truth[0])
-        overlaps[taken | (truth[1] != labels[index])] = 0
-        best = overlaps.argmax() if len(overlaps) else -1
-        if best >= 0 and overlaps[best] >= iou:
-            correct[index] = taken[best] = True
+        best = overlaps[index].argmax()
+        if overlaps[index, best] >= iou:
+            correct[index] = True
+            overlaps[:, best] = 0  # the object is taken
     return correct
-
-
-def _iou(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    if not len(others):
-        return np.zeros(0)
-    corner = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    inter = corner.clip(0).prod(1)
-    areas = (others[:, 2:] - others[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return inter / np.maximum(areas - inter, 1e-9)

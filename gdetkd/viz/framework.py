@@ -32,7 +32,7 @@ def data_flow(images: Tensor, student: Any, teacher: Any) -> Figure:
     _node(ax, 8.1, 6.6, "teacher: encodes\nthe same boxes", style.TEACHER, bold=True)
     for start, end in (((3.7, 7.5), (2.6, 7.0)), ((6.3, 7.5), (7.4, 7.0)),
                        ((3.35, 6.6), (4.15, 6.6)), ((5.85, 6.6), (6.95, 6.6))):  # fmt: skip
-        _arrow(ax, start, end, style.NEUTRAL)
+        style.arrow(ax, start, end, style.NEUTRAL)
     for row, (field, component) in enumerate(COMPONENT_OF.items()):
         y = 5.4 - 1.1 * row
         _node(ax, 5, y, f"{component} loss", style.DISTILLED)
@@ -40,8 +40,8 @@ def data_flow(images: Tensor, student: Any, teacher: Any) -> Figure:
             # Imitation takes every level of the student, and one pooled feature of the teacher.
             name = "pyramid" if field == "pooled" and outputs is student else field
             _node(ax, x, y, f"{name}\n{_shape(getattr(outputs, name))}", color)
-        _arrow(ax, (3.5, y), (4.0, y), style.STUDENT)
-        _arrow(ax, (6.6, y), (6.0, y), style.TEACHER)
+        style.arrow(ax, (3.5, y), (4.0, y), style.STUDENT)
+        style.arrow(ax, (6.6, y), (6.0, y), style.TEACHER)
     note = "gradients flow to the left: to the student and the losses' modules, not to the teacher"
     ax.text(5, 0.75, note, ha="center", fontsize=10, color="#444444")
     return ax.figure
@@ -70,14 +70,10 @@ def gradient_shares(norms: Mapping[str, Mapping[str, float]]) -> Figure:
 def gradient_cosines(cosines: np.ndarray, names: Sequence[str]) -> Axes:
     """Cosines between gradients (n, n): 1 for the same direction, -1 for opposite ones."""
     ax = style.new_axes(5.0)
-    image = ax.imshow(cosines, cmap=style.DIVERGING, vmin=-1, vmax=1)
-    for (row, column), value in np.ndenumerate(cosines):
-        color = "white" if abs(value) > 0.6 else "black"
-        ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
-    shown = [name.replace("_loss", "") for name in names]
-    ax.set_xticks(range(len(names)), shown, rotation=30, ha="right")
-    ax.set_yticks(range(len(names)), shown)
-    ax.grid(False)
+    names = [name.replace("_loss", "") for name in names]
+    options = dict(cmap=style.DIVERGING, vmin=-1, vmax=1)
+    image = style.heat_map(ax, cosines, names, names, "{:.2f}", **options)
+    ax.set_xticks(range(len(names)), names, rotation=30, ha="right")
     ax.figure.colorbar(image, ax=ax, label="cosine between the gradients")
     return ax
 
@@ -97,10 +93,6 @@ def _node(ax: Axes, x: float, y: float, text: str, color: str, bold: bool = Fals
     ax.text(x, y, text, ha="center", va="center", fontsize=10, weight="bold" if bold else "normal",
             color=color if bold else "black",
             bbox=dict(boxstyle="round,pad=0.4", fc="white", ec=color, lw=1.8))  # fmt: skip
-
-
-def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
-    ax.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color=color, lw=1.5))
 
 
 def _shape(value: Tensor | Sequence[Tensor]) -> str:

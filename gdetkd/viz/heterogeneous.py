@@ -233,15 +233,9 @@ def level_pairs(
     ax = style.new_axes(3.4)
     counts = np.zeros((len(student_strides), len(teacher_strides)), int)
     np.add.at(counts, (student.numpy(), teacher.numpy()), 1)
-    ax.imshow(counts, cmap=style.SEQUENTIAL, aspect="auto")
-    for (row, column), count in np.ndenumerate(counts):
-        dark = count < counts.max() / 2
-        ax.text(column, row, count, ha="center", va="center", color="white" if dark else "black")
-    ax.set_xticks(range(len(teacher_strides)), teacher_strides)
-    ax.set_yticks(range(len(student_strides)), student_strides)
+    style.heat_map(ax, counts, student_strides, teacher_strides, "{}", aspect="auto")
     ax.set(title="boxes", xlabel="stride of the level that the teacher pools the box from (px)",
            ylabel="stride of the level\nthat predicted it (px)")  # fmt: skip
-    ax.grid(False)
     return ax
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from ipywidgets import FloatLogSlider, IntSlider
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -60,7 +61,9 @@ def object_on_levels(
         ax.add_patch(Rectangle((0, -0.09), 1, 0.06, transform=ax.transAxes, clip_on=False,
                                color=color))  # fmt: skip
     for ax in axes[0]:
-        style.hide_axis(ax)
+        ax.set(xticks=[], yticks=[])
+        ax.grid(False)
+        ax.spines[:].set_visible(False)
     figure.supxlabel(
         "brighter: larger norm over the channels; each panel has its own scale", fontsize=10
     )
@@ -164,19 +167,14 @@ def errors_by_rule(errors: Mapping[str, Tensor], sizes: Tensor, edges: Sequence[
     All bars of a bin are about the same boxes.
     """
     ax = style.new_axes()
-    which = np.digitize(sizes.numpy(), edges) - 1
-    bins = [which == index for index in range(len(edges) - 1)]
+    frame = pd.DataFrame({name: values.numpy() for name, values in errors.items()})
+    bins = frame.groupby(pd.cut(sizes.numpy(), edges, right=False), observed=False)
     ticks = [
-        f"{low:g} to {high:g} px\n({chosen.sum()} boxes)"
-        for low, high, chosen in zip(edges, edges[1:], bins, strict=False)
+        f"{bin.left:g} to {bin.right:g} px\n({count} boxes)" for bin, count in bins.size().items()
     ]
-    rows = {name: [values.numpy()[chosen] for chosen in bins] for name, values in errors.items()}
-    means = {n: [v.mean() if len(v) else np.nan for v in row] for n, row in rows.items()}
-    whiskers = {n: [v.std() / max(1, len(v)) ** 0.5 for v in row] for n, row in rows.items()}
     colors = [style.TEACHER, style.SKY_BLUE, style.STUDENT, style.HIGHLIGHT, style.NEUTRAL]
-    style.grouped_bars(
-        ax, means, ticks, colors, yerr=whiskers, error_kw=dict(lw=1, ecolor="#333333")
-    )
+    whiskers = dict(yerr=bins.sem(ddof=0).to_numpy().T, error_kw=dict(lw=1, ecolor="#333333"))
+    style.grouped_bars(ax, bins.mean(), ticks, colors, **whiskers)
     ax.set(xlabel="box size", ylabel="mean squared error")
     ax.legend(loc="upper left")
     return ax

@@ -29,7 +29,7 @@ def draw_on_image(
     ax: Axes | None = None,
 ) -> Axes:
     """Boxes (n, 4) on a darkened picture (h, w, 3), brighter for larger values (n,)."""
-    ax = style.axes_or_new(ax)
+    ax = ax or style.new_axes()
     ax.imshow(0.62 * np.asarray(picture, float).mean(2) / 255, cmap="gray", vmin=0, vmax=1)
     shades = np.asarray(Normalize(*limits, clip=True)(values), float)
     for index in np.argsort(values):
@@ -73,9 +73,7 @@ def compare_on_images(
             here = np.flatnonzero(rois[:, 0] == image)
             place = next(iter(np.flatnonzero(here == picked).tolist()), None)
             draw_on_image(pictures[image], rois[here, 1:], values[here], place, limits, ax)
-        # set_axis_off hides the y label too.
-        row[0].text(-0.06, 0.5, name, transform=row[0].transAxes, rotation=90, va="center",
-                    ha="right")  # fmt: skip
+        style.row_name(row[0], name)
         bar = style.color_bar(figure, row, GLOW, "cosine", limits, pad=0.015, aspect=18)
         bar.ax.tick_params(labelsize=9)
     return figure

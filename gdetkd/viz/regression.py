@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from ipywidgets import FloatSlider
 from matplotlib.axes import Axes
@@ -28,15 +29,16 @@ def confidence_and_iou(
     """
     ax = style.new_axes()
     colors = (style.TEACHER, style.STUDENT, style.NEUTRAL)
-    which = np.digitize(confidence.numpy(), edges[1:-1])
-    bins = [index for index in range(len(edges) - 1) if (which == index).sum() > 1]
-    at = [confidence.numpy()[which == index].mean() for index in bins]
-    for (name, values), color, line in zip(ious.items(), colors, ("o-", "s--", "^:"), strict=False):
-        rows = [values.numpy()[which == index] for index in bins]
-        errors = [row.std() / len(row) ** 0.5 for row in rows]
-        ax.errorbar(at, [row.mean() for row in rows], errors, fmt=line, color=color, label=name)
-    for place, index in zip(at, bins, strict=True):
-        ax.annotate(f"{(which == index).sum()}", (place, 0), xycoords=("data", "axes fraction"),
+    frame = pd.DataFrame({"confidence": confidence.numpy()})
+    frame = frame.assign(**{name: iou.numpy() for name, iou in ious.items()})
+    bins = frame.groupby(np.digitize(confidence.numpy(), edges[1:-1]))
+    counts = bins.size()[lambda count: count > 1]
+    means, errors = bins.mean().loc[counts.index], bins.sem(ddof=0).loc[counts.index]
+    at = means["confidence"]
+    for name, color, line in zip(ious, colors, ("o-", "s--", "^:"), strict=False):
+        ax.errorbar(at, means[name], errors[name], fmt=line, color=color, label=name)
+    for place, count in zip(at, counts, strict=True):
+        ax.annotate(f"{count}", (place, 0), xycoords=("data", "axes fraction"),
                     xytext=(0, 4), textcoords="offset points", ha="center", fontsize=9)  # fmt: skip
     ax.set(xlabel="teacher's confidence in the true class (bottom: how many boxes)",
            ylabel="mean IoU with the object", xlim=(-0.02, 1.02))  # fmt: skip
@@ -100,19 +102,14 @@ def weighted_gaps(
     Positive contributions are stacked upward, negative ones downward. Diamonds mark their sums;
     the loss is the sum of the diamonds' distances from 0.
     """
-    ax = style.axes_or_new(ax)
+    ax = ax or style.new_axes()
     parts = (confidences[:, None] * gaps).numpy()
-    up, down = np.zeros(4), np.zeros(4)
-    for index, (part, name) in enumerate(zip(parts, names, strict=True)):
-        base = np.where(part >= 0, up, down)
-        ax.bar(range(4), part, 0.6, base, label=f"{name}: {confidences[index]:.2f}",
-               color=_color(name), edgecolor="white", lw=0.8)  # fmt: skip
-        up, down = up + part.clip(0), down + part.clip(max=0)
+    labels = [f"{name}: {p:.2f}" for name, p in zip(names, confidences, strict=True)]
+    rows = dict(zip(labels, parts, strict=True))
+    style.grouped_bars(ax, rows, DELTAS, [_color(name) for name in names], stacked=True)
     ax.plot(range(4), parts.sum(0), "D", color="black", ms=8, mec="white", label="sum")
     ax.axhline(0, color="black", lw=1)
-    ax.set_xticks(range(4), DELTAS)
     ax.set(xlabel=f"coordinate ({DELTA_UNIT})", ylabel="confidence x gap")
-    ax.grid(axis="x", visible=False)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="class: confidence")
     return ax
 
@@ -129,18 +126,15 @@ def class_gradients(
     """
     shown = {"teacher's confidence": confidences, **gradients}
     figure, drawn = style.panel_per_item(shown, height=0.26 * len(labels) + 1.7, sharey=True)
+    names = ["background" if label >= len(classes) else classes[label] for label in labels]
     units = ["softmax", *["L1 norm over the coordinates"] * len(gradients)]
     for (ax, name, values), unit in zip(drawn, units, strict=True):
-        image = ax.imshow(values.numpy(), cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
+        image = style.heat_map(ax, values.numpy(), names, classes, vmin=0, aspect="auto")
         for row, label in enumerate(labels):
             if label < len(classes):
                 ax.plot(label, row, "o", mfc="none", mec="white", ms=11, mew=1.6)
-        ax.set_xticks(range(len(classes)), classes)
         ax.set(xlabel="class", title=name)
-        ax.grid(False)
         figure.colorbar(image, ax=ax, location="bottom", shrink=0.9, aspect=30, label=unit)
-    names = ["background" if label >= len(classes) else classes[label] for label in labels]
-    figure.axes[0].set_yticks(range(len(labels)), names)
     figure.axes[0].set_ylabel("proposal, by its ground truth (ring)")
     return figure
 

@@ -129,14 +129,13 @@ def compare_class_similarities(
     for ax, name, matrix in drawn:
         matrix = np.asarray(matrix)
         off = matrix[~np.eye(len(matrix), dtype=bool)]
-        image = ax.imshow(matrix, cmap=style.SEQUENTIAL, vmin=np.nanmin(off), vmax=np.nanmax(off))
+        limits = dict(vmin=np.nanmin(off), vmax=np.nanmax(off))
+        image = style.heat_map(ax, matrix, classes, classes, **limits)
         for row, column in [*marked, *(pair[::-1] for pair in marked)]:
             corner = column - 0.5, row - 0.5
             ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec=style.HIGHLIGHT, lw=2))
-        ax.set(xticks=range(len(classes)), yticks=range(len(classes)), title=name)
-        ax.set(xticklabels=classes, yticklabels=classes, xlabel="class")
+        ax.set(title=name, xlabel="class")
         ax.tick_params(length=0)
-        ax.grid(False)
         figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.8, extend="max",
                         label="mean cosine")  # fmt: skip
     figure.axes[0].set_ylabel("class")
@@ -172,7 +171,7 @@ def draw_scores(scores: Mapping[str, Mapping[str, float]], chance: Mapping[str, 
     """One panel per score and one bar per detector; a dashed line marks the chance level."""
     figure, drawn = style.panel_per_item(chance, height=0.34 * style.WIDTH)
     for ax, name, by_chance in drawn:
-        colors = [style.DETECTOR_COLORS.get(detector, style.NEUTRAL) for detector in scores]
+        colors = [style.detector_color(detector) for detector in scores]
         values = [scores[detector][name] for detector in scores]
         ax.bar_label(ax.bar(list(scores), values, color=colors, width=0.65), fmt="%.2f", padding=2)
         ax.axhline(by_chance, color="black", ls="--", lw=1.2, label="chance")

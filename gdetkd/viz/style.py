@@ -17,6 +17,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 # Roles, from Okabe and Ito's palette. A detector keeps its color in all notebooks.
@@ -90,11 +91,6 @@ def new_axes(height: float = 3.8) -> Axes:
     return panels(height=height)[1][0, 0]
 
 
-def axes_or_new(ax: Axes | None, height: float = 3.8) -> Axes:
-    """``ax``, or `new_axes` if it is None."""
-    return new_axes(height) if ax is None else ax
-
-
 def draw_box(ax: Axes, box: Iterable[float], color: str, width: float = 2.0, **options) -> None:
     """Outline a box x1, y1, x2, y2; options as of `matplotlib.patches.Rectangle`."""
     x1, y1, x2, y2 = (float(value) for value in box)
@@ -120,25 +116,46 @@ def grouped_bars(
 ) -> list[BarContainer]:
     """At each tick one bar per row, side by side; rows are named in the legend.
 
-    options: as of `Axes.bar`; ``yerr`` holds the errors of each row, by its name.
+    options: as of `pandas.DataFrame.plot.bar`.
     """
-    drawn, step = [], 0.8 / len(rows)
-    errors = options.pop("yerr", {})
-    for place, ((name, values), color) in enumerate(zip(rows.items(), colors, strict=False)):
-        at = np.arange(len(ticks)) + (place - (len(rows) - 1) / 2) * step
-        bars = ax.bar(at, np.asarray(values), 0.92 * step, color=color, label=name,
-                      yerr=errors.get(name), **options)  # fmt: skip
-        drawn.append(bars)
-    ax.set_xticks(range(len(ticks)), ticks)
+    frame = pd.DataFrame({name: np.asarray(values) for name, values in rows.items()}, ticks)
+    frame.plot.bar(ax=ax, width=0.8, color=colors[: len(rows)], edgecolor="white", rot=0, **options)
     ax.grid(axis="x", visible=False)
-    return drawn
+    return [bars for bars in ax.containers if isinstance(bars, BarContainer)]
 
 
-def hide_axis(ax: Axes) -> None:
-    """No ticks, grid or frame; unlike with `Axes.set_axis_off`, labels stay."""
-    ax.set(xticks=[], yticks=[])
+def heat_map(
+    ax: Axes,
+    values: np.ndarray,
+    rows: Sequence[Any],
+    columns: Sequence[Any],
+    number: str | None = None,
+    **options,
+) -> AxesImage:
+    """Values (rows, columns) as colors, and in their cells as numbers of that format, if any.
+
+    options: as of `Axes.imshow`.
+    """
+    image = ax.imshow(values, **options)
+    for (row, column), value in np.ndenumerate(np.asarray(values)) if number else ():
+        dark = np.dot(image.to_rgba(value)[:3], (0.3, 0.59, 0.11)) < 0.5
+        ax.text(column, row, number.format(value), ha="center", va="center", fontsize=9,
+                color="white" if dark else "black")  # fmt: skip
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
     ax.grid(False)
-    ax.spines[:].set_visible(False)
+    return image
+
+
+def arrow(ax: Axes, start: tuple, end: tuple, color: str = "black", lw: float = 1.5) -> None:
+    """An arrow between two points of the data."""
+    ax.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color=color, lw=lw))
+
+
+def row_name(ax: Axes, name: str) -> None:
+    """A name left of Axes whose own label `Axes.set_axis_off` has hidden."""
+    ax.text(-0.06, 0.5, name, transform=ax.transAxes, rotation=90, va="center", ha="right",
+            fontsize=11)  # fmt: skip
 
 
 def running_mean(values: Sequence[float], window: int) -> np.ndarray:

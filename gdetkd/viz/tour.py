@@ -86,10 +86,10 @@ def plot_minute(losses: Mapping[str, Sequence[Mapping[str, float]]], window: int
         for name, steps in losses.items():
             if kind not in steps[-1]:
                 continue
-            raw = np.array([step[kind] for step in steps])
-            count = np.arange(1, len(raw) + 1)
-            ax.plot(count, raw, color=detector_color(name), alpha=0.25, lw=1)
-            ax.plot(count, style.running_mean(raw, window), color=detector_color(name), label=name)
+            raw, color = [step[kind] for step in steps], detector_color(name)
+            count = range(1, len(raw) + 1)
+            ax.plot(count, raw, color=color, alpha=0.25, lw=1)
+            ax.plot(count, style.running_mean(raw, window), color=color, label=name)
         ax.set_title(NAMES[kind], fontsize=10)
         ax.set_ylim(bottom=0)
     for ax in axes.flat[len(kinds) :]:
@@ -128,17 +128,17 @@ def draw_map() -> Axes:
         _card(ax, 3, y, 15, name, color)
         for (text, x), before in zip(places, (18, 46, 71), strict=True):
             _card(ax, x, y, 17, text, color)
-            _arrow(ax, (before, y + 2.5), (x - 0.6, y + 2.5))
+            style.arrow(ax, (before, y + 2.5), (x - 0.6, y + 2.5))
     links = (
         ("imitation of regions, weighted\nover pyramid levels  (4)", 37.5),
         ("contrast: match each box\nto itself  (1, 2, 3)", 62.5),
         ("class distillation  (6, 7)\nclass-aware boxes  (5)", 87.5),
     )
     for text, x in links:
-        _arrow(ax, (x, 37.4), (x, 11.6), color=style.DISTILLED, lw=2)
+        style.arrow(ax, (x, 37.4), (x, 11.6), color=style.DISTILLED, lw=2)
         ax.text(x, 26.5, text, ha="center", va="center", fontsize=9.5, color=style.DISTILLED,
                 bbox=dict(fc="white", ec="none", pad=2))  # fmt: skip
-    _arrow(ax, (10.5, 11.6), (10.5, 37.4))
+    style.arrow(ax, (10.5, 11.6), (10.5, 37.4))
     ax.text(10.5, 26.5, "the student's\nproposals: both see\nthe same boxes", ha="center",
             va="center", fontsize=9.5, bbox=dict(fc="white", ec="none", pad=2))  # fmt: skip
     ax.text(50, 1.2, "everything in one step (7)     a real training (8)     the results (9)",
@@ -151,7 +151,3 @@ def _card(ax: Axes, x: float, y: float, width: float, text: str, color: str) -> 
         FancyBboxPatch((x, y), width, 5, boxstyle="round,pad=0.4", fc=color, ec="none", alpha=0.9)
     )
     ax.text(x + width / 2, y + 2.5, text, ha="center", va="center", color="white", fontsize=10)
-
-
-def _arrow(ax: Axes, start, end, color: str = "black", lw: float = 1.3) -> None:
-    ax.annotate("", end, start, arrowprops=dict(arrowstyle="-|>", color=color, lw=lw))

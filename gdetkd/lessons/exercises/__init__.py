@@ -1,8 +1,8 @@
 """Exercises of the notebooks: they take an answer and return a verdict with a hint.
 
 The exercises of a stage are in the module of that name: ``check("proofs.bound", answer)`` looks up
-``gdetkd.lessons.exercises.proofs.EXERCISES["bound"]``. Every exercise comes with its solution and
-with plausible wrong answers; the tests require the checker to accept the one and reject the others.
+``gdetkd.lessons.exercises.proofs.EXERCISES["bound"]``. The tests require each checker to accept its
+solution and to reject plausible wrong answers.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 __all__ = [
-    "Exercise", "check", "close", "find", "function_check", "number", "number_check", "of_stage",
-    "show_solution",
+    "Exercise", "check", "close", "find", "function_check", "known_mistake", "number",
+    "number_check", "of_stage", "show_solution",
 ]  # fmt: skip
 
 Check = Callable[[Any], str | None]  # a hint if the answer is wrong, None if it is right
@@ -28,17 +28,15 @@ Check = Callable[[Any], str | None]  # a hint if the answer is wrong, None if it
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question, the check of its answer, and answers whose verdict is known.
+    """A question, the check of its answer, and a solution.
 
     check: returns a hint, or None for a right answer. If it raises, the reader sees the error.
     solution: an accepted answer (a value or a function).
-    wrong: at least three plausible wrong answers, by the mistake they make.
     """
 
     question: str
     check: Check
     solution: Any
-    wrong: Mapping[str, Any]
 
     def hint(self, answer: Any) -> str | None:
         """Why the answer is not accepted; None when it is."""
@@ -93,6 +91,11 @@ def close(actual: Any, expected: Any, relative: float = 1e-4, absolute: float = 
     return actual.shape == expected.shape and bool(
         np.allclose(actual, expected, rtol=relative, atol=absolute)
     )
+
+
+def known_mistake(actual: Any, mistakes: Mapping[str, Any]) -> str | None:
+    """The first hint whose wrong result is `close` to the actual one; None without one."""
+    return next((hint for hint, wrong in mistakes.items() if close(actual, wrong)), None)
 
 
 def number(answer: Any) -> str | None:

@@ -45,24 +45,6 @@ EXERCISES = {
         "Write weights(student, teacher, tau): from (N, L, E) and (N, E) to (N, L).",
         _check_weights,
         solution_weights,
-        {
-            "a softmax over the proposals": lambda s, t, tau: (
-                (s * t[:, None]).sum(2) / tau
-            ).softmax(0),
-            "times tau": lambda s, t, tau: ((s * t[:, None]).sum(2) * tau).softmax(1),
-            "no tau": lambda s, t, tau: (s * t[:, None]).sum(2).softmax(1),
-            "cosines": lambda s, t, tau: (
-                torch.cosine_similarity(s, t[:, None], dim=2) / tau
-            ).softmax(1),
-            "a fixed tau": lambda s, t, tau: solution_weights(s, t, 0.5),
-            "sigmoids": lambda s, t, tau: ((s * t[:, None]).sum(2) / tau).sigmoid(),
-            "the closest in distance": lambda s, t, tau: (
-                -(s - t[:, None]).square().sum(2) / tau
-            ).softmax(1),
-            "a single level": lambda s, t, tau: torch.nn.functional.one_hot(
-                (s * t[:, None]).sum(2).argmax(1), s.shape[1]
-            ).double(),
-        },
     ),
     "mix": Exercise(
         "The levels are 1 and 4, the teacher's feature is 3, both weights 1/2: what is the loss?",
@@ -77,14 +59,5 @@ EXERCISES = {
             "it is not {value}: what is the weighted sum of the levels?",
         ),
         0.25,
-        {
-            "the mean of the errors": 2.5,
-            "not squared": 0.5,
-            "the difference": -0.5,
-            "the sum of the errors": 5.0,
-            "the first level only": 4,
-            "nothing": 0,
-            "words": "none",
-        },
     ),
 }

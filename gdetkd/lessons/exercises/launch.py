@@ -31,12 +31,6 @@ EXERCISES = {
             "rate {} chosen for {} images per step, now {} GPUs with {} images each",
         ),
         scaled_rate,
-        {
-            "unchanged": lambda rate, images, gpus, each: rate,
-            "by the number of GPUs only": lambda rate, images, gpus, each: rate * gpus / 8,
-            "the inverse": lambda rate, images, gpus, each: rate * images / (gpus * each),
-            "a square root": lambda rate, images, gpus, each: rate * (gpus * each / images) ** 0.5,
-        },
     ),
     "repeated": Exercise(
         "Write repeated(step, interval): killed after `step`, how many steps are repeated?",
@@ -46,12 +40,6 @@ EXERCISES = {
             "killed after step {} with a checkpoint every {} steps",
         ),
         repeated,
-        {
-            "always an interval": lambda step, interval: interval,
-            "from the start": lambda step, interval: step,
-            "half an interval": lambda step, interval: interval / 2,
-            "the steps to the next checkpoint": lambda step, interval: interval - step % interval,
-        },
     ),
     "steps": Exercise(
         "Write steps_of(images, gpus, images_per_gpu, epochs) of a training in epochs.",
@@ -61,13 +49,5 @@ EXERCISES = {
             "{} images, {} GPUs, {} images per GPU, {} epochs",
         ),
         steps_of,
-        {
-            "rounded down": lambda images, gpus, each, epochs: images // (gpus * each) * epochs,
-            "one GPU's batch": lambda images, gpus, each, epochs: math.ceil(images / each) * epochs,
-            "rounded once, at the end": lambda images, gpus, each, epochs: math.ceil(
-                images * epochs / (gpus * each)
-            ),
-            "one epoch": lambda images, gpus, each, epochs: math.ceil(images / (gpus * each)),
-        },
     ),
 }

@@ -72,38 +72,15 @@ EXERCISES = {
         "Write posterior(ratios), F.1's last line: from ratios (..., n) to probabilities.",
         _check_posterior,
         posterior,
-        {
-            "the printed sum": lambda ratios: ratios.sum(-1, keepdim=True).expand_as(ratios),
-            "a softmax of ratios": lambda ratios: ratios.softmax(-1),
-            "without the candidate": lambda r: r / (r.sum(-1, keepdim=True) - r),
-            "the ratio itself": lambda ratios: ratios,
-            "normalized over queries": lambda ratios: ratios / ratios.sum(0, keepdim=True),
-            "uniform": lambda ratios: torch.full_like(ratios, 1 / ratios.shape[-1]),
-        },
     ),
     "bound": Exercise(
         "Write bound(loss, negatives): the lower bound on mutual information, in nats.",
         _check_bound,
         bound,
-        {
-            "the printed log K": lambda loss, negatives: math.log(negatives) - loss,
-            "bits": lambda loss, negatives: math.log2(negatives + 1) - loss,
-            "the sign": lambda loss, negatives: loss - math.log(negatives + 1),
-            "no loss": lambda loss, negatives: math.log(negatives + 1),
-            "a string": lambda loss, negatives: "log(K + 1) - L",
-        },
     ),
     "negatives": Exercise(
         "Write negatives_needed(information): the smallest K whose ceiling reaches it (nats).",
         _check_count,
         negatives_needed,
-        {
-            "the positive counted as a negative": lambda mi: math.ceil(math.exp(mi)),
-            "not rounded": lambda mi: math.exp(mi) - 1,
-            "rounded down": lambda mi: math.floor(math.exp(mi)) - 1,
-            "bits": lambda mi: math.ceil(2**mi) - 1,
-            "the logarithm": lambda mi: math.ceil(math.log(mi + 1)),
-            "the paper's K": lambda mi: 80 * 1024,
-        },
     ),
 }

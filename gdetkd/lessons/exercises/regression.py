@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdetkd.lessons.exercises import Exercise, close, number_check
+from gdetkd.lessons.exercises import Exercise, close, known_mistake, number_check
 
 
 def solution_loss(student: Tensor, teacher: Tensor, confidence: Tensor) -> Tensor:
@@ -23,19 +23,17 @@ def _check_loss(answer) -> str | None:
         return "expected one number: a tensor without dimensions"
     expected = solution_loss(student, teacher, confidence)
     parts = confidence[:, :, None] * (teacher - student)
-    if close(got, parts.abs().sum((1, 2)).mean()):
-        return "sum over the classes first, then take the absolute value"
-    if close(got, expected / 4):
-        return "the L1 norm sums the four coordinates; it does not average them"
-    if close(got, expected / 3):
-        return "sum over the classes: the confidences already are the weights"
-    if close(got, expected * 6):
-        return "average over the proposals"
-    whole = parts / confidence.sum(1)[:, None, None]
-    if close(got, whole.sum(1).abs().sum(1).mean()):
-        return "do not renormalize: the teacher's background probability counts as zero"
-    if close(got, parts.sum(1).square().sum(1).mean()):
-        return "use the L1 norm, not squares"
+    whole = solution_loss(student, teacher, confidence / confidence.sum(1, keepdim=True))
+    mistakes = {
+        "sum over the classes first, then take the absolute value": parts.abs().sum((1, 2)).mean(),
+        "the L1 norm sums the four coordinates; it does not average them": expected / 4,
+        "sum over the classes: the confidences already are the weights": expected / 3,
+        "average over the proposals": expected * 6,
+        "do not renormalize: the teacher's background probability counts as zero": whole,
+        "use the L1 norm, not squares": parts.sum(1).square().sum(1).mean(),
+    }
+    if hint := known_mistake(got, mistakes):
+        return hint
     return None if close(got, expected) else f"expected {expected:.3f}, got {got:.3f}"
 
 
@@ -44,26 +42,6 @@ EXERCISES = {
         "Write loss(student, teacher, confidence): one number from (N, C, 4), (N, C, 4), (N, C).",
         _check_loss,
         solution_loss,
-        {
-            "absolute values first": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).abs().sum((1, 2)).mean()
-            ),
-            "a mean over the coordinates": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).sum(1).abs().mean()
-            ),
-            "a mean over the classes": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).mean(1).abs().sum(1).mean()
-            ),
-            "a sum over the proposals": lambda s, t, p: (
-                (p[:, :, None] * (t - s)).sum(1).abs().sum()
-            ),
-            "renormalized": lambda s, t, p: solution_loss(s, t, p / p.sum(1, keepdim=True)),
-            "squares": lambda s, t, p: (p[:, :, None] * (t - s)).sum(1).square().sum(1).mean(),
-            "the most likely class only": lambda s, t, p: (
-                (t - s)[torch.arange(len(s)), p.argmax(1)].abs().sum(1).mean()
-            ),
-            "one per proposal": lambda s, t, p: (p[:, :, None] * (t - s)).sum(1).abs().sum(1),
-        },
     ),
     "by_hand": Exercise(
         "Confidences 0.6 and 0.3, gaps 0.2 and -0.1 in dx, all others 0: what is the loss?",
@@ -79,13 +57,5 @@ EXERCISES = {
             "it is not {value}: weight, sum, then take absolute values",
         ),
         0.09,
-        {
-            "absolute values first": 0.15,
-            "renormalized": 0.1,
-            "a mean over coordinates": 0.0225,
-            "plain": 0.2,
-            "a mean over classes": 0.045,
-            "signed": -0.09,
-        },
     ),
 }

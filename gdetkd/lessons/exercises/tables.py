@@ -43,19 +43,6 @@ def _check_half_width(answer) -> str | None:
     return None
 
 
-def _unpaired(baseline, distilled, quantile):
-    variances = np.var(baseline, ddof=1) + np.var(distilled, ddof=1)
-    return quantile * math.sqrt(variances / len(baseline))
-
-
-def _paired(ddof, root):
-    def answer(baseline, distilled, quantile):
-        gain = np.subtract(distilled, baseline)
-        return quantile * gain.std(ddof=ddof) / (math.sqrt(len(gain)) if root else 1)
-
-    return answer
-
-
 EXERCISES = {
     "gap": Exercise(
         "Write gap_closed(baseline, distilled, teacher): 0 at the baseline, 1 at the teacher.",
@@ -65,26 +52,10 @@ EXERCISES = {
             "baseline {}, distilled {}, teacher {}",
         ),
         gap_closed,
-        {
-            "a fraction of the teacher": lambda b, d, t: d / t,
-            "relative to the baseline": lambda b, d, t: (d - b) / b,
-            "the remaining gap": lambda b, d, t: (t - d) / (t - b),
-            "in percent": lambda b, d, t: 100 * (d - b) / (t - b),
-            "clipped": lambda b, d, t: min(1.0, max(0.0, (d - b) / (t - b))),
-        },
     ),
     "interval": Exercise(
         "Write half_width(baseline, distilled, quantile): for the mean gain, paired by seed.",
         _check_half_width,
         half_width,
-        {
-            "not paired": _unpaired,
-            "divided by n": _paired(ddof=0, root=True),
-            "standard deviation of one run": _paired(ddof=1, root=False),
-            "four seeds always": lambda b, d, q: q * np.subtract(d, b).std(ddof=1) / 2,
-            "the quantile of four": lambda b, d, q: half_width(b, d, 3.18),
-            "standard error": lambda b, d, q: np.subtract(d, b).std(ddof=1) / math.sqrt(len(b)),
-            "baseline only": lambda b, d, q: q * np.std(b, ddof=1) / math.sqrt(len(b)),
-        },
     ),
 }

@@ -67,65 +67,15 @@ def _check_matching(answer) -> str | None:
     return None
 
 
-def _area(box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
-
-
-def _shared(a, b) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return max(width, 0) * max(height, 0)
-
-
-def _unclipped(a, b) -> float:
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    return width * height / (_area(a) + _area(b) - width * height)
-
-
-def _half_clipped(a, b, free: int) -> float:
-    sides = [min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1)]
-    sides[1 - free] = max(sides[1 - free], 0)
-    shared = sides[0] * sides[1]
-    return shared / (_area(a) + _area(b) - shared)
-
-
-def _first_match(ious) -> list[bool]:
-    taken, verdicts = set(), []
-    for row in ious:
-        free = [place for place, iou in enumerate(row) if place not in taken and iou >= 0.5]
-        taken |= set(free[:1])
-        verdicts.append(bool(free))
-    return verdicts
-
-
 EXERCISES = {
     "iou": Exercise(
         "Write iou(a, b) of two boxes x1, y1, x2, y2: intersection over union.",
         _check_iou,
         iou,
-        {
-            "over both areas": lambda a, b: _shared(a, b) / (_area(a) + _area(b)),
-            "negative sides": _unclipped,
-            "a negative height": lambda a, b: _half_clipped(a, b, 1),
-            "a negative width": lambda a, b: _half_clipped(a, b, 0),
-            "over the first": lambda a, b: _shared(a, b) / _area(a),
-            "over the smaller": lambda a, b: _shared(a, b) / min(_area(a), _area(b)),
-            "the shared area": _shared,
-        },
     ),
     "right": Exercise(
         "Write right(ious): whether each detection is correct, in descending order of score.",
         _check_matching,
         right,
-        {
-            "an object can match several": lambda ious: [max(row) >= 0.5 for row in ious],
-            "the first object that matches": _first_match,
-            "only the first": lambda ious: [max(ious[0]) >= 0.5] + [False] * (len(ious) - 1),
-            "more than a half": lambda ious: [
-                found and max(row) > 0.5 for found, row in zip(right(ious), ious, strict=True)
-            ],
-            "the best overlap wins, not the best score": lambda ious: [
-                row[0] >= 0.5 and row[0] == max(other[0] for other in ious) for row in ious
-            ],
-        },
     ),
 }
