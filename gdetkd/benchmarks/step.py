@@ -8,8 +8,6 @@ from functools import partial
 
 import pandas as pd
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
@@ -18,7 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from gdetkd.benchmarks.measure import one_thread
-from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.detectors.mmdet.building import build_to_train, plain_student
 from gdetkd.ops.clock import time_call
 from gdetkd.ops.roi_align import roi_align
 from gdetkd.training.config import load_config
@@ -42,7 +40,7 @@ def bench_step(repeats: int) -> dict[str, float]:
     off.model.components = {name: dict(weight=0.0) for name in loaded.model.components}
     off.model.transfer_heads = False
     configs = {"distilled step": loaded, "plain step": plain_student(loaded), "all weights 0": off}
-    steps = {name: _model(each) for name, each in configs.items()}
+    steps = {name: build_to_train(each.model) for name, each in configs.items()}
     distilled = steps["distilled step"]
     optimizers = {
         name: build_optim_wrapper(model, loaded.optim_wrapper) for name, model in steps.items()
@@ -87,10 +85,3 @@ def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
             roi_align(adapted, rois, imitation.size, 1 / stride, ratio).sum().backward()
 
     return run
-
-
-def _model(config: Config) -> nn.Module:
-    torch.manual_seed(0)
-    model = MODELS.build(config.model)
-    model.init_weights()
-    return model.train()

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
+from gdetkd.detectors.mmdet.building import build_to_train
 from gdetkd.evaluation.images import Images
 from gdetkd.training.config import load_config
 
@@ -35,17 +35,12 @@ def build_training(
     Raises:
         ValueError: The weights do not fit the config.
     """
-    from mmdet.registry import MODELS
-
     MMLogger.get_current_instance().setLevel("WARNING")  # do not log every initialization
-    torch.manual_seed(seed)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        detector = MODELS.build(load_config(config, options).model)
-        detector.init_weights()
+    detector = build_to_train(load_config(config, options).model, seed)
     if student is not None:
         where = find_checkpoint(student)
         load_strictly(getattr(detector, "student", detector), read_student(where), where)
-    return detector.train()
+    return detector
 
 
 def training_steps(

@@ -25,6 +25,7 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from gdetkd.checkpoints.hub import find_config
+from gdetkd.detectors.mmdet.building import build_to_train
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
 from gdetkd.evaluation.records import environment, markdown_table, read_json_lines
 from gdetkd.ops.atomic_write import atomic_write
@@ -167,9 +168,7 @@ def _saved(folder: Path, name: str, config: dict, make: Callable[[nn.Module], An
     path = folder / f"{name}_{records.config_hash(dict(model=config))}.pth"
     if not path.exists():
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(1)
-            model = MODELS.build(copy.deepcopy(config))
-            model.init_weights()
+            model = build_to_train(config, seed=1)
             make(model)
         with atomic_write(path) as file:
             torch.save({"state_dict": model.state_dict()}, file)

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
@@ -36,6 +37,15 @@ def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module
         detector = MODELS.build(model_settings(config))
     load_strictly(detector, state, where)
     return detector.requires_grad_(False).eval()
+
+
+def build_to_train(model: Mapping[str, Any], seed: int = 0) -> nn.Module:
+    """Build a detector from a model's dict, initialized as a run of this seed would be."""
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        detector = MODELS.build(copy.deepcopy(model))
+        detector.init_weights()
+    return detector.train()
 
 
 def model_settings(config: str | Mapping[str, Any]) -> ConfigDict:
