@@ -129,7 +129,7 @@ def _operators() -> Finding:
         remedy = "pip install 'mmcv-lite>=2.1,<2.2'"
         return Finding("mmcv operators", str(error), False, remedy, optional)
     ours = str(getattr(module, "__file__", "")).endswith("mmcv_ext.py")
-    return Finding("mmcv operators", "on torchvision's kernels" if ours else "compiled mmcv", True)
+    return Finding("mmcv operators", "torchvision's kernels" if ours else "compiled mmcv", True)
 
 
 def _accelerator() -> Finding:

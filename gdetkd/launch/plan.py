@@ -26,7 +26,6 @@ from gdetkd.launch.learning_rate import scale_learning_rate
 from gdetkd.ops.clock import time_call
 from gdetkd.training.runner import resumable
 
-IMAGES = 2  # more would only take longer; a single one is too few for batch normalization
 LONGEST = 60.0  # seconds for the step that a plan measures
 
 
@@ -93,7 +92,7 @@ def show_plan(config: Config, processes: int) -> None:
 def how(usage: StepUsage) -> str:
     """How the figures were found, for the reader of a plan."""
     if usage.measured:
-        return "measured on at most two images and scaled to the batch"
+        return "measured on one or two images and scaled to the batch"
     return (
         "scaled from images of a quarter of the area; full ones take too much time or memory here"
     )
@@ -147,7 +146,7 @@ def _untrained(settings: dict) -> ConfigDict:
 
 
 def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepUsage:
-    """Measure a step on at most two images and scale it to the batch.
+    """Measure a step on one image (on two, if tiny) and scale it to the batch.
 
     A step on a quarter of the area comes first. It shows whether a full-size step fits into memory
     and ends within a minute; if not, as for COCO on a CPU, the quarter is scaled by area.
@@ -159,7 +158,7 @@ def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepUsa
     """
     model = model.to(get_device()).train()
     half = tuple(max(64, side // 2) for side in size)  # some detectors fail below
-    images = min(batch, IMAGES)
+    images = 1 if min(half) >= 128 else min(batch, 2)  # tiny ones: too few for batch normalization
     _measure(model, images, tuple(min(128, side) for side in half))  # the first step is slower
     small = _measure(model, images, half)
     ratio = size[0] * size[1] / (half[0] * half[1])
