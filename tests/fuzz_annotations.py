@@ -1,8 +1,9 @@
 """Feed damaged annotation files to the converters: no traceback, no object lost without a line.
 
 `python -m tests.fuzz_annotations --files 10000 --out results/data/fuzz.json` is what the record
-holds: COCO, VOC XML and both releases of BDD100K by turns, a quarter of the files each. Every file
-is a sound one (the images and annotations of `gdetkd.datasets.miniature`) damaged at random in its
+holds: COCO, VOC XML, both releases of BDD100K, and own data as YOLO's text files, CSV tables, XML
+files beside the images and a JSON file without splits, by turns. Every file is a sound one (the
+images and annotations of `gdetkd.datasets.miniature`) damaged at random in its
 bytes or its structure; every other one is converted strictly, the rest skipping what is bad.
 """
 
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
+import io
 import json
 import math
 import platform
@@ -23,7 +26,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from gdetkd.datasets.miniature import write_miniature
+from gdetkd.datasets.miniature import OWN_FORMS, STAND_INS, write_miniature
 from gdetkd.datasets.prepare import Prepared, prepare
 
 TRAIN, VAL = range(4, 12), range(20, 22)
@@ -32,7 +35,14 @@ FILES = {
     "voc07": "VOC2007/Annotations/*.xml",
     "bdd100k": "labels/det_20/det_train.json",
     "bdd100k_2018": "labels/bdd100k_labels_images_train.json",
+    "yolo": "labels/train/*.txt",
+    "csv": "train.csv",
+    "xml": "train/*.xml",
+    "json": "annotations.json",
 }
+XML, TEXT = ("voc07", "xml"), ("yolo", "csv")
+# How own data are asked for: by the layout itself, or as `gdetkd data own` finds it.
+LAYOUTS = dict(bdd100k_2018="bdd100k", xml="voc07", json="coco")
 JUNK = (
     None, True, False, 0, 1, -1, 7, 10**18, 10**30, 10**400, 0.5, -0.0, 1e308, -1e308, math.nan,
     math.inf, -math.inf, "", " ", "x", "1", "nan", "car", "person", "\ud800", "\0", "a\nb", "é" * 5,
@@ -131,16 +141,62 @@ def damage_xml(data: bytes, draw: random.Random) -> bytes:
     return (prologue + text).encode()
 
 
+def damage_text(data: bytes, draw: random.Random) -> bytes:
+    """Change, drop or repeat lines and their fields."""
+    lines = data.decode().split("\n")
+    for _ in range(draw.choice([1, 1, 2, 3])):
+        place = draw.randrange(len(lines))
+        mark = "," if "," in lines[place] else " "
+        fields = lines[place].split(mark)
+        at, what = draw.randrange(len(fields)), draw.randrange(6)
+        if what == 0:
+            del fields[at]
+        elif what == 1:
+            fields.insert(at, fields[at])
+        elif what == 2:
+            lines.insert(place, lines[place])
+        else:
+            fields[at] = draw.choice(XML_JUNK)
+        lines[place] = mark.join(fields)
+    return "\n".join(lines).encode()
+
+
+def xml_objects(tree: ElementTree.Element) -> int:
+    """Objects, a second box of one, and boxes outside of any: all have to be accounted for."""
+    count = 0
+    for element in tree:
+        tag = str(element.tag).lower()
+        if tag == "object":
+            count += max(1, sum(str(child.tag).lower() == "bndbox" for child in element))
+        else:
+            count += 1 if tag == "bndbox" else xml_objects(element)
+    return count
+
+
+def text_objects(form: str, data: bytes) -> int | None:
+    """Lines that are not blank, or rows of a table that say more than an image."""
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = data.decode("utf-16" if wide else "utf-8-sig")
+    if form == "yolo":
+        return sum(bool(line.strip()) for line in text.splitlines())
+    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+    header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    said = [header.index(name) for name in ("class", "xmin", "ymin", "xmax", "ymax")]
+    header.index("filename")
+    return sum(any(row[at].strip() for at in said if at < len(row)) for row in rows[1:])
+
+
 def objects_in(form: str, data: bytes) -> int | None:
     """How many objects a file has, counted without the converters; None if it is not readable."""
     try:
-        if form == "voc07":
-            tree = ElementTree.fromstring(data)
-            return len(tree.findall("object")) if tree.tag == "annotation" else None
+        if form in XML:
+            return xml_objects(ElementTree.fromstring(data))
+        if form in TEXT:
+            return text_objects(form, data)
         content = json.loads(data)
-    except (ElementTree.ParseError, ValueError, LookupError, RecursionError):
+    except (ElementTree.ParseError, ValueError, LookupError, RecursionError, csv.Error):
         return None
-    if form == "coco":
+    if form in ("coco", "json"):
         keys = ("images", "annotations", "categories")
         if not isinstance(content, dict) or any(type(content.get(k)) is not list for k in keys):
             return None
@@ -175,10 +231,11 @@ def complaints(form: str, done: Prepared, out: Path, strict: bool, expected: int
         found.append("the report has other lines than problems")
     if strict and report.bad and (done.summary or (out / "annotations").exists()):
         found.append("written in spite of the strict mode")
-    if done.summary and (form != "coco" or report.bad):
+    if done.summary:
         written = [json.loads(path.read_text()) for path in (out / "annotations").glob("*.json")]
         entries = [entry for content in written for entry in content["annotations"]]
-        if len(entries) != report.objects_out:
+        in_place = form == "coco" and not written
+        if not in_place and len(entries) != report.objects_out:
             found.append(f"{len(entries)} objects written, {report.objects_out} reported as out")
         for content in written:
             found += unsound(content)
@@ -213,23 +270,28 @@ def fuzz(files: int, seed: int, folder: Path) -> dict:
             sound[form][path] = path.read_bytes()
     totals = {form: sum(objects_in(form, data) for data in sound[form].values()) for form in FILES}
     for form in FILES:
-        if form != "voc07":  # the validation split, which stays as it is
-            (val,) = (folder / form).glob(FILES[form].replace("train", "val"))
-            totals[form] += objects_in(form, val.read_bytes())
+        if "train" in FILES[form]:  # the validation split, which stays as it is
+            for val in (folder / form).glob(FILES[form].replace("train", "val")):
+                totals[form] += objects_in(form, val.read_bytes())
     record = dict(seed=seed, files=Counter(), problems=Counter(), clean=0, objects=Counter(),
                   failures=[])  # fmt: skip
     for number in range(files):
         form = list(FILES)[number % len(FILES)]
         draw = random.Random(f"{seed}/{number}")
         path = draw.choice(list(sound[form]))
-        damage = damage_xml if form == "voc07" else damage_json
+        damage = (
+            damage_xml if form in XML else damage_text if form in TEXT else damage_json
+        )  # fmt: skip
         data = draw.choice([damage_bytes, damage, damage, damage])(sound[form][path], draw)
         path.write_bytes(data)
         strict, out = number // len(FILES) % 2 == 0, folder / "out"
         shutil.rmtree(out, ignore_errors=True)
         try:
-            name = form.removesuffix("_2018")
-            done = prepare(name, folder / form, out, "strict" if strict else "skip")
+            choices = dict(val_fraction=0.3) if form == "json" else {}
+            if form in OWN_FORMS:
+                choices["classes"] = STAND_INS[form]
+            name = LAYOUTS.get(form, form)
+            done = prepare(name, folder / form, out, "strict" if strict else "skip", **choices)
             elsewhere = totals[form] - objects_in(form, sound[form][path])
             file = str(path.relative_to(folder / form))
             found = complaints(form, done, out, strict, objects_in(form, data), elsewhere, file)

@@ -69,12 +69,13 @@ def annotation_files(root: Path, report: Report) -> list[tuple[str, str, str]]:
     return found
 
 
-def has_boxes(path: Path) -> bool:
-    """Whether a JSON file can be read and holds annotations in COCO's format."""
+def mentions_boxes(path: Path) -> bool:
+    """Whether a JSON file has one of COCO's lists, or cannot be read so that nobody knows."""
     try:
-        return _has_boxes(load_json(path))
+        content = load_json(path)
     except InvalidAnnotation:
-        return False
+        return True
+    return isinstance(content, dict) and bool({"images", "annotations"} & content.keys())
 
 
 def _has_boxes(content: Any) -> bool:

@@ -1,4 +1,7 @@
-"""Thirty images of digits in the true layout of COCO, VOC2007 or BDD100K, odd corners included.
+"""Thirty images of digits in the true layout of each kind that `gdetkd data` reads.
+
+COCO, VOC2007 and both releases of BDD100K come with their odd corners; own data as a YOLO export,
+CSV tables, VOC's XML beside the images, and one JSON file in COCO's format.
 
 For trying a whole pipeline, `gdetkd data`, training, test and export, in a minute:
 `python -m gdetkd.datasets.miniature coco data/miniature/coco`. Digit d stands for the class
@@ -33,7 +36,12 @@ STAND_INS = {
     "voc07": voc.CLASSES[::2],
     "bdd100k": bdd100k.CLASSES,
     "bdd100k_2018": bdd100k.CLASSES,
+    **dict.fromkeys(
+        ("yolo", "csv", "xml", "json"), tuple(coco.CLASSES[number] for number in COCO_IDS)
+    ),
 }
+# The command of `gdetkd data` for each form.
+COMMANDS = {form: form.removesuffix("_2018") for form in STAND_INS} | dict(xml="own", json="own")
 NAMES_2018 = {new: old for old, new in bdd100k.OTHER_NAMES.items() if old not in ("caravan", "van")}
 
 
@@ -51,6 +59,8 @@ def write_miniature(form: str, root: Path, train: range = TRAIN, val: range = VA
         _write_coco(root, drawn, train, val)
     elif form == "voc07":
         _write_voc(root / "VOC2007", drawn, train, val)
+    elif form in OWN_FORMS:
+        OWN_FORMS[form](root, drawn, dict(train=train, val=val))
     else:
         _write_bdd100k(root, drawn, train, val, old=form == "bdd100k_2018")
 
@@ -79,7 +89,7 @@ def _write_coco(root: Path, drawn: Drawn, train: range, val: range) -> None:
             annotations=annotations,
             categories=[dict(id=i, name=n, supercategory="") for i, n in coco.CLASSES.items()],
         )
-        _write_json(root / "annotations" / f"instances_{split}.json", content)
+        _dump(root / "annotations" / f"instances_{split}.json", content)
     images = []
     for index in val:
         images.append(dict(id=581781 - index, file_name=f"{581781 - index:012d}.jpg",
@@ -87,7 +97,7 @@ def _write_coco(root: Path, drawn: Drawn, train: range, val: range) -> None:
         _save(root / "test2017" / images[-1]["file_name"], drawn[index][0])
     content["images"] = images
     del content["annotations"]
-    _write_json(root / "annotations" / "image_info_test-dev2017.json", content)
+    _dump(root / "annotations" / "image_info_test-dev2017.json", content)
 
 
 def _coco_object(number: int, image_id: int, digit: Digit, crowd: bool) -> dict:
@@ -169,7 +179,7 @@ def _write_bdd100k(root: Path, drawn: Drawn, train: range, val: range, old: bool
             if old:
                 frame["labels"] += _lanes(number)
         pattern = bdd100k.RELEASES["2018" if old else "det_20"]
-        _write_json(root / pattern.format(split), frames)
+        _dump(root / pattern.format(split), frames)
 
 
 def _bdd100k_label(digit: Digit, number: int, old: bool) -> dict:
@@ -199,6 +209,71 @@ def _lanes(number: int) -> list[dict]:
     ]
 
 
+def _write_yolo(root: Path, drawn: Drawn, splits: dict[str, range]) -> None:
+    """With an image without a label file, and polygons in place of some boxes."""
+    for split, indices in splits.items():
+        for index in indices:
+            image, digits = drawn[index]
+            _save(root / "images" / split / f"{index:03d}.jpg", image)
+            lines = [_yolo_line(digit, polygon=n == 1) for n, digit in enumerate(digits)]
+            if index % 10 != 7:
+                _write(root / "labels" / split / f"{index:03d}.txt", "\n".join(lines) + "\n")
+    names = "".join(f"  {n}: {name}\n" for n, name in enumerate(STAND_INS["yolo"]))
+    _write(root / "data.yaml", f"path: .\ntrain: images/train\nval: images/val\nnames:\n{names}")
+
+
+def _yolo_line(digit: Digit, polygon: bool) -> str:
+    x, y, w, h = (value / IMAGE_SIZE for value in digit.box)
+    values = (x, y, x + w, y, x + w, y + h, x, y + h) if polygon else (x + w / 2, y + h / 2, w, h)
+    return " ".join([str(digit.label), *(f"{value:.6f}" for value in values)])
+
+
+def _write_csv(root: Path, drawn: Drawn, splits: dict[str, range]) -> None:
+    """With an image without objects."""
+    for split, indices in splits.items():
+        lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+        for index in indices:
+            image, digits = drawn[index]
+            _save(root / "images" / f"{index:03d}.jpg", image)
+            for digit in [] if index % 10 == 7 else digits:
+                x, y, w, h = digit.box
+                name = STAND_INS["csv"][digit.label]
+                lines.append(f"{index:03d}.jpg,128,128,{name},{x},{y},{x + w},{y + h}")
+            if index % 10 == 7:
+                lines.append(f"{index:03d}.jpg,128,128,,,,,")
+        _write(root / f"{split}.csv", "\n".join(lines) + "\n")
+
+
+def _write_xml(root: Path, drawn: Drawn, splits: dict[str, range]) -> None:
+    """A folder per split, with the XML files beside their images."""
+    for split, indices in splits.items():
+        for index in indices:
+            image, digits = drawn[index]
+            _save(root / split / f"{index:03d}.JPEG", image)
+            objects = "".join(_voc_object(d, STAND_INS["xml"][d.label], number=1) for d in digits)
+            head = f"<filename>{index:03d}.JPEG</filename>"
+            _write(root / split / f"{index:03d}.xml", f"<annotation>{head}{objects}</annotation>\n")
+
+
+def _write_json(root: Path, drawn: Drawn, splits: dict[str, range]) -> None:
+    """All images in one file, which is to be divided."""
+    images, annotations = [], []
+    for index in (index for indices in splits.values() for index in indices):
+        image, digits = drawn[index]
+        name = f"{index:03d}.jpg"
+        _save(root / "images" / name, image)
+        images.append(dict(id=index, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
+        for digit in digits:
+            number = len(annotations) + 1
+            annotations.append(_coco_object(number, index, digit, crowd=False))
+    categories = [dict(id=coco_id, name=coco.CLASSES[coco_id]) for coco_id in COCO_IDS]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    _dump(root / "annotations.json", content)
+
+
+OWN_FORMS = dict(yolo=_write_yolo, csv=_write_csv, xml=_write_xml, json=_write_json)
+
+
 def _save(path: Path, image: np.ndarray, gray: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if gray else image
@@ -210,7 +285,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _write_json(path: Path, content: object) -> None:
+def _dump(path: Path, content: object) -> None:
     _write(path, json.dumps(content))
 
 

@@ -90,9 +90,18 @@ def prepare(
             f"{root}: expected a data set, found {survey(root)}; expected "
             + form.expects.format(root=root)
         )
-    if val_fraction is not None:
-        raw.splits = _divided(raw, val_fraction, group)
-    stages = _stages(raw.splits, train, val, report)
+    try:
+        if val_fraction is not None:
+            raw.splits = _divided(raw, val_fraction, group)
+        stages = choose_stages(raw.splits, train, val)
+    except ValueError as error:
+        if not report.bad:
+            raise
+        # A split that is missing or broken, which is reported, unsettles it.
+        count = sum(len(sample.objects) for samples in raw.splits.values() for sample in samples)
+        problem = InvalidAnnotation("nothing to train on", str(error))
+        report.leave_out(problem, "all splits", objects=count)
+        stages = {}
     contents: dict[str, dict] = {}
     if not stages:
         return _finish(form, root, out, on_error, contents, stages, report, release)
@@ -124,17 +133,6 @@ def _finish(form, root, out, on_error, contents, stages, report, release) -> Pre
         return Prepared(report, None)
     summary = write_dataset(form, root, out, contents, stages, report, originals, release)
     return Prepared(report, summary)
-
-
-def _stages(splits: Mapping, train: str | None, val: str | None, report: Report) -> dict[str, str]:
-    """The split of each stage; none, with a line, where a split that is missing unsettles it."""
-    try:
-        return choose_stages(splits, train, val)
-    except ValueError as error:
-        if not report.bad:
-            raise
-        report.leave_out(InvalidAnnotation("nothing to train on", str(error)), "all splits")
-        return {}
 
 
 def config_options(summary: Mapping) -> dict[str, object]:

@@ -44,6 +44,7 @@ COLUMNS = {
     "image_height": ("image_height", "img_height", "height"),
 }  # fmt: skip
 HEADERLESS = ("image", "x1", "y1", "x2", "y2", "name")
+SUFFIXES = (".csv", ".tsv")
 CORNERS, SIDES = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h")
 
 
@@ -51,13 +52,17 @@ def read(request: Request) -> RawDataset:
     """A split per table, or per value of the column `split` where one table has it."""
     root, report = request.root, request.report
     found: dict[str, dict[str, Sample]] = {}
-    for file in _tables(root):
+    readable = _tables(root)
+    for file in files_below(root, SUFFIXES, depth=1):
         try:
             columns, rows = _table(root / file)
         except InvalidAnnotation as problem:
-            report.leave_out(problem, file)
+            if readable and problem.kind == "layout" and role(_stem(file)) is None:
+                report.remark("other content", file, "", f"passed over: {problem.text}")
+            else:
+                report.leave_out(problem, file)
             continue
-        stem = os.path.splitext(os.path.basename(file))[0]
+        stem = _stem(file)
         pools: dict[str, dict[str, str]] = {}
         for line, row in rows:
             cells = {key: row[at].strip() for key, at in columns.items() if at < len(row)}
@@ -71,8 +76,12 @@ def read(request: Request) -> RawDataset:
     return RawDataset(splits)
 
 
+def _stem(file: str) -> str:
+    return os.path.splitext(os.path.basename(file))[0]
+
+
 def _tables(root: Path) -> list[str]:
-    return [file for file in files_below(root, (".csv", ".tsv"), depth=1) if _readable(root / file)]
+    return [file for file in files_below(root, SUFFIXES, depth=1) if _readable(root / file)]
 
 
 def _readable(path: Path) -> bool:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from gdetkd.datasets.archives import check_archive
-from gdetkd.datasets.coco_files import annotation_files, has_boxes, json_files
+from gdetkd.datasets.coco_files import annotation_files, json_files, mentions_boxes
 from gdetkd.datasets.coco_json import is_flat, read_coco
 from gdetkd.datasets.report import InvalidAnnotation
 from gdetkd.datasets.samples import Layout, RawDataset, Request, register_layout
@@ -113,7 +113,7 @@ def finds(root: Path) -> str | None:
     """Whether a JSON file lies in annotations/, or one elsewhere has COCO's lists with boxes."""
     files = [file for _, file in json_files(root)]
     for file in files:
-        if file.lower().startswith("annotations") or has_boxes(root / file):
+        if file.lower().startswith("annotations") or mentions_boxes(root / file):
             return f"{len(files)} JSON files, such as {file}"
     return None
 
