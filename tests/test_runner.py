@@ -27,6 +27,7 @@ from mmengine.runner import Runner
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import gdetkd
+import gdetkd.training.loops  # noqa: F401  (registers the loops that resume)
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
 from gdetkd.checkpoints.reading import read_checkpoint
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
