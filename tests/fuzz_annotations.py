@@ -3,8 +3,8 @@
 `python -m tests.fuzz_annotations --files 10000 --out results/data/fuzz.json` is what the record
 holds: COCO, VOC XML, both releases of BDD100K, and own data as YOLO's text files, CSV tables, XML
 files beside the images and a JSON file without splits, by turns. Every file is a sound one (the
-images and annotations of `gdetkd.datasets.miniature`) damaged at random in its
-bytes or its structure; every other one is converted strictly, the rest skipping what is bad.
+images and annotations of `gdetkd.datasets.miniature`) damaged at random in its bytes or its
+structure; every other one is converted strictly, the rest skipping what is bad.
 """
 
 from __future__ import annotations

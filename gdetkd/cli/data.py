@@ -33,19 +33,24 @@ def _layouts() -> dict:
     return LAYOUTS
 
 
+def _import(ctx, param, module: str | None) -> None:
+    """Import a module that registers layouts, before commands are looked up."""
+    if not module:
+        return
+    sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise click.BadParameter(f"{error}; expected a module on PYTHONPATH or here") from None
+
+
 @click.group(cls=LayoutGroup)
 @click.option(
-    "--import", "module", metavar="MODULE",
+    "--import", metavar="MODULE", callback=_import, is_eager=True, expose_value=False,
     help="Import this module first, which registers a layout of yours.",
 )  # fmt: skip
-def data(module: str | None) -> None:
+def data() -> None:
     """Build or verify a data set."""
-    if module:
-        sys.path.insert(0, os.getcwd())
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise click.BadParameter(f"{error}; expected a module on PYTHONPATH or here") from None
 
 
 @data.command()

@@ -114,13 +114,13 @@ def _table(path: Path) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
         for key, names in COLUMNS.items()
         if any(name in header for name in names)
     }
-    if all(key in columns for key in ("image", "name")) and any(
-        all(key in columns for key in keys) for keys in (CORNERS, SIDES)
-    ):
-        if all(key in columns for key in CORNERS):
-            columns = {key: at for key, at in columns.items() if key not in SIDES}
-        elif columns.get("image_width") == columns["w"]:
-            del columns["image_width"], columns["image_height"]
+    corners = all(key in columns for key in CORNERS)
+    # With one far edge alone, width and height may be the image's.
+    sides = all(key in columns for key in SIDES) and not {"x2", "y2"} & columns.keys()
+    if {"image", "name"} <= columns.keys() and (corners or sides):
+        others = SIDES if corners else ("image_width", "image_height")
+        if corners or columns.get("image_width") == columns["w"]:
+            columns = {key: at for key, at in columns.items() if key not in others}
         return columns, rows[1:]
     if len(header) == 6 and is_image(rows[0][1][0]):
         return {key: at for at, key in enumerate(HEADERLESS)}, rows

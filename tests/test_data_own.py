@@ -1,0 +1,220 @@
+"""Own data in every layout: prepared, trained two steps by the written dataset config, tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from helpers import faster_rcnn
+from mmengine.config import Config
+from perfect import boxes, perfect_ap
+
+from gdetkd.cli import cli
+from gdetkd.datasets.digits import draw_digits, load_glyphs
+from gdetkd.datasets.miniature import COMMANDS, STAND_INS, write_miniature
+from gdetkd.datasets.prepare import prepare
+from gdetkd.datasets.samples import LAYOUTS
+
+FORMS = ("coco", "voc07", "bdd100k", "bdd100k_2018", "yolo", "csv", "xml", "json")
+OPTIONS = dict(
+    csv=["--classes", ",".join(STAND_INS["csv"])],
+    xml=["--classes", ",".join(STAND_INS["xml"])],
+    json=["--val-fraction", "0.34"],
+)
+# The dataset config is the user's base; the rest is a detector and a schedule of two steps.
+CONFIG = """
+_base_ = ["{data}"]
+custom_imports = dict(imports=["gdetkd.detectors.mmdet"])
+default_scope = "mmdet"
+default_hooks = dict(checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2))
+model = {model}
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=2)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01))
+loading = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(batch_size=2, sampler=dict(type="InfiniteSampler"), **loading)
+val_dataloader = dict(batch_size=5, **loading)
+test_dataloader = dict(batch_size=5, **loading)
+"""
+
+
+def gdetkd(*arguments):
+    done = CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", FORMS)
+def test_thirty_images_are_prepared_trained_on_and_tested(form, tmp_path):
+    write_miniature(form, tmp_path / "data")
+    out = tmp_path / "out"
+    said = gdetkd("data", COMMANDS[form], "--root", tmp_path / "data", "--out", out,
+                  *OPTIONS.get(form, []))  # fmt: skip
+    assert str(out / "dataset.py") in said
+    classes = len(json.loads((out / "dataset.json").read_text())["classes"])
+    model = faster_rcnn()
+    model["roi_head"]["bbox_head"]["num_classes"] = classes
+    config = tmp_path / "config.py"
+    model = Config(model)._cfg_dict.to_dict()
+    config.write_text(CONFIG.format(data=out / "dataset.py", model=model))
+    small = []
+    for stage, step in (("train", 2), ("val", 1), ("test", 1)):
+        small += ["--cfg-options", f"{stage}_dataloader.dataset.pipeline.{step}.scale=(128,128)"]
+    gdetkd("train", config, "--work-dir", tmp_path / "run", *small)
+    shown = gdetkd("test", config, tmp_path / "run" / "iter_2.pth", "--work-dir",
+                   tmp_path / "test", *small)  # fmt: skip
+    assert ("voc07_11points/AP50" if form == "voc07" else "coco/bbox_mAP_50") in shown
+
+
+def drawn(form, indices):
+    """The names of the objects in the images, in their order."""
+    glyphs = load_glyphs()
+    return sorted(
+        STAND_INS[form][d.label] for i in indices for d in draw_digits(0, "train", i, glyphs)
+    )
+
+
+@pytest.mark.parametrize("form", ["yolo", "csv", "xml", "json"])
+@pytest.mark.parametrize("layout", ["itself", "own"])
+def test_own_data_come_in_whole_and_under_their_names(form, layout, tmp_path):
+    write_miniature(form, tmp_path / "data", range(4), range(20, 22))
+    names = dict(itself=dict(xml="voc07", json="coco").get(form, form), own="own")[layout]
+    choices = dict(val_fraction=0.34) if form == "json" else {}
+    done = prepare(names, tmp_path / "data", tmp_path / "out", classes=STAND_INS[form], **choices)
+    done.config = tmp_path / "out" / "dataset.py"
+    assert not done.report.bad and done.report.balanced
+    found = [name for split in ("train", "val") for image in boxes(done, split).values()
+             for name, _ in image]  # fmt: skip
+    assert sorted(found) == drawn(form, [*range(4), 20, 21])
+    assert {perfect_ap(done, split) for split in ("train", "val")} == {1.0}
+
+
+def test_a_part_is_taken_for_validation_by_group_and_always_the_same(tmp_path):
+    write_miniature("json", tmp_path / "data", range(8), range(0))
+    parts = []
+    for group in (None, r"(\d)\.jpg", r"(\d)\.jpg"):
+        done = prepare("own", tmp_path / "data", tmp_path / "out", val_fraction=0.25, group=group)
+        content = {
+            split: json.loads(Path(entry["annotations"]).read_text())
+            for split, entry in done.summary["splits"].items()
+        }
+        parts.append({s: [i["file_name"] for i in c["images"]] for s, c in content.items()})
+        assert {len(parts[-1]["train"]), len(parts[-1]["val"])} == {6, 2}
+    assert parts[1] == parts[2]
+    with pytest.raises(ValueError, match="at least two groups, got 1"):
+        prepare("own", tmp_path / "data", tmp_path / "out", val_fraction=0.25, group="images")
+    with pytest.raises(ValueError, match="between 0 and 1, got 2"):
+        prepare("own", tmp_path / "data", tmp_path / "out", val_fraction=2)
+
+
+def test_classes_are_renamed_and_dropped(tmp_path):
+    write_miniature("json", tmp_path / "data", range(12), range(0))
+    done = prepare("own", tmp_path / "data", tmp_path / "out", rename={"bicycle": "person"},
+                   drop=["car"], val_fraction=0.2)  # fmt: skip
+    assert "bicycle" not in done.summary["classes"] and "car" not in done.summary["classes"]
+    dropped = sum(p.objects for p in done.report.problems if p.kind == "dropped class")
+    names = drawn("json", range(12))
+    assert dropped == names.count("car") > 0 and done.report.balanced
+    persons = sum(entry["objects"]["person"] for entry in done.summary["splits"].values())
+    assert persons == names.count("person") + names.count("bicycle")
+
+
+@pytest.mark.parametrize(
+    "files, said",
+    [
+        ({"a.jpg": "", "notes.docx": ""}, "1 files .docx in ./"),
+        ({"annotations/train.json": "{}", "data.yaml": "names: [a]"}, "several layouts are there"),
+        ({}, "an empty folder"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path, files, said):
+    (tmp_path / "data").mkdir()
+    for name, text in files.items():
+        (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "data" / name).write_text(text)
+    with pytest.raises((FileNotFoundError, ValueError), match=said):
+        prepare("own", tmp_path / "data", tmp_path / "out", classes=["a"])
+
+
+YOLO = {
+    "labels in pixels": ("0 60 60 20 20", "no fractions", "are these pixels?"),
+    "an unknown number": ("7 .5 .5 .1 .1", "unknown class", "from 0 to 1"),
+    "a prediction": ("0 .5 .5 .1 .1 .99", "no box", "got 6 fields"),
+    "words": ("cat .5 .5 .1 .1", "no number", "'cat'"),
+}
+
+
+@pytest.mark.parametrize("case", YOLO)
+def test_a_wrong_line_of_yolo_is_reported(tmp_path, case):
+    line, kind, said = YOLO[case]
+    root = tmp_path / "data"
+    write_miniature("yolo", root, range(2), range(20, 21))
+    (root / "data.yaml").write_text("train: ../images/train\nval: images/val\nnames: [cat, dog]\n")
+    for path in root.glob("labels/*/*.txt"):
+        path.write_text("1 0.5 0.5 0.25 0.5\n")
+    (root / "labels" / "train" / "000.txt").write_text(f"1 0.5 0.5 0.25 0.5\n{line}\n")
+    done = prepare("yolo", root, tmp_path / "out", "skip")
+    (problem,) = done.report.bad
+    assert problem.kind == kind and said in str(problem) and problem.item == "line 2"
+    assert done.summary["splits"]["train"]["objects"] == dict(cat=0, dog=2)
+
+
+def test_labels_without_an_image_are_reported(tmp_path):
+    root = tmp_path / "data"
+    write_miniature("yolo", root, range(2), range(20, 21))
+    (root / "images" / "train" / "001.jpg").unlink()
+    done = prepare("yolo", root, tmp_path / "out", "skip")
+    (problem,) = done.report.bad
+    assert problem.file == "labels/train/001.txt" and problem.objects > 0 and done.report.balanced
+
+
+LAYOUT = '''
+import os
+from gdetkd.datasets.samples import Candidate, Layout, RawDataset, Sample, register_layout
+
+def read(request):
+    """One file `boxes.txt`: image, class and x y w h in a line."""
+    found = RawDataset(dict(train=[], val=[]))
+    for number, line in enumerate(open(request.root / "boxes.txt"), start=1):
+        request.report.images_in += 1
+        request.report.objects_in += 1
+        image, name, *box = line.split()
+        split = "val" if number % 3 == 0 else "train"
+        one = Candidate(f"line {number}", tuple(map(float, box)), name)
+        found.splits[split].append(Sample(number, image, "boxes.txt", image, None, [one]))
+    return found
+
+def finds(root):
+    return "boxes.txt" if os.path.isfile(root / "boxes.txt") else None
+
+register_layout(Layout("lines", "Convert lines of boxes.", "{root}/boxes.txt", read=read,
+                       flags=dict(mirrored="Boxes are mirrored."), finds=finds))
+'''
+
+
+def test_a_layout_is_added_by_one_file_outside_of_the_package(tmp_path, monkeypatch):
+    (tmp_path / "my_lines.py").write_text(LAYOUT)
+    write_miniature("json", tmp_path / "raw", range(6), range(0))
+    root = tmp_path / "data"
+    (tmp_path / "raw" / "images").rename(root)
+    lines = [f"{path.name} cat 10 20 30 40\n" for path in sorted(root.iterdir())]
+    (root / "boxes.txt").write_text("".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        for command in ("lines", "own"):
+            gdetkd("data", "--import", "my_lines", command, "--root", root, "--out", command,
+                   "--classes", "cat")  # fmt: skip
+            summary = json.loads((tmp_path / command / "dataset.json").read_text())
+            counts = [entry["objects"] for entry in summary["splits"].values()]
+            assert counts == [dict(cat=4), dict(cat=2)]
+            config = Config.fromfile(tmp_path / command / "dataset.py")
+            assert config.metainfo.classes == ("cat",)
+        said = gdetkd("data", "--import", "my_lines", "lines", "--help")
+        assert "--mirrored" in said and "Convert lines of boxes." in said
+    finally:
+        LAYOUTS.pop("lines", None)
