@@ -66,7 +66,8 @@ def run_worker(request: dict[str, Any]) -> None:
         for sentence in damaged:
             print(f"Passed over a damaged checkpoint: {sentence}", flush=True)
         if found[0]:
-            again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+            # By the round of the rendezvous: a node that joins others' restart counts none itself.
+            again = not os.environ.get("TORCHELASTIC_RUN_ID", ".1").endswith(".1")
             print(f"{'Started again; goes' if again else 'Goes'} on from {found[0]}.", flush=True)
     broadcast_object_list(found)
     train(config, resume=found[0] or request["resume"], run=run)
