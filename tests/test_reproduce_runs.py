@@ -12,8 +12,8 @@ from reproduce_records import record
 from gdetkd.reproduce import records, report
 from gdetkd.reproduce.experiments import COCO, DIGITS, PLAIN, Experiment
 from gdetkd.reproduce.figures import figure1
+from gdetkd.reproduce.registry import experiments_of
 from gdetkd.reproduce.runs import chosen, expected_seconds, missing, run_missing, run_one
-from gdetkd.reproduce.tables import experiments_of
 from gdetkd.training.config import load_config, schedule
 
 EXPERIMENTS = experiments_of(DIGITS)

@@ -9,8 +9,8 @@ import pytest
 from reproduce_records import record
 
 from gdetkd.reproduce import report, statistics
+from gdetkd.reproduce.registry import TABLES
 from gdetkd.reproduce.statistics import closest_rows, gains, half_width, interval, verdict
-from gdetkd.reproduce.tables import TABLES
 
 
 def test_interval_by_hand():

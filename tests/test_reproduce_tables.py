@@ -21,9 +21,15 @@ from gdetkd.reproduce.experiments import (
     DISTILLED,
     only,
 )
-from gdetkd.reproduce.registry import Row, definitions, load_table, register_table
+from gdetkd.reproduce.registry import (
+    TABLES,
+    Row,
+    definitions,
+    experiments_of,
+    load_table,
+    register_table,
+)
 from gdetkd.reproduce.runs import as_run, chosen, run_missing
-from gdetkd.reproduce.tables import TABLES, experiments_of
 from gdetkd.training.config import load_config, schedule
 
 EXPERIMENTS = experiments_of(DIGITS)
@@ -163,27 +169,21 @@ def test_committed_records_are_of_the_configs_that_are_here():
 # --- A table from outside the package -------------------------------------------------------------
 
 TABLE = """
-from gdetkd.reproduce.experiments import component, only
-from gdetkd.reproduce.registry import Claim, Row, register_table
-
-colder = only("contrastive") | component("contrastive", temperature=0.02)
-register_table(
-    "temperature",
-    "Our table: the temperature of CKD",
-    [
-        Row("baseline"),
-        Row("contrastive"),
-        Row("colder", "CKD, gamma 0.02", 12.5, options=colder),
-    ],
-    [Claim("a lower temperature helps", "colder", "contrastive")],
-)
+title: "Our table: the temperature of CKD"
+rows:
+  - {name: baseline}
+  - {name: contrastive}
+  - {name: colder, label: "CKD, gamma 0.02", paper: 12.5, only: [contrastive],
+     components: {contrastive: {temperature: 0.02}}}
+claims:
+  - {statement: a lower temperature helps, better: colder, worse: contrastive}
 """
 
 
 @pytest.fixture
 def outside(tmp_path):
     """A file with a table, outside the package; what it registers is forgotten afterwards."""
-    before, path = dict(TABLES), tmp_path / "temperature.py"
+    before, path = dict(TABLES), tmp_path / "temperature.yaml"
     path.write_text(TABLE)
     yield path
     TABLES.clear()
@@ -227,7 +227,13 @@ def test_a_table_that_does_not_fit_is_refused(outside):
     rows = (Row("baseline", "Another baseline"), Row("once", "One"), Row("once", "Two"))
     with pytest.raises(ValueError, match=r"new names of rows, got \['baseline', 'once'\]"):
         register_table("another", "", rows)
-    assert "another" not in TABLES
-    outside.write_text("")
-    with pytest.raises(ValueError, match="temperature.py: expected one call of register_table"):
+    for wrong, said in (("label", "lable"), ("rows", "raws"), ("title", "tittle")):
+        outside.write_text(TABLE.replace(f"{wrong}:", f"{said}:"))
+        with pytest.raises(
+            ValueError, match=f"temperature.yaml: expected a table .*{wrong}|{said}"
+        ):
+            load_table(outside)
+    outside.write_text("[")
+    with pytest.raises(ValueError, match="temperature.yaml: expected a table"):
         load_table(outside)
+    assert not {"another", "temperature"} & set(TABLES)

@@ -17,7 +17,7 @@ class Tables(click.Group):
     """A group with a command for every table, for groups of tables, and for a file of one's own."""
 
     def list_commands(self, context):
-        from gdetkd.reproduce.tables import TABLES
+        from gdetkd.reproduce.registry import TABLES
 
         return [*TABLES, *GROUPS, *super().list_commands(context)]
 
@@ -25,9 +25,9 @@ class Tables(click.Group):
         command = super().get_command(context, name)
         if command is not None:
             return command
-        from gdetkd.reproduce.tables import TABLES, load_table
+        from gdetkd.reproduce.registry import TABLES, load_table
 
-        if name.endswith(".py") and Path(name).is_file():
+        if name.endswith(".yaml"):
             name = load_table(name).name
         if name in TABLES:
             return table_command(name, [name], f"{TABLES[name].title}.")
@@ -35,14 +35,14 @@ class Tables(click.Group):
             tables = list(TABLES) if name == "all" else ["table1", "table2"]
             return table_command(name, tables, GROUPS[name])
         known = ", ".join(self.list_commands(context))
-        raise click.UsageError(f"expected one of {known}, or a table's NAME.py; got {name!r}")
+        raise click.UsageError(f"expected one of {known}, or a file NAME.yaml; got {name!r}")
 
 
 @click.group(cls=Tables)
 def reproduce() -> None:
     """Run what is missing of a table, record it, and render the tables.
 
-    A table is one of those listed below, or a Python file that registers one.
+    A table is one of those listed below, or a YAML file like those in gdetkd/reproduce/tables.
     """
 
 

@@ -134,16 +134,9 @@ def component(name: str, **settings: Any) -> dict[str, Any]:
     return {f"model.components.{name}.{key}": value for key, value in settings.items()}
 
 
-def only(*names: str, transfer: bool = False) -> dict[str, Any]:
+def only(*names: str) -> dict[str, Any]:
     """Options that switch off every other component of the configs, and head transfer."""
-    options = {"model.transfer_heads": transfer}
+    options: dict[str, Any] = {"model.transfer_heads": False}
     for name in COMPONENTS:
         options |= {} if name in names else component(name, weight=0.0)
     return options
-
-
-# The queue keeps the teacher's features, and the projection encodes them again at every step ...
-REENCODED = component("contrastive", queue_content="features")
-# ... and receives a gradient from them as from the batch's own keys.
-REENCODED_GRADIENT = REENCODED | component("contrastive", queue_gradient=True)
-ALL_BOXES = component("imitation", boxes_per_image=None)

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gdetkd.reproduce.explosion import SETTINGS, SIZES
+from gdetkd.reproduce.registry import TABLES
 from gdetkd.reproduce.statistics import claim_differences, interval
-from gdetkd.reproduce.tables import TABLES, table1, table2
 
 # Distinguishable with color-vision deficiencies and in grayscale.
 OURS, PAPER, UNSETTLED = "#0072B2", "#D55E00", "#767676"
@@ -28,14 +28,14 @@ VERDICTS = {  # color and mark
 def figure1(frame: pd.DataFrame, out: Path) -> Path:
     """Draw both curves, the paper's above ours (with 95% intervals); the same bytes every time."""
     curves = {
-        "table1": (tuple(table1.PAPER), "memory K [gathered batches]"),
-        "table2": (tuple(table2.PAPER), "IoU above which proposals are not negatives"),
+        "table1": "memory K [gathered batches]",
+        "table2": "IoU above which proposals are not negatives",
     }
     with style.context("default"):  # whatever the process has set
         figure = Figure(figsize=(9, 5.2), dpi=100, layout="constrained")
         axes = figure.subplots(2, 2, sharex="col")
-        for column, (name, (values, label)) in zip(axes.T, curves.items(), strict=True):
-            _curve(*column, frame, name, values)
+        for column, (name, label) in zip(axes.T, curves.items(), strict=True):
+            _curve(*column, frame, name)
             column[-1].set_xlabel(label)
         for row, whose in zip(axes, ("paper, COCO", "ours, digits"), strict=True):
             row[0].set_ylabel(f"AP [%], {whose}")
@@ -81,11 +81,10 @@ def save(figure: Figure, out: Path) -> Path:
     return out
 
 
-def _curve(
-    above: Axes, below: Axes, frame: pd.DataFrame, name: str, values: tuple[float, ...]
-) -> None:
+def _curve(above: Axes, below: Axes, frame: pd.DataFrame, name: str) -> None:
     """Paper and digits in panels of their own: the scales of their AP have nothing in common."""
-    rows = TABLES[name].rows[1 : 1 + len(values)]  # the first is the baseline
+    rows = [row for row in TABLES[name].rows if row.value is not None]
+    values = [row.value for row in rows]
     above.plot(values, [row.paper for row in rows], "D-", color=PAPER)
     points = []
     for value, row in zip(values, rows, strict=True):

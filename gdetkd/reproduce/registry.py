@@ -1,59 +1,78 @@
 """What a table of the paper is, and the register of tables.
 
-A table is one file that calls `register_table`. Every file in `reproduce/tables/` is imported;
-`load_table` reads one from anywhere else. The rows of a table are experiments with the paper's
-figures beside them, and its claims say which row is better than which.
+A table is one YAML file: its rows are experiments with the paper's figures beside them, its claims
+say which row is better than which. The keys are the attributes of `Table`, `Row` and `Claim`. Those
+in `reproduce/tables/` are registered by being there; `load_table` reads one from anywhere else.
 """
 
 from __future__ import annotations
 
-import runpy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gdetkd.reproduce.experiments import Benchmark, Experiment
+import yaml
 
-Options = dict[str, Any]
+from gdetkd.reproduce.experiments import Benchmark, Experiment, component, only
+from gdetkd.training.config import schedule
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table; with a name alone, the row of that name that another table defines.
+    """A row of a table; with no label, it refers to the row of that name in another table.
 
     Attributes:
         name: Of the experiment, unique among all tables.
         label: The row's first cell.
         paper: AP in percent that the paper prints, if any.
+        value: Position on the axis of a figure, if the table is drawn as a curve.
         student: Which of the benchmark's detectors is trained.
         distilled: With its distilled config, or with its plain one.
-        options: What it changes in the config, or a function that gives this for a benchmark.
+        teacher: Family of a teacher that the row `teacher_FAMILY` trains; the config's by default.
+        only: Switch off every other component, and head transfer.
+        components: Settings by component.
+        queue_batches: The queue's size K in gathered batches, of which the present one is one.
+        replaces_imitation: A component that has the weight of SGFI on this benchmark.
+        steps: Length of the schedule; the config's by default.
+        options: Other options of the config, by dotted key.
         seeds: Number of runs.
         baseline: Experiment that its gain is over; the table's by default.
-        teacher: Family of a teacher that the row `teacher_FAMILY` trains; the config's by default.
         embedded_only: It is not run on COCO.
     """
 
     name: str
     label: str = ""
     paper: float | None = None
+    value: float | None = None
     student: str = "faster_rcnn"
     distilled: bool = True
-    options: Options | Callable[[Benchmark], Options] = field(default_factory=dict)
+    teacher: str | None = None
+    only: Sequence[str] | None = None
+    components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    queue_batches: int | None = None
+    replaces_imitation: str | None = None
+    steps: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 3
     baseline: str | None = None
-    teacher: str | None = None
     embedded_only: bool = False
 
     def on(self, benchmark: Benchmark) -> Experiment:
         """The experiment of this row on a benchmark."""
         config, options = benchmark.student(self.student, self.distilled)
-        trained = self.teacher and benchmark.embedded
-        options |= benchmark.teacher(self.teacher) if trained else {}
-        options |= self.options(benchmark) if callable(self.options) else self.options
-        needs = f"teacher_{self.teacher}" if trained else None
-        options |= benchmark.options
+        trained = self.teacher if benchmark.embedded else None
+        options |= benchmark.teacher(trained) if trained else {}
+        options |= {} if self.only is None else only(*self.only)
+        for name, settings in self.components.items():
+            options |= component(name, **settings)
+        if self.queue_batches:
+            capacity = (self.queue_batches - 1) * benchmark.proposals
+            options |= component("contrastive", queue_capacity=capacity)
+        if self.replaces_imitation:
+            options |= component(self.replaces_imitation, weight=benchmark.imitation)
+        options |= self.options | (schedule(self.steps) if self.steps else {}) | benchmark.options
+        needs = f"teacher_{trained}" if trained else None
         return Experiment(self.name, self.label, config, options, self.seeds, needs)
 
 
@@ -71,7 +90,7 @@ class Table:
     """A table: its rows, the experiment that gains are over, and the claims that it supports.
 
     Attributes:
-        name: `gdetkd reproduce NAME`.
+        name: That of its file, and of `gdetkd reproduce NAME`.
         order: Tables run and are listed by it, in increasing order.
         shows_gap: Whether the share of the gap to the shipped teacher is a column.
     """
@@ -113,17 +132,21 @@ def register_table(
 
 
 def load_table(path: str | Path) -> Table:
-    """Run a Python file that registers one table, and give that table.
+    """Register the table that a YAML file describes, by the name of the file.
 
     Raises:
-        ValueError: It registers no table, or more than one.
+        ValueError: It is not a table; the message names the file and what does not fit.
     """
-    before = set(TABLES)
-    runpy.run_path(str(path))
-    added = [name for name in TABLES if name not in before]
-    if len(added) != 1:
-        raise ValueError(f"{path}: expected one call of register_table, got {len(added)}")
-    return TABLES[added[0]]
+    try:
+        described = yaml.safe_load(Path(path).read_text())
+        described["rows"] = [Row(**row) for row in described["rows"]]
+        described["claims"] = [Claim(**claim) for claim in described.get("claims", ())]
+        return register_table(Path(path).stem, **described)
+    except (TypeError, KeyError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{path}: expected a table with the keys of Table, Row and Claim in "
+            f"gdetkd/reproduce/registry.py, got {error}"
+        ) from error
 
 
 def definitions() -> dict[str, tuple[Row, str]]:
@@ -149,3 +172,7 @@ def experiments_of(benchmark: Benchmark) -> dict[str, Experiment]:
         for name, (row, _) in definitions().items()
         if benchmark.embedded or not row.embedded_only
     }
+
+
+for _path in sorted((Path(__file__).parent / "tables").glob("*.yaml")):
+    load_table(_path)

@@ -9,8 +9,7 @@ import pandas as pd
 
 from gdetkd.evaluation.records import markdown_table
 from gdetkd.reproduce import records, statistics
-from gdetkd.reproduce.registry import definitions, references
-from gdetkd.reproduce.tables import TABLES
+from gdetkd.reproduce.registry import TABLES, definitions, references
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ASSETS = PACKAGE / "assets"

@@ -20,7 +20,7 @@ import torch
 from gdetkd.evaluation.records import environment
 from gdetkd.reproduce import records
 from gdetkd.reproduce.experiments import BENCHMARKS, Experiment
-from gdetkd.reproduce.tables import TABLES, experiments_of
+from gdetkd.reproduce.registry import TABLES, experiments_of
 
 
 def missing(experiments: Sequence[Experiment], path: Path, seeds: int | None) -> list[tuple]:

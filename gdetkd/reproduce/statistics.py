@@ -7,8 +7,7 @@ import math
 import pandas as pd
 from scipy import stats
 
-from gdetkd.reproduce.registry import Claim, Table, definitions, references
-from gdetkd.reproduce.tables import TABLES
+from gdetkd.reproduce.registry import TABLES, Claim, Table, definitions, references
 
 NOISE_COLUMNS = [
     "", "seeds", "sd of AP", "sd of the gain", "± with 3 seeds", "± with 5 seeds", "seeds for ± 1",

@@ -10,8 +10,8 @@ from gdetkd.evaluation.records import environment, read_json_lines
 from gdetkd.evaluation.testing import test
 from gdetkd.reproduce import records
 from gdetkd.reproduce.experiments import DIGITS, PLAIN
+from gdetkd.reproduce.registry import experiments_of
 from gdetkd.reproduce.report import ASSETS
-from gdetkd.reproduce.tables import experiments_of
 from gdetkd.training.config import load_config
 from gdetkd.training.runner import train
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from gdetkd.evaluation.records import environment
 from gdetkd.reproduce.experiments import DIGITS
+from gdetkd.reproduce.registry import experiments_of
 from gdetkd.reproduce.report import shown
-from gdetkd.reproduce.tables import experiments_of
 from gdetkd.reproduce.teacher import TEACHER, WEIGHTS, evaluate
 from gdetkd.training.config import load_config
 
