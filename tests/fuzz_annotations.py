@@ -41,7 +41,7 @@ FILES = {
     "json": "annotations.json",
 }
 XML, TEXT = ("voc07", "xml"), ("yolo", "csv")
-# How own data are expected: by the layout itself, or as `gdetkd data own` finds it.
+# The layout that reads each form, where its name is another.
 LAYOUTS = dict(bdd100k_2018="bdd100k", xml="voc07", json="coco")
 JUNK = (
     None, True, False, 0, 1, -1, 7, 10**18, 10**30, 10**400, 0.5, -0.0, 1e308, -1e308, math.nan,

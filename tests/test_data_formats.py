@@ -408,3 +408,15 @@ def test_a_single_split_is_warned_of(mini, tmp_path):
     assert one_split(prepare("coco", mini("coco"), tmp_path / "out").summary) is None
     alone = dict(splits=dict(train2017=dict()))
     assert "no split to validate on beside 'train2017'" in one_split(alone)
+
+
+def test_an_object_of_a_bad_image_and_a_bad_class_is_counted_once(mini, tmp_path):
+    root = mini("coco")
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    first = content["annotations"][0]
+    next(i for i in content["images"] if i["id"] == first["image_id"])["file_name"] = "../x.jpg"
+    next(c for c in content["categories"] if c["id"] == first["category_id"])["name"] = None
+    file.write_text(json.dumps(content))
+    done = prepare("coco", root, tmp_path / "out", "skip")
+    assert sorted(kinds(done)) == ["file name", "unknown class"] and done.report.balanced

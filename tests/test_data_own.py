@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -196,8 +197,28 @@ register_layout(Layout("lines", "Convert lines of boxes.", "{root}/boxes.txt", r
 '''
 
 
+def test_the_example_of_a_layout_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "data" / "README.md").read_text()
+    code = page.partition("```python\n# my_lines.py")[2].partition("```")[0]
+    (tmp_path / "my_lines.py").write_text("#" + code)
+    write_miniature("json", tmp_path / "raw", range(4), range(0))
+    root = tmp_path / "raw" / "images"
+    lines = [f"{path.name} cat 10 20 30 40\n" for path in sorted(root.iterdir())]
+    (root / "boxes.txt").write_text("".join(lines))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        gdetkd("data", "--import", "my_lines", "lines", "--root", root, "--out", "out",
+               "--classes", "cat", "--val-fraction", "0.25")  # fmt: skip
+    finally:
+        LAYOUTS.pop("lines", None)
+        sys.modules.pop("my_lines", None)
+    summary = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert [entry["objects"] for entry in summary["splits"].values()] == [dict(cat=3), dict(cat=1)]
+
+
 def test_a_layout_is_added_by_one_file_outside_of_the_package(tmp_path, monkeypatch):
-    (tmp_path / "my_lines.py").write_text(LAYOUT)
+    (tmp_path / "own_lines.py").write_text(LAYOUT)
     write_miniature("json", tmp_path / "raw", range(6), range(0))
     root = tmp_path / "data"
     (tmp_path / "raw" / "images").rename(root)
@@ -207,14 +228,14 @@ def test_a_layout_is_added_by_one_file_outside_of_the_package(tmp_path, monkeypa
     monkeypatch.syspath_prepend(str(tmp_path))
     try:
         for command in ("lines", "own"):
-            gdetkd("data", "--import", "my_lines", command, "--root", root, "--out", command,
+            gdetkd("data", "--import", "own_lines", command, "--root", root, "--out", command,
                    "--classes", "cat")  # fmt: skip
             summary = json.loads((tmp_path / command / "dataset.json").read_text())
             counts = [entry["objects"] for entry in summary["splits"].values()]
             assert counts == [dict(cat=4), dict(cat=2)]
             config = Config.fromfile(tmp_path / command / "dataset.py")
             assert config.metainfo.classes == ("cat",)
-        said = gdetkd("data", "--import", "my_lines", "lines", "--help")
+        said = gdetkd("data", "--import", "own_lines", "lines", "--help")
         assert "--mirrored" in said and "Convert lines of boxes." in said
     finally:
         LAYOUTS.pop("lines", None)

@@ -48,9 +48,10 @@ def read_coco(
             number = whole(entry.get("id"), "id")
             item = f"annotation {number}"
             repeated.check(place, entry)
-            sample, name = samples.find(entry, "image_id"), names.find(entry, "category_id")
+            sample = samples.find(entry, "image_id")
+            name = names.find(entry, "category_id") if sample else None
             if sample is None or name is None:
-                continue  # counted where its image or category is reported
+                continue  # counted once, where its image or else its category is reported
             if number in flat and is_flat(entry):
                 report.remark("zero area", file, item, "known in the release; left out", objects=1)
                 continue
