@@ -128,7 +128,7 @@ def test_a_distilled_config_is_built_and_stepped(path, weights):
     total.backward()
     optimizer.step()
     assert all(value.isfinite() for value in logged.values())
-    assert sum("kd_" in name and "loss" in name for name in logged) >= len(model["distill"])
+    assert sum("kd_" in name and "loss" in name for name in logged) >= len(model["components"])
     for name_, parameter in detector.distiller.objective.named_parameters():
         assert parameter.grad is not None and parameter.isfinite().all(), name_
 
