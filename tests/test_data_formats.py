@@ -415,7 +415,7 @@ def test_an_object_of_a_bad_image_and_a_bad_class_is_counted_once(mini, tmp_path
     file = root / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     first = content["annotations"][0]
-    next(i for i in content["images"] if i["id"] == first["image_id"])["file_name"] = "../x.jpg"
+    next(i for i in content["images"] if i["id"] == first["image_id"])["file_name"] = "../../x.jpg"
     next(c for c in content["categories"] if c["id"] == first["category_id"])["name"] = None
     file.write_text(json.dumps(content))
     done = prepare("coco", root, tmp_path / "out", "skip")
