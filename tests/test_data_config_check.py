@@ -147,6 +147,15 @@ def test_data_sets_inside_wrappers_are_checked(config):
         check_data(config, ["train"])
 
 
+def test_images_without_annotations_may_be_detected_on_for_a_server(config):
+    config.test_evaluator = dict(config.test_evaluator, format_only=True)
+    edit(config, lambda data: data.pop("annotations") and None, "test")
+    check_data(config, ["test"])
+    config.test_evaluator.pop("format_only")
+    with pytest.raises(ValueError, match="expected lists of images, annotations, categories"):
+        check_data(config, ["test"])
+
+
 def test_some_of_the_files_classes_may_be_wanted(config):
     names("3", "7")(config)
     config.model.roi_head.bbox_head.num_classes = 2

@@ -59,12 +59,16 @@ def _is_coco(dataset: Mapping) -> bool:
 
 def _check_dataset(stage: str, dataset: Mapping, config: Mapping, files: dict[str, dict]) -> None:
     path = _join(dataset.get("data_root"), dataset["ann_file"])
-    content = _load(stage, path, files)
+    metrics = _metrics(config.get(f"{stage}_evaluator")) if stage != "train" else []
+    # Detections that are only written down, for a server to measure, need no annotations.
+    measured = not metrics or not all(metric.get("format_only") for metric in metrics)
+    content = _load(stage, path, files, labeled=measured)
     names = _class_names(stage, dataset)
     wanted = _check_names(stage, path, content, names)
     _check_heads(stage, config.get("model"), names)
-    _check_counts(stage, path, content, wanted, dataset)
-    if stage != "train":
+    if measured:
+        _check_counts(stage, path, content, wanted, dataset)
+    if stage != "train" and measured:
         _check_evaluator(stage, config.get(f"{stage}_evaluator"), path, content, files)
     prefix = _join(dataset.get("data_root"), (dataset.get("data_prefix") or {}).get("img", ""))
     _check_pictures(stage, path, prefix, content, dataset.get("pipeline") or ())
@@ -74,7 +78,11 @@ def _join(root: str | None, path: str) -> str:
     return path if not root or os.path.isabs(path) else os.path.join(root, path)
 
 
-def _load(stage: str, path: str, files: dict[str, dict]) -> dict:
+def _metrics(evaluator: Any) -> list[Mapping]:
+    return [*evaluator] if isinstance(evaluator, list | tuple) else [evaluator or {}]
+
+
+def _load(stage: str, path: str, files: dict[str, dict], labeled: bool = True) -> dict:
     if path in files:
         return files[path]
     if not os.path.isfile(path):
@@ -84,6 +92,8 @@ def _load(stage: str, path: str, files: dict[str, dict]) -> dict:
     except (ValueError, RecursionError) as error:
         text = f"expected JSON in plain UTF-8, as pycocotools reads it: {error}; {ADVICE}"
         raise ValueError(f"{stage} data, {path}: {text}") from error
+    if isinstance(content, dict) and not labeled:
+        content.setdefault("annotations", [])
     tables = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(type(content.get(key)) is not list for key in tables):
         raise ValueError(f"{stage} data, {path}: expected lists of {', '.join(tables)}; {ADVICE}")
@@ -194,7 +204,7 @@ def _has_area(annotation: Mapping) -> bool:
 def _check_evaluator(
     stage: str, evaluator: Any, path: str, content: dict, files: dict[str, dict]
 ) -> None:
-    for metric in evaluator if isinstance(evaluator, list | tuple) else [evaluator or {}]:
+    for metric in _metrics(evaluator):
         other = metric.get("ann_file")
         if (
             not other
