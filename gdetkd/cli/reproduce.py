@@ -114,8 +114,11 @@ def run_tables(experiments, benchmark, folder, seeds, jobs, device) -> None:
     claims_figure(frame, folder / "claims.png")
     if benchmark == "digits":
         from gdetkd.demo import draw_runs
+        from gdetkd.reproduce.page import write_page
 
         draw_runs(work, folder / "comparison.png")
+        if (folder.parent / "README.md").is_file():  # the folder of all results
+            write_page(folder.parent)
     click.echo(f"Records, tables and figures: {folder}")
     if failed:
         raise click.ClickException(f"{failed} runs failed")

@@ -2,7 +2,7 @@
 # K = 80 x 1024 with the 8 x 1024 of the gathered batch among them, and the IoU. Ours: the weights,
 # gamma, the width of the projection.
 zoo = "https://download.openmmlab.com/mmdetection/v2.0/"
-# The paper does not say which weights its teachers have. Those here are our guesses.
+# The paper takes its teachers from this zoo but does not say which files. Those here are guesses.
 teachers = dict(
     # AP 37.4. The paper's may be better: its others beat the baselines of their architecture.
     faster_rcnn_r50=dict(
