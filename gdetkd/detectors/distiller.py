@@ -138,7 +138,7 @@ class Distiller(nn.Module):
         return self.teacher if self._teacher is not None and self._teacher.owned else None
 
     def forward(self, images: Any, targets: Any) -> dict[str, Any]:
-        """The student's own losses and those of distillation, 'kd_...' ('s0.kd_...' in a cascade).
+        """The student's own losses and those of distillation, `kd_...` (`s0.kd_...` in a cascade).
 
         images, targets: As the student's own library takes them in training. Names of losses
         contain 'loss', those of diagnostics do not.
