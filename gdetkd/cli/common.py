@@ -101,11 +101,11 @@ def need_benchmark(config) -> None:
 
     parts = ("train_dataloader", "val_dataloader", "test_dataloader")
     roots = [(config.get(part) or {}).get("dataset", {}).get("data_root") for part in parts]
-    for own, write in ((DATA_ROOT, write_digits), (PHOTOS_ROOT, write_photos)):
-        if not any(root and Path(root) == Path(own) for root in roots):
+    for place, write in ((DATA_ROOT, write_digits), (PHOTOS_ROOT, write_photos)):
+        if not any(root and Path(root) == Path(place) for root in roots):
             continue
-        found = edits(own)
+        found = edits(place)
         if found and "is not the file that was built" in found:
-            click.echo(f"Note: {own} was edited ({found}); it is used as it is.", err=True)
-        elif not verify(own):
-            write(own, seed=0)
+            click.echo(f"Note: {place} was edited ({found}); it is used as it is.", err=True)
+        elif not verify(place):
+            write(place, seed=0)

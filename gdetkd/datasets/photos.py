@@ -51,6 +51,7 @@ PHOTOS = ("coffee", "coins", "retina", "ihc", "hubble_deep_field", "brick", "gra
           "camera", "moon", "clock_motion")  # fmt: skip
 SIDES = (32, 38, 45, 54, 64, 76, 91, 108, 128, 152, 181)  # longer side of an object, px
 LARGEST = max(SIDES)
+MARGIN = 4  # px that soft edges reach beyond an object
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,12 @@ def _start(stamps: Path, seed: int) -> tuple[Draw, dict[str, Any]]:
         cut_outs=f"{len(files)} photographs of Debian's {PACKAGE} (Tux Paint, GPL-2)",
         cut_outs_sha256=digest.hexdigest(),
         cut_outs_by_split={
-            split: sorted(f"{CLASSES[cut_outs[i].label]}/{cut_outs[i].name}" for i in sum(own, []))
-            for split, own in by_split.items()
+            split: sorted(
+                f"{CLASSES[label]}/{cut_outs[number].name}"
+                for label, numbers in enumerate(by_class)
+                for number in numbers
+            )
+            for split, by_class in by_split.items()
         },
         photos=f"{', '.join(PHOTOS)} of scikit-image {version('scikit-image')}",
     )
@@ -224,8 +229,8 @@ def place(
     seen: list[np.ndarray] = []
     sizes: list[int] = []
     for _ in range(int(random.integers(1, 6))):
-        own = by_class[int(random.integers(len(CLASSES)))]
-        number = own[int(random.integers(len(own)))]
+        choice = by_class[int(random.integers(len(CLASSES)))]
+        number = choice[int(random.integers(len(choice)))]
         shape = cut_outs[number].shape
         side, longer = SIDES[int(random.integers(len(SIDES)))], max(shape.shape)
         h, w = (max(6, pixels * side // longer) for pixels in shape.shape)
@@ -258,11 +263,12 @@ def _mask(each: Photographed, shape: np.ndarray) -> tuple[np.ndarray, int]:
     return mask, max(1, int(scaled.sum()))
 
 
-def _window(each: Photographed) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Rows and columns that it covers: of the image, and of itself."""
+def _window(each: Photographed, margin: int = 0) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Rows and columns that it covers with a margin around it: of the image, and of itself."""
     inside, cropped = [], []
-    for start, length in zip(each.corner[::-1], each.size[::-1], strict=True):
-        first, last = max(start, 0), min(start + length, IMAGE_SIZE)
+    for corner, length in zip(each.corner[::-1], each.size[::-1], strict=True):
+        start, end = corner - margin, corner + length + margin
+        first, last = max(start, 0), min(end, IMAGE_SIZE)
         inside.append(slice(first, last))
         cropped.append(slice(first - start, last - start))
     return tuple(inside), tuple(cropped)
@@ -285,21 +291,19 @@ def render(
     crop = cv2.resize(photo[y : y + side, x : x + side], (IMAGE_SIZE, IMAGE_SIZE))
     image = crop.astype(np.float32)
     for each in objects:
-        cut_out, inside, cropped = cut_outs[each.cut_out], *_window(each)
-        pixels, alpha = (
+        cut_out, (inside, cropped) = cut_outs[each.cut_out], _window(each, MARGIN)
+        both = [
             cv2.resize(part, each.size, interpolation=cv2.INTER_AREA).reshape(*each.size[::-1], -1)
             for part in (cut_out.pixels, cut_out.alpha)
-        )
-        if each.mirrored:
-            pixels, alpha = pixels[:, ::-1], alpha[:, ::-1]
-        sigma = random.uniform(0.4, 1.2)
-        softened = cv2.GaussianBlur(
-            np.concatenate([pixels, alpha], 2), (0, 0), sigma, borderType=cv2.BORDER_CONSTANT
-        )
-        slope = np.linspace(-1, 1, each.size[0])[None, :, None] * random.uniform(-0.2, 0.2)
+        ]
+        layers = np.concatenate(both, 2)[:, :: -1 if each.mirrored else 1]
+        layers = np.pad(layers, ((MARGIN, MARGIN), (MARGIN, MARGIN), (0, 0)))
+        layers = cv2.GaussianBlur(layers, (0, 0), random.uniform(0.4, 1.2))
+        pixels, alpha = layers[..., :3], layers[..., 3:]
+        slope = np.linspace(-1, 1, layers.shape[1])[:, None] * random.uniform(-0.2, 0.2)
         light = random.uniform(0.6, 1.3) * random.uniform(0.93, 1.07, 3) * (1 + slope)
-        lit = np.minimum(softened[..., :3] * light, 255 * softened[..., 3:])
-        image[inside] += lit[cropped] - softened[..., 3:][cropped] * image[inside]
+        lit = np.minimum(pixels * light, 255 * alpha)
+        image[inside] += lit[cropped] - alpha[cropped] * image[inside]
     image *= random.uniform(0.75, 1.15)
     image += random.normal(0, random.uniform(1, 6), image.shape)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

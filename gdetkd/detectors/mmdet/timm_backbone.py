@@ -132,20 +132,20 @@ def load_timm_weights(model: nn.Module, checkpoint: str) -> None:
     """
     state = read_checkpoint(find_checkpoint(checkpoint))
     state = state.get("state_dict", state)
-    own = model.state_dict()
-    if own.keys() & state.keys():
-        found = {name: value for name, value in state.items() if name in own}
+    tensors = model.state_dict()
+    if tensors.keys() & state.keys():
+        found = {name: value for name, value in state.items() if name in tensors}
     else:
-        found = dict(zip(own, state.values(), strict=False))
+        found = dict(zip(tensors, state.values(), strict=False))
     wrong = [
         f"{name}: {tuple(value.shape)} of the model, "
         f"{tuple(found[name].shape) if name in found else 'nothing'} of the file"
-        for name, value in own.items()
+        for name, value in tensors.items()
         if name not in found or found[name].shape != value.shape
     ]
     if wrong:
         raise ValueError(
-            f"{checkpoint}: expected the weights of this model, but {len(wrong)} of {len(own)} "
+            f"{checkpoint}: expected the weights of this model, but {len(wrong)} of {len(tensors)} "
             f"tensors do not fit, the first is {wrong[0]}; give those of the same architecture"
         )
     model.load_state_dict(found)
