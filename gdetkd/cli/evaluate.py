@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gdetkd.cli.common import cfg_options, need_digits, print_table, work_dir_option
+from gdetkd.cli.common import cfg_options, need_benchmark, print_table, work_dir_option
 
 
 @click.command()
@@ -32,7 +32,7 @@ def test(config, checkpoint, split, submission, work_dir, options) -> None:
         count = submit(loaded, find_checkpoint(checkpoint), submission)
         click.echo(f"{submission}: {count} detections, as the server for test-dev2017 takes them")
         return
-    need_digits(loaded)
+    need_benchmark(loaded)
     metrics = run(loaded, find_checkpoint(checkpoint), split)
     where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
     rows = [
