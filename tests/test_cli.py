@@ -36,7 +36,17 @@ def test_help_names_every_command_and_loads_no_library():
         capture_output=True,
         text=True,
     )
-    for name in ("demo", "data", "train", "test", "export", "reproduce", "bench", "doctor"):
+    for name in (
+        "demo",
+        "data",
+        "train",
+        "test",
+        "export",
+        "compare",
+        "reproduce",
+        "bench",
+        "doctor",
+    ):
         assert f"  {name} " in done.stdout
     assert "torch" not in {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
 

@@ -7,7 +7,7 @@ import sys
 import click
 
 from gdetkd import __version__
-from gdetkd.cli import bench, data, demo, doctor, evaluate, reproduce, train
+from gdetkd.cli import bench, compare, data, demo, doctor, evaluate, reproduce, train
 
 
 @click.group(context_settings=dict(help_option_names=["-h", "--help"]))
@@ -18,7 +18,7 @@ def cli() -> None:
 
 for command in (
     demo.demo, data.data, train.train, train.distill, evaluate.test, evaluate.export,
-    reproduce.reproduce, bench.bench, doctor.doctor,
+    compare.compare, reproduce.reproduce, bench.bench, doctor.doctor,
 ):  # fmt: skip
     cli.add_command(command)
 

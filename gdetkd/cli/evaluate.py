@@ -17,9 +17,13 @@ from gdetkd.cli.common import cfg_options, need_benchmark, print_table, work_dir
     "--submission", type=click.Path(), metavar="FILE.zip",
     help="Detect on COCO's test-dev2017 instead and write what its server takes.",
 )  # fmt: skip
+@click.option(
+    "--detections", type=click.Path(), metavar="FILE.json",
+    help="Also write the detections, for `gdetkd compare`.",
+)  # fmt: skip
 @work_dir_option
 @cfg_options
-def test(config, checkpoint, split, submission, work_dir, options) -> None:
+def test(config, checkpoint, split, submission, detections, work_dir, options) -> None:
     """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""
     from gdetkd.checkpoints.hub import find_checkpoint
     from gdetkd.evaluation.testing import test as run
@@ -33,7 +37,7 @@ def test(config, checkpoint, split, submission, work_dir, options) -> None:
         click.echo(f"{submission}: {count} detections, as the server for test-dev2017 takes them")
         return
     need_benchmark(loaded)
-    metrics = run(loaded, find_checkpoint(checkpoint), split)
+    metrics = run(loaded, find_checkpoint(checkpoint), split, detections)
     where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
     rows = [
         (name, f"{value:.3f}" if value >= 0 else "no such objects")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import nn
 
 from gdetkd.evaluation.images import Images
+from gdetkd.evaluation.matches import evaluate
 
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4) x1 y1 x2 y2, labels, scores
 
@@ -35,33 +32,23 @@ def true_boxes(images: Images) -> list[Boxes]:
 
 def average_precision(found: Sequence[Boxes], images: Images) -> dict[str, float]:
     """COCO's AP and AP50 in [0, 1] of the detections of each picture, by pycocotools."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = dict(
-            images=[dict(id=index) for index in range(len(images))],
-            categories=[dict(id=index, name=name) for index, name in enumerate(images.classes)],
-            annotations=_annotations(true_boxes(images)),
-        )
-        truth.createIndex()
-        detections = COCO()
-        detections.dataset = dict(truth.dataset, annotations=_annotations(found))
-        detections.createIndex()
-        evaluation = COCOeval(truth, detections, "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return dict(zip(("AP", "AP50"), map(float, evaluation.stats[:2]), strict=True))
+    truth = dict(
+        images=[dict(id=index) for index in range(len(images))],
+        categories=[dict(id=index, name=name) for index, name in enumerate(images.classes)],
+        annotations=_annotations(true_boxes(images)),
+    )
+    stats = evaluate(truth, _annotations(found)).stats
+    return dict(zip(("AP", "AP50"), map(float, stats[:2]), strict=True))
 
 
 def _annotations(found: Sequence[Boxes]) -> list[dict]:
-    """As pycocotools wants them; ids start at 1, because it takes 0 for "not matched"."""
+    """In COCO's format."""
     lines = []
     for image, (boxes, labels, scores) in enumerate(found):
         for (x1, y1, x2, y2), label, score in zip(boxes, labels, scores, strict=True):
             box = [float(side) for side in (x1, y1, x2 - x1, y2 - y1)]
             lines.append(
                 dict(
-                    id=len(lines) + 1,
                     image_id=image,
                     category_id=int(label),
                     bbox=box,

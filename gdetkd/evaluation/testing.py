@@ -1,9 +1,13 @@
-"""The AP of a checkpoint, by MMDetection's own evaluation."""
+"""The AP of a checkpoint by MMDetection's own evaluation, and its detections."""
 
 from __future__ import annotations
 
+import json
+import os
+import tempfile
 from pathlib import Path
 
+from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -11,9 +15,15 @@ from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
 from gdetkd.datasets.config_check import check_data
 from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.ops.atomic_write import atomic_write
 
 
-def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str, float]:
+def test(
+    config: Config,
+    checkpoint: str,
+    split: str | None = None,
+    out: str | os.PathLike | None = None,
+) -> dict[str, float]:
     """Evaluate the detector that a checkpoint holds; of a distilled one, the student alone.
 
     Args:
@@ -21,6 +31,7 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
         checkpoint: Any checkpoint of either; its weights must fit the (student's) config exactly.
         split: Evaluate this split of the same data set instead: the annotation file and the image
             folder of the test set have their split's name replaced.
+        out: Also write the detections there, in COCO's result format.
 
     Raises:
         CheckpointError: The file is no checkpoint.
@@ -35,6 +46,54 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
     config = plain_student(config)
     if split is not None:
         _use_split(config, split)
+    if out is None:
+        return _run(config, state, checkpoint)
+    with tempfile.TemporaryDirectory() as folder:
+        prefix = Path(folder) / "detections"
+        evaluators = config.test_evaluator
+        config.test_evaluator = [
+            *(evaluators if isinstance(evaluators, list) else [evaluators]),
+            dict(
+                type="CocoMetric", metric="bbox", ann_file=str(truth_of(config)[0]),
+                format_only=True, outfile_prefix=str(prefix),
+            ),
+        ]  # fmt: skip
+        metrics = _run(config, state, checkpoint)
+        with atomic_write(out) as file:
+            file.write(Path(f"{prefix}.bbox.json").read_bytes())
+    return metrics
+
+
+def detections(config: Config, checkpoint: str, split: str | None = None) -> list[dict]:
+    """What the detector finds on the test set, in COCO's result format; see `test`."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "detections.json"
+        test(config, checkpoint, split, out)
+        return json.loads(out.read_text())
+
+
+def truth_of(config: Config, split: str | None = None) -> tuple[Path, Path, tuple[str, ...]]:
+    """The annotation file of a config's test set, the folder of its images, and its classes.
+
+    Raises:
+        ValueError: The test set is not one in COCO's format.
+    """
+    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    if split is not None:
+        _use_split(config, split)
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    if str(dataset.get("type")).split(".")[-1] != "CocoDataset":
+        raise ValueError(
+            f"expected a CocoDataset to test on, got {dataset.get('type')}; `gdetkd data` converts "
+            "other layouts"
+        )
+    root = Path(dataset.get("data_root") or "")
+    classes = (dataset.get("metainfo") or {}).get("classes") or CocoDataset.METAINFO["classes"]
+    images = root / (dataset.get("data_prefix") or {}).get("img", "")
+    return root / dataset.get("ann_file", ""), images, tuple(classes)
+
+
+def _run(config: Config, state: dict, checkpoint: str) -> dict[str, float]:
     for key in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
         config.pop(key, None)
     for key in ("val_dataloader", "val_cfg", "val_evaluator"):
