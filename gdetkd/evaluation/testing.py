@@ -66,9 +66,13 @@ def test(
 
 def detections(config: Config, checkpoint: str, split: str | None = None) -> list[dict]:
     """What the detector finds on the test set, in COCO's result format; see `test`."""
+    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    if split is not None:
+        _use_split(config, split)
+    config.test_evaluator = []  # nothing is measured here
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "detections.json"
-        test(config, checkpoint, split, out)
+        test(config, checkpoint, out=out)
         return json.loads(out.read_text())
 
 
