@@ -1,9 +1,9 @@
 """Feed damaged annotation files to the converters: no traceback, no object lost without a line.
 
-`python -m tests.fuzz_annotations --files 10000 --out results/data/fuzz.json` is what the record
+`python tests/fuzz_annotations.py --files 10000 --out results/data/fuzz.json` is what the record
 holds: COCO, VOC XML, both releases of BDD100K, and own data as YOLO's text files, CSV tables, XML
 files beside the images and a JSON file without splits, by turns. Every file is a sound one (the
-images and annotations of `gdetkd.datasets.miniature`) damaged at random in its bytes or its
+images and annotations of `miniature.py`) damaged at random in its bytes or its
 structure; every other one is converted strictly, the rest skipping what is bad.
 """
 
@@ -26,7 +26,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from gdetkd.datasets.miniature import OWN_FORMS, STAND_INS, write_miniature
+from miniature import OWN_FORMS, STAND_INS, write_miniature
+
 from gdetkd.datasets.prepare import Prepared, prepare
 
 TRAIN, VAL = range(4, 12), range(20, 22)
@@ -40,6 +41,7 @@ FILES = {
     "xml": "train/*.xml",
     "json": "annotations.json",
 }
+KNOWN = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
 XML, TEXT = ("voc07", "xml"), ("yolo", "csv")
 # The layout that reads each form, where its name is another.
 LAYOUTS = dict(bdd100k_2018="bdd100k", xml="voc07", json="coco")
@@ -181,6 +183,8 @@ def text_objects(form: str, data: bytes) -> int | None:
         return sum(bool(line.strip()) for line in text.splitlines())
     rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
     header = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if any(header.count(name) > 1 for name in header if name in KNOWN):
+        return None  # which of two columns is meant cannot be known
     said = [header.index(name) for name in ("class", "xmin", "ymin", "xmax", "ymax")]
     header.index("filename")
     return sum(any(row[at].strip() for at in said if at < len(row)) for row in rows[1:])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers import faster_rcnn, run_config, save_detector
+from mmdet.datasets import CocoDataset
 from PIL import Image
 
 from gdetkd.datasets.config_check import check_data
@@ -138,12 +139,28 @@ def test_data_that_do_not_fit_are_refused(config, case):
         check_data(config)
 
 
-def test_data_sets_inside_wrappers_are_checked(config):
-    names(*WORDS)(config)
-    config.train_dataloader.dataset = dict(
-        type="RepeatDataset", times=2, dataset=config.train_dataloader.dataset
-    )
-    with pytest.raises(ValueError, match="0 of 16 images left"):
+WRAPPERS = {
+    "repeated": lambda part: dict(type="RepeatDataset", times=2, dataset=part),
+    "balanced": lambda part: dict(type="ClassBalancedDataset", oversample_thr=0.1, dataset=part),
+    "mixed": lambda part: dict(type="MultiImageMixDataset", dataset=part, pipeline=[]),
+    "joined and nested": lambda part: dict(
+        type="ConcatDataset",
+        datasets=[dict(type="RepeatDataset", times=2, dataset=copy.deepcopy(SOUND)), part],
+    ),
+    "its type by class": lambda part: dict(part, type=CocoDataset),
+    "its type with a scope": lambda part: dict(part, type="mmdet.CocoDataset"),
+}
+SOUND = {}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_data_sets_inside_wrappers_are_checked(config, wrapper):
+    SOUND.update(copy.deepcopy(config.train_dataloader.dataset))
+    config.train_dataloader.dataset = WRAPPERS[wrapper](SOUND | {})
+    check_data(config, ["train"])
+    part = dict(SOUND, metainfo=dict(classes=WORDS))
+    config.train_dataloader.dataset = WRAPPERS[wrapper](part)
+    with pytest.raises(ValueError, match="0 of 16 images left; the annotations have '0', "):
         check_data(config, ["train"])
 
 

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from miniature import write_miniature
 from mmdet.datasets import CocoDataset, VOCDataset
 from mmdet.evaluation import VOCMetric
 from mmdet.structures import DetDataSample
@@ -17,7 +18,6 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from gdetkd.checkpoints.hub import PACKAGE
-from gdetkd.datasets.miniature import write_miniature
 from gdetkd.datasets.prepare import prepare
 from gdetkd.datasets.readers import voc
 from gdetkd.evaluation import submission

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from helpers import faster_rcnn
+from miniature import COMMANDS, STAND_INS, write_miniature
 from mmengine.config import Config
 from perfect import boxes, perfect_ap
 
 from gdetkd.cli import cli
 from gdetkd.datasets.digits import draw_digits, load_glyphs
-from gdetkd.datasets.miniature import COMMANDS, STAND_INS, write_miniature
 from gdetkd.datasets.prepare import prepare
 from gdetkd.datasets.samples import LAYOUTS
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from miniature import write_miniature
 from mmdet.apis import init_detector
 from pycocotools.coco import COCO
 
 from gdetkd.checkpoints.hub import PACKAGE
 from gdetkd.cli import cli
-from gdetkd.datasets.miniature import write_miniature
 
 BASE = PACKAGE / "configs" / "_base_"
 # A detector of digits on the data set's own base, two steps long and at the images' own size.

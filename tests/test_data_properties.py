@@ -1,8 +1,10 @@
-"""Generated data: objects in = out + reported, and perfect detections get AP 1.0."""
+"""Generated data in every layout: objects in = out + reported, perfect detections get AP 1.0."""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -18,11 +20,14 @@ from gdetkd.datasets.orientation import turn_point
 from gdetkd.datasets.prepare import prepare
 from gdetkd.datasets.splits import choose_stages, role
 
-NAMES = ("cat", "dog", "traffic light")
+NAMES = ("car", "rider", "traffic light")  # classes of BDD100K, too
 WIDTH, HEIGHT = 96, 64
+
 few = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
-)
+    # A longer search: EXAMPLES=200 .venv/bin/pytest tests/test_data_properties.py
+    max_examples=int(os.environ.get("EXAMPLES", 8)), deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
 
 
 @st.composite
@@ -42,10 +47,21 @@ def data_sets(draw):
     return found
 
 
-def write_images(folder, count):
+def write_images(folder, count, prefix=""):
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        Image.new("RGB", (WIDTH, HEIGHT), (90, 120, number)).save(folder / f"{number}.jpg")
+        color = (
+            sum(f"{folder.name}{prefix}".encode()) % 256,
+            120,
+            number,
+        )  # no two pictures are equal
+        Image.new("RGB", (WIDTH, HEIGHT), color).save(
+            folder / f"{prefix}{number}.png", compress_level=0
+        )
+
+
+def category(name):
+    return NAMES.index(name) if name in NAMES else 77
 
 
 def write_coco(root, data, draw):
@@ -59,13 +75,14 @@ def write_coco(root, data, draw):
         entries = []
         for number, part in enumerate(images):
             for name, box in part:
+                number_of = dict(zip(order, ids, strict=True))
                 entry = dict(id=first + len(entries), image_id=number, bbox=list(box),
-                             category_id=ids[order.index(name)])  # fmt: skip
+                             category_id=number_of.get(name, 777))  # fmt: skip
                 if draw(st.booleans()):
                     entry.update(area=box[2] * box[3], iscrowd=0)
                 entries.append(entry)
         content = dict(
-            images=[dict(id=n, file_name=f"{n}.jpg", width=WIDTH, height=HEIGHT)
+            images=[dict(id=n, file_name=f"{n}.png", width=WIDTH, height=HEIGHT)
                     for n in range(len(images))],
             annotations=entries,
             categories=[dict(id=i, name=n) for i, n in zip(ids, order, strict=True)],
@@ -100,7 +117,7 @@ def write_yolo(root, data, draw):
             lines = []
             for name, (x, y, w, h) in part:
                 values = ((x + w / 2) / WIDTH, (y + h / 2) / HEIGHT, w / WIDTH, h / HEIGHT)
-                lines.append(" ".join(map(str, [NAMES.index(name), *values])))
+                lines.append(" ".join(map(str, [category(name), *values])))
             if lines or draw(st.booleans()):
                 (root / "labels" / split / f"{number}.txt").write_text("\n".join(lines))
     (root / "data.yaml").write_text(f"train: images/train\nval: images/val\nnames: {list(NAMES)}\n")
@@ -113,40 +130,152 @@ def write_csv(root, data, draw):
         header = "file,label,x1,y1,x2,y2" if corners else "image,class,x,y,width,height"
         lines = [header]
         for number, part in enumerate(images):
-            lines += [f"{number}.jpg,,,,,"] if not part else []
+            lines += [f"{number}.png,,,,,"] if not part else []
             for name, (x, y, w, h) in part:
                 far = (x + w, y + h) if corners else (w, h)
-                lines.append(",".join(map(str, (f"{number}.jpg", name, x, y, *far))))
+                lines.append(",".join(map(str, (f"{number}.png", name, x, y, *far))))
         mark = draw(st.sampled_from(",;\t"))
         (root / f"{split}.csv").write_text("\n".join(lines).replace(",", mark) + "\n")
 
 
-WRITERS = dict(coco=write_coco, voc07=write_voc, yolo=write_yolo, csv=write_csv)
+def write_json(root, data, draw):
+    """One file for all images, to be divided."""
+    entries, images = [], []
+    for split, parts in data.items():
+        write_images(root / "images", len(parts), split)
+        for number, part in enumerate(parts):
+            images.append(dict(id=len(images) + 5, file_name=f"{split}{number}.png"))
+            for name, box in part:
+                entries.append(dict(id=len(entries), image_id=images[-1]["id"], bbox=list(box),
+                                    category_id=category(name)))  # fmt: skip
+    categories = [dict(id=n, name=name) for n, name in enumerate(NAMES)]
+    content = dict(images=images, annotations=entries, categories=categories)
+    (root / "all.json").write_text(json.dumps(content))
 
 
-@pytest.mark.slow
+def write_devkit(root, data, draw):
+    """VOC with Annotations/, JPEGImages/ and a list of images per split."""
+    for folder in ("Annotations", "ImageSets/Main"):
+        (root / folder).mkdir(parents=True)
+    for split, images in data.items():
+        write_images(root / "JPEGImages", len(images), split)
+        names = [f"{split}{number}" for number in range(len(images))]
+        for name, part in zip(names, images, strict=True):
+            (root / "Annotations" / f"{name}.xml").write_text(xml_of(part, False))
+        title = draw(st.sampled_from([split, split.capitalize()]))
+        (root / "ImageSets" / "Main" / f"{title}.txt").write_text("\n".join(names))
+
+
+def write_bdd100k(root, data, draw):
+    """Either release, boxes with their last pixel."""
+    file = draw(st.sampled_from(["det_20/det_{}.json", "bdd100k_labels_images_{}.json"]))
+    (root / "labels" / "det_20").mkdir(parents=True)
+    for split, images in data.items():
+        write_images(root / "images" / "100k" / split, len(images))
+        frames = []
+        for number, part in enumerate(images):
+            labels = [
+                dict(id=str(n), category=name, box2d=dict(x1=x, y1=y, x2=x + w - 1, y2=y + h - 1))
+                for n, (name, (x, y, w, h)) in enumerate(part)
+            ]
+            frames.append(dict(name=f"{number}.png", labels=labels or None))
+        (root / "labels" / file.format(split)).write_text(json.dumps(frames))
+
+
+WRITERS = dict(
+    coco=write_coco, json=write_json, xml=write_voc, voc=write_devkit, yolo=write_yolo,
+    csv=write_csv, bdd100k=write_bdd100k,
+)  # fmt: skip
+
+
+def convert(layout, root, out, on_error="strict"):
+    """As `gdetkd data own` or `gdetkd data bdd100k` does it."""
+    own = dict(layout="own", classes=NAMES)
+    choices = dict(bdd100k=dict(layout="bdd100k"), json=own | dict(train="all"))
+    done = prepare(root=root, out=out, on_error=on_error, **choices.get(layout, own))
+    done.config = out / "dataset.py"
+    assert done.report.balanced, done.report.summary()
+    return done
+
+
+def expected(layout, data):
+    """Objects of all images, with corners as MMDetection has them; VOC's lack the last pixel."""
+    last = 1 if layout in ("voc", "xml") else 0
+    return Counter(
+        (name, (x, y, x + w - last, y + h - last))
+        for images in data.values() for part in images for name, (x, y, w, h) in part
+    )  # fmt: skip
+
+
+def found(done):
+    """What MMDetection reads of all splits, which perfect detections measure as 1."""
+    objects = Counter()
+    for split in done.summary["splits"]:
+        for part in boxes(done, split).values():
+            objects.update((name, tuple(box)) for name, box in part)
+        assert perfect_ap(done, split) in (None, pytest.approx(1.0))
+    return objects
+
+
 @pytest.mark.parametrize("layout", WRITERS)
 @few
 @given(data=data_sets(), source=st.data())
 def test_every_object_comes_out_under_its_name(layout, data, source):
     with tempfile.TemporaryDirectory() as folder:
-        root, out = Path(folder) / "data", Path(folder) / "out"
+        root = Path(folder) / "data"
         WRITERS[layout](root, data, source.draw)
-        done = prepare(layout, root, out, classes=NAMES)
-        done.config = out / "dataset.py"
-        assert not done.report.bad and done.report.balanced
-        last = 1 if layout == "voc07" else 0  # VOC's boxes lack their last pixel
-        for split, images in data.items():
-            found = {image: Counter((name, tuple(box)) for name, box in part)
-                     for image, part in boxes(done, split).items()}  # fmt: skip
-            wanted = {
-                f"{number}.jpg": Counter(
-                    (name, (x, y, x + w - last, y + h - last)) for name, (x, y, w, h) in part
-                )
-                for number, part in enumerate(images)
-            }
-            assert {k: v for k, v in found.items() if v} == {k: v for k, v in wanted.items() if v}
-            assert perfect_ap(done, split) == pytest.approx(1.0)
+        done = convert(layout, root, Path(folder) / "out")
+        assert not done.report.bad
+        assert found(done) == expected(layout, data)
+
+
+NAN = math.nan
+# Kind -> what it makes of an object, or of the file of an image.
+OBJECTS = {
+    "box outside": lambda name, x, y, w, h: (name, (WIDTH - 3, y, 20, h)),
+    "zero area": lambda name, x, y, w, h: (name, (x, y, 0, h)),
+    "not finite": lambda name, x, y, w, h: (name, (NAN, y, w, h)),
+    "unknown class": lambda name, x, y, w, h: ("unicorn", (x, y, w, h)),
+}
+IMAGES = {
+    "no image": lambda file: file.unlink(),
+    "broken image": lambda file: file.write_bytes(file.read_bytes()[:-200]),
+    "16-bit image": lambda file: Image.new("I;16", (WIDTH, HEIGHT)).save(file),
+    "image format": lambda file: Image.new("P", (WIDTH, HEIGHT)).save(file, format="GIF"),
+}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+@few
+@given(data=data_sets(), source=st.data(), kind=st.sampled_from([*OBJECTS, *IMAGES]))
+def test_what_is_wrong_goes_out_alone_and_is_named(layout, data, source, kind):
+    """The strict mode writes nothing; the other one all the rest, in its place."""
+    number = source.draw(st.sampled_from([n for n, part in enumerate(data["train"]) if part]))
+    part = data["train"][number]
+    wanted = {split: list(images) for split, images in data.items()}
+    if kind in OBJECTS:
+        wanted["train"][number] = part[:-1]
+        name, box = part[-1]
+        data["train"][number] = [*part[:-1], OBJECTS[kind](name, *box)]
+    else:
+        wanted["train"][number] = []
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "data"
+        WRITERS[layout](root, data, source.draw)
+        if kind in IMAGES:
+            names = (f"train/{number}.png", f"train{number}.png")
+            (file,) = (p for p in root.rglob("*.png") if str(p).endswith(names))
+            IMAGES[kind](file)
+        lost = 1 if kind in OBJECTS else len(part)
+        for on_error in ("strict", "skip"):
+            done = convert(layout, root, Path(folder) / on_error, on_error)
+            kinds = {p.kind for p in done.report.bad}
+            assert kind in kinds and kinds <= {kind, "empty split", "nothing to train on"}
+            assert sum(p.objects for p in done.report.bad) == lost
+            if on_error == "strict" or kinds != {kind}:
+                assert done.summary is None
+            else:
+                assert found(done) == expected(layout, wanted)
 
 
 JUNK = st.sampled_from(

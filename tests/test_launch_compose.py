@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from helpers import faster_rcnn, run_config, save_detector
+from miniature import write_miniature
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from processes import gdetkd
 
-from gdetkd.datasets.miniature import write_miniature
 from gdetkd.datasets.prepare import prepare
 from gdetkd.launch.compose import compose, proposals, write_config, zoo_weights
 

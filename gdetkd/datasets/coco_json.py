@@ -7,16 +7,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gdetkd.datasets.image_index import ImageIndex
 from gdetkd.datasets.repeated_ids import RepeatedIds
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import Candidate, Sample
-from gdetkd.datasets.values import class_name, finite, in_unit_range, inside, load_json, whole
+from gdetkd.datasets.values import (
+    IGNORED,
+    class_name,
+    finite,
+    flag,
+    in_unit_range,
+    load_json,
+    whole,
+)
 
 TABLES = ("images", "annotations", "categories")
 
 
 def read_coco(
-    root: Path, file: str, folder: str, report: Report, flat: set[int] = frozenset()
+    root: Path, file: str, folder: str, split: str, report: Report, flat: set[int] = frozenset()
 ) -> tuple[list[Sample], list[str]]:
     """Read an annotation file in COCO's format: its samples, and its classes in their ids' order.
 
@@ -24,6 +33,7 @@ def read_coco(
         root: Root of the data set.
         file: The annotation file, relative to the root.
         folder: Folder of its images, relative to the root.
+        split: Its name; images of another split are never taken for those of this one.
         report: Takes what cannot be used; counts images and objects of the file.
         flat: Ids of boxes without an area that are known: left out, with a remark only.
     """
@@ -34,9 +44,14 @@ def read_coco(
         return [], []
     report.images_in += len(images)
     report.objects_in += len(annotations)
-    samples = _Table(
-        "image", images, lambda entry, n: _sample(entry, n, file, folder), report, file
-    )
+    index = ImageIndex(root)
+
+    def sample(entry: dict, number: int) -> Sample:
+        name = index.find(entry.get("file_name"), (folder, ""), split)
+        return Sample(number, name, file, f"image {number}", _size(entry))
+
+    samples = _Table("image", images, sample, report, file)
+    index.report_elsewhere(file, report)
     names = _Table("category", categories, lambda entry, _: class_name(entry.get("name")), report,
                    file)  # fmt: skip
     repeated = RepeatedIds(annotations)
@@ -45,7 +60,7 @@ def read_coco(
         try:
             if not isinstance(entry, dict):
                 raise InvalidAnnotation("layout", f"expected an object, got {shown(entry)}")
-            number = whole(entry.get("id"), "id")
+            number = whole(_integral(entry.get("id")), "id")
             item = f"annotation {number}"
             repeated.check(place, entry)
             sample = samples.find(entry, "image_id")
@@ -87,22 +102,20 @@ class _Table:
 
     def __init__(self, what: str, entries: list, read: Callable, report: Report, file: str) -> None:
         self.what, self.values = what, {}
-        self.gone: dict[int, InvalidAnnotation] = {}
+        self.gone: dict[Any, InvalidAnnotation] = {}
         self.objects: Counter = Counter()
-        groups: dict[int, list] = defaultdict(list)
+        groups: dict[Any, list] = defaultdict(list)
         for place, entry in enumerate(entries):
-            try:
-                if not isinstance(entry, dict):
-                    raise InvalidAnnotation("layout", f"expected an object, got {shown(entry)}")
-                groups[whole(entry.get("id"), "id")].append(entry)
-            except InvalidAnnotation as problem:
-                report.leave_out(problem, file, f"{what} at place {place}")
+            if isinstance(entry, dict) and type(entry.get("id")) in (int, str, float):
+                groups[_integral(entry["id"])].append(entry)
+                continue
+            text = f"expected an object with an id, got {shown(entry)}"
+            report.leave_out(InvalidAnnotation("id", text), file, f"{what} at place {place}")
         for number, group in groups.items():
             try:
-                self.values[number] = _only(group, number, what)
-                self.values[number] = read(self.values[number], number)
+                whole(number, "id")
+                self.values[number] = read(_only(group, number, what), number)
             except InvalidAnnotation as problem:
-                self.values.pop(number, None)
                 self.gone[number] = problem
                 continue
             for _ in group[1:]:
@@ -113,11 +126,12 @@ class _Table:
 
     def find(self, entry: dict, key: str) -> Any:
         """What the id in an annotation stands for; None if that is reported as a whole."""
-        number = entry.get(key)
-        if type(number) is int and number in self.gone:
+        number = _integral(entry.get(key))
+        known = type(number) in (int, str, float)
+        if known and number in self.gone:
             self.objects[number] += 1
             return None
-        if type(number) is not int or number not in self.values:
+        if not known or number not in self.values:
             kind = "unknown image" if self.what == "image" else "unknown class"
             raise InvalidAnnotation(kind, f"{key} {shown(number)} is in none of the file's entries")
         return self.values[number]
@@ -125,7 +139,8 @@ class _Table:
     def report_gone(self, report: Report, file: str) -> None:
         """One line per id that stands for nothing, with the objects that it takes along."""
         for number, problem in self.gone.items():
-            report.leave_out(problem, file, f"{self.what} {number}", objects=self.objects[number])
+            item = f"{self.what} {number if type(number) is int else shown(number)}"
+            report.leave_out(problem, file, item, objects=self.objects[number])
 
 
 def _only(group: list[dict], number: int, what: str) -> dict:
@@ -137,11 +152,16 @@ def _only(group: list[dict], number: int, what: str) -> dict:
     raise InvalidAnnotation("ambiguous id", text)
 
 
-def _sample(entry: dict, number: int, file: str, folder: str) -> Sample:
-    name, size = inside(folder, entry.get("file_name")), None
-    if entry.get("width") is not None or entry.get("height") is not None:
-        size = tuple(whole(entry.get(key), key, least=1) for key in ("width", "height"))
-    return Sample(number, name, file, f"image {number}", size)
+def _size(entry: dict) -> tuple[int, int] | None:
+    if entry.get("width") is None and entry.get("height") is None:
+        return None
+    width, height = (whole(_integral(entry.get(k)), k, least=1) for k in ("width", "height"))
+    return width, height
+
+
+def _integral(value: Any) -> Any:
+    """1.0 as 1: some writers know no whole numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _candidate(
@@ -151,16 +171,11 @@ def _candidate(
     if not isinstance(box, list) or len(box) != 4:
         raise InvalidAnnotation("no box", f"expected bbox [x, y, width, height], got {shown(box)}")
     x, y, w, h = (finite(value, key) for value, key in zip(box, "xywh", strict=True))
-    crowd = entry.get("iscrowd")
-    if crowd not in (None, 0, 1):
-        raise InvalidAnnotation("iscrowd", f"expected 0 or 1, got {shown(crowd)}")
-    more: dict[str, Any] = dict(iscrowd=int(crowd or 0))
-    if entry.get("ignore") and not crowd:
-        text = (
-            f"ignore is {shown(entry['ignore'])}: kept as iscrowd, neither trained on nor counted"
-        )
-        report.remark("ignored object", sample.file, item, text)
+    crowd = flag(entry.get("iscrowd"), "iscrowd")
+    more: dict[str, Any] = dict(iscrowd=int(crowd))
+    if not crowd and flag(entry.get("ignore"), "ignore"):
         more["iscrowd"] = 1
+        report.remark("ignored object", sample.file, item, IGNORED)
     unit = in_unit_range((x, y, w, h))
     if entry.get("area") is not None and not unit:
         try:
@@ -186,10 +201,11 @@ def _area(value: Any) -> float:
 def _segmentation(value: Any, size: tuple[int, int] | None) -> Any:
     if isinstance(value, dict):
         counts = value.get("counts")
-        whole_counts = isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts)
+        counts = _run_lengths(counts) if isinstance(counts, str) else counts
         known = size is not None and value.get("size") == list(size[::-1])
-        if known and (isinstance(counts, str) or whole_counts):
-            return value
+        if known and isinstance(counts, list) and all(type(c) is int and c >= 0 for c in counts):
+            if sum(counts) == size[0] * size[1]:
+                return value
     elif isinstance(value, list) and all(isinstance(polygon, list) for polygon in value):
         if all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in value):
             for polygon in value:
@@ -199,6 +215,29 @@ def _segmentation(value: Any, size: tuple[int, int] | None) -> Any:
     raise InvalidAnnotation(
         "segmentation", f"expected polygons or run lengths of the image, got {shown(value)}"
     )
+
+
+def _run_lengths(text: str) -> list[int] | None:
+    """Run lengths out of COCO's compressed form, which pycocotools reads without any check.
+
+    A character holds five bits of a number, and a sixth if more follow; from the fourth run on, the
+    number is the difference to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode("utf-8", "replace"):
+        bits = code - 48
+        if not 0 <= bits < 64 or shift > 30:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return None if shift else counts
 
 
 def _remark_shared_names(names: Mapping[int, str], file: str, report: Report) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -31,12 +33,14 @@ class Picture:
     width, height: Pixels as it is loaded: turned, if the Exif tag says so.
     remarks: What to know about the file: kind and text.
     turn: The Exif orientation that the loader follows, 1 (upright) to 8.
+    digest: Of the file's bytes: equal for copies of one file, whatever their names.
     """
 
     width: int
     height: int
     remarks: tuple[tuple[str, str], ...] = ()
     turn: int = 1
+    digest: bytes = b""
 
     @property
     def stored(self) -> tuple[int, int]:
@@ -66,8 +70,10 @@ def examine(path: str) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                picture = _describe(image, path)
+            with open(path, "rb") as file:
+                data = file.read()
+            with Image.open(io.BytesIO(data)) as image:
+                picture = _describe(image, data)
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
                 image.load()
     except InvalidAnnotation:
@@ -90,15 +96,15 @@ def _examined(path: str) -> Picture | InvalidAnnotation:
         return problem
 
 
-def _describe(image: Image.Image, path: str) -> Picture:
+def _describe(image: Image.Image, data: bytes) -> Picture:
     if image.format not in FORMATS:
         raise InvalidAnnotation(
             "image format", f"expected one of {', '.join(FORMATS)}, got {image.format}"
         )
-    if image.mode in WIDE_MODES or _bits(image, path) > 8:
+    if image.mode in WIDE_MODES or _bits(image, data) > 8:
         raise InvalidAnnotation(
             "16-bit image",
-            f"expected 8 bits a channel, got {_bits(image, path)} (mode {image.mode}): the loader "
+            f"expected 8 bits a channel, got {_bits(image, data)} (mode {image.mode}): the loader "
             "would keep the upper 8; scale the values yourself",
         )
     remarks = [remark for modes, remark in REMARKS.items() if image.mode in modes]
@@ -109,7 +115,8 @@ def _describe(image: Image.Image, path: str) -> Picture:
     if turn != 1:
         remarks.append(("turned image", f"Exif orientation {turn}: the loader turns it"))
     size = image.size[::-1] if turn >= 5 else image.size
-    return Picture(*size, tuple(remarks), turn)
+    digest = hashlib.blake2b(data, digest_size=16).digest()
+    return Picture(*size, tuple(remarks), turn, digest)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -123,11 +130,10 @@ def _orientation(image: Image.Image) -> int:
     return turn if turn in range(2, 9) else 1
 
 
-def _bits(image: Image.Image, path: str) -> int:
+def _bits(image: Image.Image, data: bytes) -> int:
     """Bits a channel; Pillow hides 16 bits behind the mode RGB."""
     if image.format == "PNG":
-        with open(path, "rb") as file:
-            return file.read(25)[24]
+        return data[24]
     if image.format == "TIFF":
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))
         return max(bits) if isinstance(bits, tuple) else int(bits)

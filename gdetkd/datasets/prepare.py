@@ -8,7 +8,7 @@ inherit from), `contact_sheet.jpg` and `report.txt`.
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,23 +99,28 @@ def prepare(
             raise
         # A split that is missing or broken, which is reported, unsettles it.
         count = sum(len(sample.objects) for samples in raw.splits.values() for sample in samples)
-        problem = InvalidAnnotation("nothing to train on", str(error))
-        report.leave_out(problem, "all splits", objects=count)
+        if raw.splits:
+            problem = InvalidAnnotation("nothing to train on", str(error))
+            report.leave_out(problem, "all splits", objects=count)
         stages = {}
     contents: dict[str, dict] = {}
     if not stages:
         return _finish(form, root, out, on_error, contents, stages, report, release)
+    for split in raw.splits.keys() - {*stages.values()}:
+        text = f"{len(raw.splits[split])} images, neither trained, validated nor tested on"
+        report.remark("unused split", split, "", text)
     known = _classes(form, release, classes, raw, rename or {}, drop)
     _remark_unannotated(root, raw, report)
-    remark_overlaps(raw.splits, report)
+    pictures: dict[str, dict] = {split: {} for split in raw.splits}
     for split, samples in raw.splits.items():
-        content = to_coco(samples, known, root, report, turned, progress)
+        content = to_coco(samples, known, root, report, turned, progress, pictures[split])
         if content["images"]:
             contents[split] = content
         else:
             text = "it has no image that can be used"
             report.leave_out(InvalidAnnotation("empty split", text), split)
-    _remark_classes(contents, known, report)
+    remark_overlaps(pictures, report)
+    _remark_classes(contents, known, stages, report)
     if not _check_trainable(contents.get(stages["train"]), stages["train"], report):
         contents = {}
     elif stages["val"] not in contents or stages["test"] not in contents:
@@ -176,6 +181,8 @@ def _check_arguments(form: Layout, root, out, on_error, classes, turned, flags) 
     if not root.is_dir():
         expects = form.expects.format(root=root)
         raise FileNotFoundError(f"{root}: expected a folder, there is none; expected {expects}")
+    if (out / "images").exists() and not (out / "images").is_symlink():
+        raise ValueError(f"{out}: expected a folder for results, it has a folder images of its own")
     inner, outer = os.path.realpath(out), os.path.realpath(root)
     if os.path.commonpath([inner, outer]) == outer:
         raise ValueError(f"{out}: expected a folder outside of the data set {root}")
@@ -243,37 +250,62 @@ def _remark_unannotated(root: Path, raw: RawDataset, report: Report) -> None:
             report.remark("no objects", split, "", text)
 
 
-def _remark_classes(contents: Mapping[str, dict], known: Classes, report: Report) -> None:
-    used = {a["category_id"] for content in contents.values() for a in content["annotations"]}
-    absent = [name for name, number in known.ids.items() if number not in used]
-    if contents and absent:
-        names = ", ".join(map(shown, absent[:10])) + (", ..." if len(absent) > 10 else "")
-        text = f"{len(absent)} of {len(known.ids)} classes have no object: {names}"
-        report.remark("unused class", "all splits", "", text)
+def _remark_classes(
+    contents: Mapping[str, dict], known: Classes, stages: Mapping[str, str], report: Report
+) -> None:
+    """Classes without objects at all or for training, and names that may mean the same."""
+    used = {
+        split: {a["category_id"] for a in content["annotations"]}
+        for split, content in contents.items()
+    }
+    everywhere = set().union(*used.values())
+    trained = used.get(stages["train"], set())
+    for place, where, ids in (
+        ("all splits", "have no object", {*known.ids.values()} - everywhere),
+        (
+            stages["train"],
+            "are to be found, but not to be trained on",
+            everywhere - trained,
+        ),
+    ):
+        absent = [name for name, number in known.ids.items() if number in ids]
+        if contents and absent:
+            names = ", ".join(map(shown, absent[:10])) + (", ..." if len(absent) > 10 else "")
+            text = f"{len(absent)} of {len(known.ids)} classes {where}: {names}"
+            report.remark("unused class", place, "", text)
+    similar: dict[str, list[str]] = defaultdict(list)
+    for name in known.ids:
+        similar["".join(c for c in name.casefold() if c.isalnum()) or name].append(name)
+    for names in similar.values():
+        if len(names) > 1:
+            text = (
+                f"{', '.join(map(shown, names))} differ in capitals, spaces or marks only, and are "
+                f"different classes: --rename {shown(names[1])}={shown(names[0])} makes them one"
+            )
+            report.remark("similar classes", "all splits", "", text)
 
 
 def _check_trainable(content: dict | None, split: str, report: Report) -> bool:
-    """Report a split that nothing can be trained on; False if no setting of training helps."""
+    """Report a split that nothing can be trained on."""
     if content is None:
         return False  # an empty split, reported
     sizes = {image["id"]: min(image["width"], image["height"]) for image in content["images"]}
     full = {a["image_id"] for a in content["annotations"]}
     objects = [a for a in content["annotations"] if not a["iscrowd"] and min(a["bbox"][2:]) >= 1]
-    if not objects:
-        counted = len(content["annotations"])
-        cause = (
-            f"all {counted} objects are ignored ones, or under 1 px" if counted
-            else f"none of the {len(sizes)} images has an object that can be used"
-        )  # fmt: skip
+    if not full:
+        cause = f"none of the {len(sizes)} images has an object that can be used"
+    elif not objects:
+        count = len(content["annotations"])
+        cause = f"all {count} objects are ignored ones, or under 1 px"
     elif max(sizes[number] for number in full) < MIN_SIZE:
         cause = (
             f"all images with objects have a side under {MIN_SIZE} px, and MMDetection's configs "
-            f"leave these out (filter_cfg.min_size); lower it in the config, or enlarge the images"
+            "leave these out (filter_cfg.min_size); enlarge them and their boxes"
         )
     else:
         return True
     report.leave_out(InvalidAnnotation("nothing to train on", cause), split)
-    return bool(objects)
+    return False
 
 
 def _originals(form: Layout, root, contents, release, report: Report) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 from gdetkd.datasets.report import Report, shown
 from gdetkd.datasets.samples import Sample
@@ -118,16 +119,18 @@ def divide(
     return train, val
 
 
-def remark_overlaps(splits: dict[str, list[Sample]], report: Report) -> None:
-    """One line per pair of splits that have image files in common."""
-    names = {split: {sample.name for sample in samples} for split, samples in splits.items()}
-    pairs = list(names)
-    for place, first in enumerate(pairs):
-        for second in pairs[place + 1 :]:
-            common = names[first] & names[second]
-            if common:
-                text = (
-                    f"{len(common)} of its {len(names[second])} image files are in {first!r}, too, "
-                    f"such as {shown(min(common))}: AP on images trained on says nothing"
-                )
-                report.remark("overlapping splits", second, "", text)
+def remark_overlaps(pictures: Mapping[str, Mapping[str, bytes]], report: Report) -> None:
+    """One line per pair of splits with image files in common, be it under other names.
+
+    Args:
+        pictures: Split -> name of a file -> digest of its bytes.
+    """
+    for first, second in combinations(pictures, 2):
+        known = {*pictures[first].values()}
+        common = sorted(name for name, digest in pictures[second].items() if digest in known)
+        if common:
+            text = (
+                f"{len(common)} of its {len(pictures[second])} image files are in {first!r}, too, "
+                f"such as {shown(common[0])}: AP on images trained on says nothing"
+            )
+            report.remark("overlapping splits", second, "", text)

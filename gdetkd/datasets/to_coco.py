@@ -58,6 +58,7 @@ def to_coco(
     report: Report,
     turned: str | None = None,
     progress: Progress = lambda items, _: items,
+    digests: dict[str, bytes] | None = None,
 ) -> dict:
     """Check the samples against their images and give what can be used, in COCO's format.
 
@@ -68,17 +69,28 @@ def to_coco(
         report: Takes every image and object that is left out, and counts what goes out.
         turned: "stored" or "shown": how boxes of turned images are meant where they do not settle
             it (`orientation.turn_objects`).
+        progress: Called as ``progress(items, description)``, gives the items back.
+        digests: Takes the name of every image file and the digest of its bytes.
     """
+    digests = {} if digests is None else digests
     samples = _one_sample_per_file(samples, report)
     samples = _without_fractions(samples, report)
-    images, kept = [], []
     pictures = examine_all(os.path.join(root, sample.name) for sample in samples)
+    fitted = []
     for sample, picture in zip(progress(samples, "images"), pictures, strict=True):
         try:
             _fit_to_picture(sample, picture, turned, report)
         except InvalidAnnotation as problem:
             report.leave_out(problem, sample.file, sample.item, objects=len(sample.objects))
             continue
+        fitted.append((sample, picture))
+        digests[sample.name] = picture.digest
+    if copies := len(digests) - len({*digests.values()}):
+        text = f"{copies} of {len(digests)} image files are copies of others under another name"
+        report.remark("copied images", samples[0].file, "", text)
+    _leave_out_corners(fitted, report)
+    images, kept = [], []
+    for sample, picture in fitted:
         width, height = picture.width, picture.height
         images.append(dict(id=sample.number, file_name=sample.name, width=width, height=height))
         for candidate in sample.objects:
@@ -95,6 +107,10 @@ def to_coco(
                 text = f"{_text(candidate.box)}: MMDetection trains on no box under 1 px"
                 report.remark("thin box", sample.file, candidate.item, text)
             kept.append((candidate, sample.number, category))
+    copies = len(kept) - len({(image, category, c.box) for c, image, category in kept})
+    if copies:
+        text = f"{copies} objects repeat another one of their image, in class and box"
+        report.remark("repeated objects", samples[0].file, "", text)
     report.images_out += len(images)
     report.objects_out += len(kept)
     for (file, name), count in classes.dropped.items():
@@ -163,6 +179,36 @@ def _without_fractions(samples: list[Sample], report: Report) -> list[Sample]:
     for sample in samples:
         sample.objects = []
     return samples
+
+
+def _leave_out_corners(fitted: list[tuple[Sample, Picture]], report: Report) -> None:
+    """Leave out the objects of a split whose boxes are two corners where sizes are expected.
+
+    All of them are possible corners, and one reaches out of its image as x, y, width and height.
+    """
+    outside = total = 0
+    for sample, picture in fitted:
+        for candidate in sample.objects:
+            x, y, right, bottom = candidate.box
+            corners = (x, y, right - x, bottom - y)
+            if candidate.fractions or min(corners[2:]) <= 0:
+                return
+            if not fits(corners, picture.width, picture.height):
+                return
+            total += 1
+            outside += not fits(candidate.box, picture.width, picture.height)
+    if not outside or total < 2:
+        return
+    text = (
+        f"{outside} of the {total} boxes of the split reach out of their images as x, y, width, "
+        "height, and all of them are inside as x1, y1, x2, y2: expected width and height, got "
+        "corners"
+    )
+    counts = Counter(sample.file for sample, _ in fitted for _ in sample.objects)
+    for file, count in counts.items():
+        report.leave_out(InvalidAnnotation("corners as sizes", text), file, "", objects=count)
+    for sample, _ in fitted:
+        sample.objects = []
 
 
 def _fit_to_picture(

@@ -14,6 +14,9 @@ from gdetkd.datasets.report import InvalidAnnotation, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif", ".jpe")
 
+FLAGS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+IGNORED = "ignore is set: kept as iscrowd, neither trained on nor counted"
+
 
 def finite(value: object, what: str) -> float:
     """The value as a number; raises InvalidAnnotation if it is none, NaN or infinite."""
@@ -45,6 +48,14 @@ def whole(value: object, what: str, least: int = 0) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
         raise InvalidAnnotation(what, f"expected a whole number from {least}, got {shown(value)}")
     return value
+
+
+def flag(value: object, what: str) -> bool:
+    """The value as yes or no; raises InvalidAnnotation if it is neither."""
+    text = "" if value is None else str(value).strip().lower()
+    if text not in FLAGS or isinstance(value, list | dict):
+        raise InvalidAnnotation(what, f"expected 0 or 1, got {shown(value)}")
+    return FLAGS[text]
 
 
 def class_name(value: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import Candidate, Sample
-from gdetkd.datasets.values import in_unit_range, number_in
+from gdetkd.datasets.values import IGNORED, flag, in_unit_range, number_in
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -84,9 +84,10 @@ def _candidates(
     name = names.pop() if names else ""
     if not name:
         raise InvalidAnnotation("unknown class", "there is no <name>")
-    difficult = (entry.findtext("difficult") or "0").strip()
-    if difficult not in ("0", "1"):
-        raise InvalidAnnotation("difficult", f"expected 0 or 1, got {shown(difficult)}")
+    difficult = int(flag(entry.findtext("difficult"), "difficult"))
+    ignored = flag(entry.findtext("ignore"), "ignore")
+    if ignored and not difficult:
+        report.remark("ignored object", sample.file, item, IGNORED)
     boxes = entry.findall("bndbox")
     if not boxes:
         raise InvalidAnnotation("no box", "there is no <bndbox>")
@@ -102,7 +103,7 @@ def _candidates(
             continue
         xmin, ymin, xmax, ymax = (int(value) for value in corners)
         first = 0 if zero_based else 1
-        more = dict(iscrowd=int(difficult), difficult=int(difficult))
+        more = dict(iscrowd=int(ignored or difficult), difficult=difficult)
         place_in = (
             float(xmin - first),
             float(ymin - first),
@@ -114,6 +115,10 @@ def _candidates(
 
 
 def _corners(box: ElementTree.Element) -> list[float]:
+    for key in CORNERS:
+        if len(texts := {(found.text or "").strip() for found in box.findall(key)}) > 1:
+            text = f"several values of {key}: {', '.join(map(shown, sorted(texts)))}"
+            raise InvalidAnnotation("ambiguous box", text)
     values = [number_in(box.findtext(key), key) for key in CORNERS]
     for key, value in zip(CORNERS, values, strict=True):
         if abs(value) >= 2**31:

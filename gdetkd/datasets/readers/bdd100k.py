@@ -4,7 +4,8 @@ Both releases list frames with labels; a label's `box2d` holds x1, y1, x2, y2 in
 last ones included: as in the authors' own conversion (scalabel's `box2d_to_bbox`, used by
 https://github.com/bdd100k/bdd100k), a box of COCO is [x1, y1, x2 - x1 + 1, y2 - y1 + 1]. The
 release of 2018 also holds lanes and drivable areas, which are no objects, and names four classes
-otherwise. As in that conversion, crowds are `iscrowd`, and so are the uncertain classes of det_20:
+otherwise. As in that conversion, crowds are `iscrowd`, and so are ignored objects and the uncertain
+classes of det_20:
 neither trained on nor counted.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 from gdetkd.datasets.repeated_ids import RepeatedIds
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import Candidate, Layout, RawDataset, Request, Sample, register_layout
-from gdetkd.datasets.values import finite, in_unit_range, inside, load_json
+from gdetkd.datasets.values import finite, flag, in_unit_range, inside, load_json
 
 CLASSES = (
     "pedestrian", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
@@ -49,14 +50,15 @@ from https://bdd-data.berkeley.edu (free account), unpacked so that there are:
 def read_release(request: Request) -> RawDataset:
     """train and val of whichever label release is there, det_20 before that of 2018."""
     root, report = request.root, request.report
-    pattern = next(
-        (
-            pattern
-            for pattern in RELEASES.values()
-            if any(os.path.isfile(root / pattern.format(split)) for split in SPLITS)
-        ),
-        RELEASES["det_20"],
-    )
+    there = [
+        pattern
+        for pattern in RELEASES.values()
+        if any(os.path.isfile(root / pattern.format(split)) for split in SPLITS)
+    ]
+    pattern = there[0] if there else RELEASES["det_20"]
+    for other in there[1:]:
+        text = f"passed over: {pattern.format('*')} is there, too"
+        report.remark("other content", other.format("*"), "", text)
     found = RawDataset()
     for split in SPLITS:
         file = pattern.format(split)
@@ -139,8 +141,10 @@ def _candidate(label: Any, item: str) -> Candidate:
         text = f"[{x1:g}, {y1:g}] to [{x2:g}, {y2:g}]: expected the second to be right and below"
         raise InvalidAnnotation("zero area", text)
     attributes = label.get("attributes")
-    crowd = isinstance(attributes, dict) and attributes.get("crowd") is True
-    more = dict(iscrowd=int(crowd or category in UNCERTAIN))
+    attributes = attributes if isinstance(attributes, dict) else {}
+    marks = [flag(attributes.get(key), key) for key in ("crowd", "ignored")]
+    marks.append(flag(label.get("ignore"), "ignore"))
+    more = dict(iscrowd=int(any(marks) or category in UNCERTAIN))
     box = (x1, y1, x2 - x1 + 1, y2 - y1 + 1)
     return Candidate(item, box, name, more, unit_range=in_unit_range((x1, y1, x2, y2)))
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from pathlib import Path
 
+from gdetkd.datasets.image_index import ImageIndex
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import Candidate, Layout, RawDataset, Request, Sample, register_layout
 from gdetkd.datasets.splits import role
 from gdetkd.datasets.values import (
+    IGNORED,
     files_below,
+    flag,
     in_unit_range,
-    inside,
     is_image,
     number_in,
     read_text,
@@ -40,6 +43,7 @@ COLUMNS = {
     "y": ("y", "bbox_y", "top", "ymin", "y_min", "y1"),
     "w": ("bbox_width", "bbox_w", "w", "width"),
     "h": ("bbox_height", "bbox_h", "h", "height"),
+    "ignore": ("ignore", "iscrowd", "is_crowd", "difficult", "isgroupof", "is_group_of"),
     "image_width": ("image_width", "img_width", "width"),
     "image_height": ("image_height", "img_height", "height"),
 }  # fmt: skip
@@ -52,6 +56,7 @@ def read(request: Request) -> RawDataset:
     """A split per table, or per value of the column `split` where one table has it."""
     root, report = request.root, request.report
     found: dict[str, dict[str, Sample]] = {}
+    index = ImageIndex(root)
     readable = _tables(root)
     for file in files_below(root, SUFFIXES, depth=1):
         try:
@@ -63,13 +68,11 @@ def read(request: Request) -> RawDataset:
                 report.leave_out(problem, file)
             continue
         stem = _stem(file)
-        pools: dict[str, dict[str, str]] = {}
         for line, row in rows:
             cells = {key: row[at].strip() for key, at in columns.items() if at < len(row)}
             split = cells.get("split") or stem
-            if split not in pools:
-                pools[split] = _images(root, split)
-            _add(found.setdefault(split, {}), cells, f"line {line}", file, pools[split], report)
+            _add(found.setdefault(split, {}), cells, f"line {line}", file, index, split, report)
+        index.report_elsewhere(file, report)
     splits = {split: list(samples.values()) for split, samples in found.items()}
     for samples in splits.values():
         report.images_in += len(samples)
@@ -106,9 +109,14 @@ def _table(path: Path) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise InvalidAnnotation("no CSV", str(error)) from error
+    if delimiter == ";":  # spreadsheets that use it write 10,5 for 10.5
+        rows = [(n, [re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", c) for c in row]) for n, row in rows]
     if not rows:
         raise InvalidAnnotation("layout", "expected a table, got an empty file")
     header = [cell.strip().lower().replace(" ", "_") for cell in rows[0][1]]
+    repeated = {name for name in header if name and header.count(name) > 1}
+    if twice := sorted(repeated & {name for names in COLUMNS.values() for name in names}):
+        raise InvalidAnnotation("header", f"two columns are named {shown(twice[0])}")
     columns = {
         key: next(header.index(name) for name in names if name in header)
         for key, names in COLUMNS.items()
@@ -131,34 +139,16 @@ def _table(path: Path) -> tuple[dict[str, int], list[tuple[int, list[str]]]]:
     )
 
 
-def _images(root: Path, split: str) -> dict[str, str]:
-    """Image files below the root by their path and by their name, those of the split first."""
-    names = [name for name in files_below(root, ("",)) if is_image(name)]
-    wanted = role(split)
-
-    def elsewhere(name: str) -> bool:
-        parts = name.split(os.sep)[:-1]
-        return not any(p == split or (wanted and role(p) == wanted) for p in parts)
-
-    found: dict[str, str] = {}
-    for name in sorted(names, key=lambda name: (elsewhere(name), name)):
-        found.setdefault(name, name)
-        for key in (os.path.basename(name), os.path.splitext(os.path.basename(name))[0]):
-            found.setdefault(key, name)
-    return found
-
-
 def _add(
     samples: dict[str, Sample], cells: dict[str, str], item: str, file: str,
-    pool: dict[str, str], report: Report,
+    index: ImageIndex, split: str, report: Report,
 ) -> None:  # fmt: skip
     """Put a row's image, and its object if it has one, into the split."""
     has_box = any(cells.get(key) for key in ("name", *CORNERS, *SIDES))
     report.objects_in += has_box
     try:
-        name = (cells.get("image") or "").replace("\\", "/")
-        path = pool.get(os.path.normpath(name)) or pool.get(os.path.basename(name))
-        path = path or inside("", name)
+        name = cells.get("image") or ""
+        path = index.find(name, ("", split, os.path.join("images", split)), split)
         sample = samples.get(path)
         if sample is None:
             sample = samples[path] = Sample(len(samples) + 1, path, file, f"image {name}", None)
@@ -170,6 +160,8 @@ def _add(
             raise InvalidAnnotation("image size", text)
         sample.size = size or sample.size
         sample.objects.append(_candidate(cells, item))
+        if sample.objects[-1].more["iscrowd"]:
+            report.remark("ignored object", file, item, IGNORED)
     except InvalidAnnotation as problem:
         report.leave_out(problem, file, item, objects=int(has_box))
 
@@ -190,7 +182,8 @@ def _candidate(cells: dict[str, str], item: str) -> Candidate:
     values = [number_in(cells.get(key), key) for key in keys]
     x, y, a, b = values
     box = (x, y, a - x, b - y) if keys == CORNERS else (x, y, a, b)
-    return Candidate(item, box, cells["name"], unit_range=in_unit_range(values))
+    more = dict(iscrowd=int(flag(cells.get("ignore"), "ignore")))
+    return Candidate(item, box, cells["name"], more, unit_range=in_unit_range(values))
 
 
 def finds(root: Path) -> str | None:

@@ -49,7 +49,7 @@ def read_release(request: Request) -> RawDataset:
         if not os.path.isfile(root / file):
             report.leave_out(InvalidAnnotation("missing split", "there is no such file"), file)
             continue
-        samples, _ = read_coco(root, file, split, report, flat=FLAT)
+        samples, _ = read_coco(root, file, split, split, report, flat=FLAT)
         found.splits[split] = samples
         if len(samples) != IMAGES[split]:
             text = f"{len(samples)} images, the release has {IMAGES[split]}: part of it?"
@@ -103,7 +103,7 @@ def read(request: Request) -> RawDataset:
     """Every split of data in COCO's layout, with the user's classes."""
     found = RawDataset(names=[])
     for split, file, folder in annotation_files(request.root, request.report):
-        samples, names = read_coco(request.root, file, folder, request.report)
+        samples, names = read_coco(request.root, file, folder, split, request.report)
         found.splits[split] = samples
         found.names += [name for name in names if name not in found.names]
     return found

@@ -10,13 +10,15 @@ VOCMetric with it, add again (`xmax - xmin + 1`) when they compute an IoU. Objec
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
 from pathlib import Path
 
+from gdetkd.datasets.image_index import ImageIndex
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import Layout, RawDataset, Request, Sample, register_layout
 from gdetkd.datasets.splits import ROLES, role
-from gdetkd.datasets.values import files_below, inside, read_text
-from gdetkd.datasets.voc_images import ImageIndex
+from gdetkd.datasets.values import files_below, inside, is_image, read_text
 from gdetkd.datasets.voc_xml import fill, load_xml
 
 CLASSES = (
@@ -39,13 +41,14 @@ def read_release(request: Request) -> RawDataset:
     """trainval07 and test2007 of VOCdevkit/ (or of the VOC2007/ in it)."""
     root, report = request.root, request.report
     folder = "VOC2007" if os.path.isdir(root / "VOC2007") else ""
-    found = RawDataset()
+    found, images = RawDataset(), ImageIndex(root)
     for split, name in SPLITS.items():
         file = os.path.join(folder, LISTS, f"{name}.txt")
         if not os.path.isfile(root / file):
             report.leave_out(InvalidAnnotation("missing split", "there is no such file"), file)
             continue
-        found.splits[split] = _read_list(request, os.path.join(folder, "Annotations"), file)
+        place = os.path.join(folder, "Annotations")
+        found.splits[split] = _read_list(request, images, place, file, split)
         if len(found.splits[split]) != IMAGES[split]:
             text = (
                 f"{len(found.splits[split])} images, the release has {IMAGES[split]}: part of it?"
@@ -58,25 +61,40 @@ def read_release(request: Request) -> RawDataset:
 def read(request: Request) -> RawDataset:
     """Every split of own data.
 
-    Splits are the lists in ImageSets/Main, else the folders with XML files that are named after
-    splits; without either, all files are one split.
+    Splits are the lists in ImageSets/Main or ImageSets, else what folders of XML files, or those
+    that they lie in, are named after; without either, all files are one split.
     """
-    root, found = request.root, RawDataset()
+    root, report, found = request.root, request.report, RawDataset()
+    images = ImageIndex(root)
     folders = _xml_folders(root)
     lists = _lists(root, folders[0]) if len(folders) == 1 else {}
     for split, file in lists.items():
-        found.splits[split] = _read_list(request, folders[0], file)
+        found.splits[split] = _read_list(request, images, folders[0], file, split)
     if not lists:
         for folder in folders:
-            name = os.path.basename(folder)
-            split = name if role(name) else "all"
+            split = next((part for part in reversed(folder.split(os.sep)) if role(part)), "all")
             files = files_below(root / folder, (".xml",), depth=0)
             entries = [(os.path.splitext(file)[0], os.path.join(folder, file)) for file in files]
             samples = found.splits.setdefault(split, [])
             first = samples[-1].number + 1 if samples else 1
-            samples += _read_files(request, folder, entries, first)
-    _remark_zero_based(found, request.report)
+            samples += _read_files(request, images, folder, entries, split, first)
+    _remark_unlisted(root, folders, found, report)
+    _remark_zero_based(found, report)
     return found
+
+
+def _remark_unlisted(root: Path, folders: list[str], found: RawDataset, report: Report) -> None:
+    """XML files that no list names, and those of a second devkit, are not read: say how many."""
+    listed = {sample.file for samples in found.splits.values() for sample in samples}
+    listed |= {problem.file for problem in report.problems}
+    unlisted = [file for file in files_below(root, (".xml",)) if file not in listed]
+    for place, count in Counter(map(os.path.dirname, unlisted)).items():
+        text = f"{count} XML files are in no list in ImageSets/: neither trained nor tested on"
+        if place not in folders:
+            text = (
+                f"{count} XML files beside {folders[0]}/ are not read: give their folder as --root"
+            )
+        report.remark("unlisted", place or ".", "", text)
 
 
 def _xml_folders(root: Path) -> list[str]:
@@ -89,15 +107,17 @@ def _xml_folders(root: Path) -> list[str]:
 
 def _lists(root: Path, folder: str) -> dict[str, str]:
     """Split -> its list of images; lists of one class (lines end with -1, 0 or 1) are no splits."""
-    place = os.path.join(os.path.dirname(folder), LISTS)
-    names = files_below(root / place, (".txt",), depth=0) if os.path.isdir(root / place) else []
-    found = {}
-    for name in names:
-        stem = os.path.splitext(name)[0]
-        if stem.lower() in ROLES or not _is_class_list(root / place / name):
-            found[stem] = os.path.join(place, name)
-    known = {stem: file for stem, file in found.items() if role(stem)}
-    return known or found
+    for place in (LISTS, os.path.dirname(LISTS)):
+        place = os.path.join(os.path.dirname(folder), place)
+        names = files_below(root / place, (".txt",), depth=0) if os.path.isdir(root / place) else []
+        found = {}
+        for name in names:
+            stem = os.path.splitext(name)[0]
+            if stem.lower() in ROLES or not _is_class_list(root / place / name):
+                found[stem] = os.path.join(place, name)
+        if found:
+            return {stem: file for stem, file in found.items() if role(stem)} or found
+    return {}
 
 
 def _is_class_list(path: Path) -> bool:
@@ -109,8 +129,10 @@ def _is_class_list(path: Path) -> bool:
     return len(parts) == 2 and parts[1] in ("-1", "0", "1")
 
 
-def _read_list(request: Request, folder: str, file: str) -> list[Sample]:
-    """The images of a list: a text file with the name of an image a line."""
+def _read_list(
+    request: Request, images: ImageIndex, folder: str, file: str, split: str
+) -> list[Sample]:
+    """The images of a list: a text file with the name of an image a line, or its path."""
     root, report = request.root, request.report
     try:
         lines = [line.strip() for line in read_text(root / file).splitlines() if line.strip()]
@@ -120,8 +142,9 @@ def _read_list(request: Request, folder: str, file: str) -> list[Sample]:
     files = {os.path.splitext(name)[0]: name for name in files_below(root / folder, (".xml",))}
     names: dict[str, str] = {}
     for place, line in enumerate(lines, start=1):
-        stem = os.path.splitext(line)[0]
-        name = stem if line not in files and stem in files else line  # a list may have suffixes
+        base = os.path.basename(line)
+        stems = (line, os.path.splitext(line)[0], base, os.path.splitext(base)[0])
+        name = next((stem for stem in stems if stem in files), line)
         if name in names:
             report.images_in += 1
             problem = InvalidAnnotation("duplicate id", f"image {shown(name)} is listed twice")
@@ -129,16 +152,18 @@ def _read_list(request: Request, folder: str, file: str) -> list[Sample]:
         else:
             names[name] = files.get(name, f"{name}.xml")
     entries = [(name, os.path.join(folder, file)) for name, file in names.items()]
-    return _read_files(request, folder, entries)
+    return _read_files(request, images, folder, entries, split)
 
 
 def _read_files(
-    request: Request, folder: str, entries: list[tuple[str, str]], first: int = 1
-) -> list[Sample]:
+    request: Request, images: ImageIndex, folder: str, entries: list[tuple[str, str]], split: str,
+    first: int = 1,
+) -> list[Sample]:  # fmt: skip
     """Read XML files, given as title and path relative to the root; numbers count from `first`."""
     root, report = request.root, request.report
     report.images_in += len(entries)
-    images, samples = ImageIndex(root, folder), []
+    samples: list[Sample] = []
+    places = _image_folders(root, folder)
     for place, (name, path) in enumerate(entries, start=first):
         item = f"image {name}"
         try:
@@ -155,11 +180,42 @@ def _read_files(
         if fill(sample, tree, report, zero_based="zero_based" in request.flags):
             try:
                 stem = os.path.splitext(os.path.relpath(path, folder or "."))[0]
-                sample.name = images.find(stem, tree.findtext("filename"), sample, report)
+                stated = re.split(r"[/\\]", (tree.findtext("filename") or "").strip())[-1]
+                sample.name = _image(images, stem, stated, places, split, sample, report)
                 samples.append(sample)
             except InvalidAnnotation as problem:
                 report.leave_out(problem, path, item, objects=len(sample.objects))
+    images.report_elsewhere(folder or ".", report)
     return samples
+
+
+def _image_folders(root: Path, folder: str) -> list[str]:
+    """Where the images of a folder of XML files may lie, the likely places first."""
+    parent, name = os.path.split(folder)
+    grand = os.path.dirname(parent)
+    places = [os.path.join(parent, "JPEGImages"), os.path.join(parent, "images"), folder]
+    if grand != parent:  # annotations/train/ beside images/train/
+        places += [os.path.join(grand, pool, name) for pool in ("JPEGImages", "images")]
+    places += [os.path.join(parent, "Images"), os.path.join(parent, "img"), parent]
+    return [place for place in places if os.path.isdir(root / place)]
+
+
+def _image(
+    images: ImageIndex, stem: str, stated: str, places: list[str], split: str, sample: Sample,
+    report: Report,
+) -> str:  # fmt: skip
+    """The image of the XML file's name; where there is none, the one that <filename> states."""
+    differs = is_image(stated) and os.path.splitext(stated)[0] != stem
+    found = images.lookup(stem, places, split, prefer=stated)
+    if found is None and differs:
+        found = images.lookup(stated, places, split)
+    elif differs and any(os.path.lexists(images.root / place / stated) for place in places):
+        text = f"says {shown(stated)}, an image of its own; that of the XML file's name is taken"
+        report.remark("filename", sample.file, sample.item, text)
+    if found is None:
+        where = ", ".join(f"{place or '.'}/" for place in places) or "any folder"
+        raise InvalidAnnotation("no image", f"no image is named {shown(stem)}.* in {where}")
+    return found
 
 
 def _remark_zero_based(found: RawDataset, report: Report) -> None:

@@ -4,7 +4,7 @@ COCO, VOC2007 and both releases of BDD100K come with their odd corners; own data
 CSV tables, VOC's XML beside the images, and one JSON file in COCO's format.
 
 For trying a whole pipeline, `gdetkd data`, training, test and export, in a minute:
-`python -m gdetkd.datasets.miniature coco data/miniature/coco`. Digit d stands for the class
+`python tests/miniature.py coco data/miniature/coco`. Digit d stands for the class
 `STAND_INS[format][d]`; images 0 to 19 are for training, 20 to 29 for validation.
 """
 
