@@ -1,5 +1,7 @@
 """What every test starts from: few threads and no window; a tiny data set and a tiny teacher."""
 
+import functools
+import gc
 import os
 
 # Before torch is loaded, and for the trainings that tests start: several threads in each of several
@@ -9,10 +11,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import matplotlib  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.registry import init_default_scope  # noqa: E402
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 matplotlib.use("Agg")
+# For every `mmdet::` in a config, MMEngine reads a hundred metafiles: once is enough.
+_path = Config._get_cfg_path
+_external = functools.cache(lambda name: _path(name, ""))
+Config._get_cfg_path = staticmethod(
+    lambda name, file: _external(name) if "::" in name else _path(name, file)
+)
+
+
+def pytest_collection_finish():
+    """MMEngine collects garbage for every data set; what was imported need not be walked then."""
+    gc.freeze()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()
 
 
 def pytest_runtest_setup():
