@@ -135,7 +135,7 @@ CASES = {
         {ANN: coco(categories=("cat", "Cat")),
          JSON: coco(box(category_id=2), categories=("cat", "Cat"), file="v.jpg"),
          "train/a.jpg": None, "val/v.jpg": None},
-        {"unknown class"}, {"unused class"}, ONE),
+        {"unknown class", "nothing to measure"}, {"unused class"}, ONE),
     # Splits.
     "copies under other names": (
         {ANN: coco(), JSON: coco(file="b.jpg"), "train/a.jpg": b"", "val/b.jpg": b""},
@@ -144,6 +144,13 @@ CASES = {
         {"boxes.csv": f"{TABLE},split\n{ROW[:-1]},Train\nv.jpg,cat,1,1,9,9,dev\n"
                       "b.jpg,cat,1,1,9,9,\n",
          "a.jpg": None, "v.jpg": None, "b.jpg": None}, set(), {"unused split"}, ONE),
+    "a split for validation without objects": (
+        {ANN: coco(), JSON: coco(file="v.jpg") | dict(annotations=[]), "train/a.jpg": None,
+         "val/v.jpg": None}, {"nothing to measure"}, set(), ONE),
+    "a split for tests with ignored objects alone": (
+        {f"{split}.csv": f"{TABLE},ignore\n{name}.jpg,cat,10,12,30,28,{int(split == 'test')}\n"
+         for split, name in (("train", "a"), ("val", "v"), ("test", "t"))}
+        | {"a.jpg": None, "v.jpg": None, "t.jpg": None}, {"nothing to measure"}, set(), ONE),
     # VOC.
     "lists in ImageSets itself, with paths": (
         {"ImageSets/Train.txt": "JPEGImages/a.jpg\n", "ImageSets/Valid.txt": "./v.jpg\n",
@@ -208,7 +215,8 @@ CASES = {
         set(), {"missing split"}, {"a.jpg": [("cat", [36, 24, 24, 16])]}),
     "lists of Darknet": (
         {"train.txt": "data/obj/a.jpg\n", "valid.txt": "/x/obj/v.jpg\n", "obj.names": "cat\ndog\n",
-         "obj/a.jpg": None, "obj/v.jpg": None, "obj/a.txt": "0 .5 .5 .25 .25", "obj/v.txt": ""},
+         "obj/a.jpg": None, "obj/v.jpg": None, "obj/a.txt": "0 .5 .5 .25 .25",
+         "obj/v.txt": "1 .5 .5 .1 .1"},
         set(), set(), {"a.jpg": [("cat", [36, 24, 24, 16])]}),
     "a line twice": (
         yolo("0 .5 .5 .25 .25\n0 .5 .5 .25 .25"), set(), {"repeated objects"},

@@ -123,9 +123,10 @@ def prepare(
     _remark_classes(contents, known, stages, report)
     if not _check_trainable(contents.get(stages["train"]), stages["train"], report):
         contents = {}
-    elif stages["val"] not in contents or stages["test"] not in contents:
-        there = [stages[stage] for stage in ("val", "test", "train") if stages[stage] in contents]
-        stages.update(val=there[0], test=there[0])
+    else:
+        measured = _measurable(contents, stages, report)
+        there = [stages[stage] for stage in ("val", "test", "train") if stages[stage] in measured]
+        stages.update({s: there[0] for s in ("val", "test") if stages[s] not in measured})
     return _finish(form, root, out, on_error, contents, stages, report, release)
 
 
@@ -306,6 +307,21 @@ def _check_trainable(content: dict | None, split: str, report: Report) -> bool:
         return True
     report.leave_out(InvalidAnnotation("nothing to train on", cause), split)
     return False
+
+
+def _measurable(
+    contents: Mapping[str, dict], stages: Mapping[str, str], report: Report
+) -> set[str]:
+    """Splits with objects that count; reports those of a stage that have none."""
+    found = set()
+    for split in dict.fromkeys(stages.values()):
+        content = contents.get(split, dict(annotations=[], images=[]))
+        if any(not annotation["iscrowd"] for annotation in content["annotations"]):
+            found.add(split)
+        elif content["images"]:  # an empty split is reported as such
+            text = f"none of its {len(content['images'])} images has an object that counts"
+            report.leave_out(InvalidAnnotation("nothing to measure", text), split)
+    return found
 
 
 def _originals(form: Layout, root, contents, release, report: Report) -> bool:
