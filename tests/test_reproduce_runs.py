@@ -13,7 +13,7 @@ from gdetkd.reproduce import records, report
 from gdetkd.reproduce.experiments import COCO, DIGITS, PLAIN, Experiment
 from gdetkd.reproduce.figures import figure1
 from gdetkd.reproduce.registry import experiments_of
-from gdetkd.reproduce.runs import chosen, expected_seconds, missing, run_missing, run_one
+from gdetkd.reproduce.runs import _begin, chosen, expected_seconds, missing, run_missing, run_one
 from gdetkd.training.config import load_config, schedule
 
 EXPERIMENTS = experiments_of(DIGITS)
@@ -73,6 +73,14 @@ def test_a_plan_goes_by_the_records():
     longer = Experiment("other", "", PLAIN, schedule(400))
     assert expected_seconds(longer, frame) == 100
     assert expected_seconds(longer, frame.iloc[:0]) is None
+
+
+def test_a_run_goes_on_from_checkpoints_of_its_own_config_alone(tmp_path):
+    assert _begin(tmp_path / "new", "hash", "first") == (False, "first")
+    assert _begin(tmp_path / "new", "hash", "first") == (True, "first")
+    assert _begin(tmp_path / "new", "hash", "later") == (True, "first..later")
+    assert _begin(tmp_path / "new", "other", "later") == (False, "later")
+    assert _begin(tmp_path / "new", "other", "later") == (True, "later")
 
 
 @pytest.mark.slow

@@ -6,9 +6,11 @@ import copy
 import functools
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 from helpers import batch, build, losses_of, save_detector
+from reproduce_records import record
 
 from gdetkd.cli import cli
 from gdetkd.distillation.objective import active_weights
@@ -19,6 +21,7 @@ from gdetkd.reproduce.experiments import (
     COMPONENTS,
     DIGITS,
     DISTILLED,
+    PHOTOS,
     only,
 )
 from gdetkd.reproduce.registry import (
@@ -46,13 +49,43 @@ def test_every_row_and_claim_is_an_experiment_of_a_benchmark():
     named = {row.name for table in TABLES.values() for row in table.rows}
     named |= {n for t in TABLES.values() for c in t.claims for n in (c.better, c.worse)}
     named |= {baseline for _, baseline in definitions().values()}
-    assert set(experiments_of(DIGITS)) == set(experiments_of(BENCHMARKS["miniature"])) == named
+    elsewhere = {"teacher_faster_rcnn"}  # that of digits ships
+    assert set(experiments_of(DIGITS)) == named - elsewhere
+    assert set(experiments_of(BENCHMARKS["miniature"])) == named - elsewhere
     left_out = named - set(experiments_of(COCO))
     assert left_out == {name for name, (row, _) in definitions().items() if row.embedded_only}
     with_paper = {row.name for table in TABLES.values() for row in table.rows if row.paper}
     assert with_paper & left_out == {"teacher_c4", "teacher_cascade"}  # the zoo has those of COCO
     for experiment in experiments_of(COCO).values():
         assert find(experiment.config) and experiment.needs is None
+
+
+def test_photos_has_a_teacher_and_rows_of_its_own():
+    """Every distilled row waits for the teacher; what needs other detectors is left out."""
+    photos = experiments_of(PHOTOS)
+    assert not {"retinanet", "gdetkd_cascade", "gdetkd_3000_wide"} & set(photos)
+    assert {row.name for row in TABLES["photos"].rows} <= set(photos)
+    steps = loaded(photos["teacher_faster_rcnn"].config).train_cfg.max_iters
+    where = f"work_dirs/photos/teacher_faster_rcnn_0/iter_{steps}.pth"
+    for experiment in (photos[row.name] for row in TABLES["photos"].rows):
+        distilled = "gdetkd_" in experiment.config
+        assert experiment.needs == ("teacher_faster_rcnn" if distilled else None)
+        assert experiment.options.get("model.teacher.checkpoint") == (where if distilled else None)
+    # The queue, in rows of 4 images of 48 boxes, beside the present batch.
+    for name, capacity in dict(memory_1=0, memory_10=9 * 192, contrastive=9 * 192).items():
+        settings = load_config(photos[name].config, photos[name].options).model.components
+        assert settings.contrastive.queue_capacity == capacity
+
+
+def test_the_pages_of_photos_are_its_own(tmp_path):
+    rows = [record("baseline", seed, 0.2 + seed / 100) for seed in range(3)]
+    rows += [record("imitation", seed, 0.22 + seed / 90) for seed in range(3)]
+    written = report.write_tables(tmp_path / "photos", pd.DataFrame(rows))
+    assert {path.stem for path in written} == {"photos", "claims", "noise"}
+    claims = (tmp_path / "photos" / "claims.md").read_text()
+    assert "on photos |" in claims and "SGFI helps" in claims and "memory" not in claims
+    page = (tmp_path / "photos" / "photos.md").read_text()
+    assert "| SGFI alone | 36.7 |" in page and "Lite2 |" in page and "--benchmark photos" in page
 
 
 def test_the_papers_figures_are_those_of_its_tables():

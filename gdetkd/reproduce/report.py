@@ -71,15 +71,17 @@ def _measured(
     return cells
 
 
-def claims_table(frame: pd.DataFrame, name: str | None = None) -> pd.DataFrame:
-    """The claims of one table, or of all, and what the records say of them."""
+def claims_table(
+    frame: pd.DataFrame, name: str | None = None, benchmark: str = "digits"
+) -> pd.DataFrame:
+    """The claims of one table, or of all, and what the records of a benchmark say of them."""
     found = statistics.claim_differences(frame)
     found = found[found["table"] == name].copy() if name else found
     differences = zip(found["mean"], found["half"], strict=True)
     found["paper (COCO)"] = [statistics.plus_minus(value, signed=True) for value in found["paper"]]
     found["difference"] = [statistics.plus_minus(*values, signed=True) for values in differences]
-    found["on digits"] = found["verdict"]
-    return found[["table", "claim", "paper (COCO)", "difference", "seeds", "on digits"]]
+    found[f"on {benchmark}"] = found["verdict"]
+    return found[["table", "claim", "paper (COCO)", "difference", "seeds", f"on {benchmark}"]]
 
 
 def shown(values: pd.Series, signed: bool = False) -> str:
@@ -93,11 +95,10 @@ def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     frame = records.load(folder / RUNS) if frame is None else frame
     teacher = teacher_record()["AP"] if folder.name == "digits" else None
+    table_of_its_own = folder.name if folder.name == "photos" else None
     pages = {}
     for name, described in TABLES.items():
-        if (described.benchmark or folder.name) != folder.name or (
-            folder.name == "photos" and described.benchmark != "photos"
-        ):
+        if described.benchmark != table_of_its_own:
             continue
         gap = teacher if described.shows_gap else None
         shown_gap = f" The teacher has {100 * gap:.1f}." if gap else ""
@@ -105,9 +106,13 @@ def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
         shown_tables = [table(name, frame, gap), *([claims] if len(claims) else [])]
         pages["table", name] = dict(
             name=name, title=described.title, teacher=shown_gap, records=RUNS,
+            options=f" --benchmark {folder.name}" if table_of_its_own else "",
             table="\n\n".join(map(markdown_table, shown_tables)),
         )  # fmt: skip
-    for name, made in (("claims", claims_table(frame)), ("noise", statistics.noise_table(frame))):
+    claims = claims_table(frame, benchmark=folder.name if table_of_its_own else "digits")
+    if table_of_its_own:  # most of the others' experiments are not for it
+        claims = claims[claims.iloc[:, -1] != "not run"]
+    for name, made in (("claims", claims), ("noise", statistics.noise_table(frame))):
         pages[name, name] = dict(table=markdown_table(made))
     for (page, name), parts in pages.items():
         text = (PAGES / f"{page}.md").read_text()
