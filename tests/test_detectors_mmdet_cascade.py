@@ -18,7 +18,6 @@ from twins import (
     heard_by,
 )
 
-from gdetkd.detectors import adapter_for
 from gdetkd.reproduce.tiny_models import tiny_model
 
 CASCADE = tiny_model("cascade_rcnn")
@@ -350,17 +349,3 @@ def assert_sound(model, data):
     for name, grad in backward(model, losses).items():
         if name.startswith("distiller.objective."):
             assert grad is not None and grad.isfinite().all(), name
-
-
-def test_scnet_is_refused_by_name(tmp_path):
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-
-    from gdetkd.checkpoints.hub import find_config
-
-    config = Config.fromfile(find_config("mmdet::scnet/scnet_r50_fpn_1x_coco.py")).model
-    config.backbone.init_cfg = None
-    with torch.device("meta"):
-        detector = MODELS.build(config)
-    with pytest.raises(ValueError, match=r"student \(SCNet\): .*not supported"):
-        adapter_for(detector, "student").specs()

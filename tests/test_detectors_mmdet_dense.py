@@ -17,14 +17,14 @@ from helpers import (
     faster_rcnn,
     losses_of,
     save_detector,
-    structure,
     views_of,
 )
 from torchvision.ops import box_iou, roi_align
 
 from gdetkd.checkpoints.student import student_state
-from gdetkd.detectors import adapter_for
-from gdetkd.detectors.mmdet.dense import box_sides, decoded_boxes, level_of, logits_at, rows_at
+from gdetkd.detectors.locations import level_of
+from gdetkd.detectors.mmdet.dense_maps import logits_at, rows_at
+from gdetkd.detectors.mmdet.dense_readings import read_head
 
 MAIN = ("RetinaNet", "FCOS in strides", "GFL", "ATSS")
 DISTILL = {name: settings for name, settings in COMPONENTS.items() if name != "regression"}
@@ -83,9 +83,11 @@ def test_decoded_boxes_are_those_that_mmdetection_predicts(kind):
     samples = batch((1, 1), ((32, 32), (21, 30)))["data_samples"]  # the second image is padded
     with torch.no_grad():
         outputs = head.train()(levels)
-        boxes = decoded_boxes(head, outputs, [sample.img_shape for sample in samples])
+        boxes = read_head(head, "").boxes(outputs, [sample.img_shape for sample in samples])
         theirs = head.eval().predict(levels, samples)
-        looked_at = decoded_boxes(head, head(levels), [sample.img_shape for sample in samples])
+        looked_at = read_head(head, "").boxes(
+            head(levels), [sample.img_shape for sample in samples]
+        )
     # In eval mode, as a reader looks at one, some heads are in other units. Two roundings apart.
     torch.testing.assert_close(looked_at, boxes, rtol=1e-5, atol=1e-3)
     assert boxes.shape[1] == sum(level[0, 0].numel() for level in levels) * head.num_base_priors
@@ -120,7 +122,7 @@ def test_the_students_view_is_what_fed_its_loss(teacher, kind, sizes):
     assert torch.equal(student.logits, rows(scores, 10)[image, index])
     assert student.logits.grad_fn is not None and not student.rois.requires_grad
     assert torch.equal(student.rois[:, 0], image.float())
-    boxes = decoded_boxes(head, fed[0][:2], sizes)
+    boxes = read_head(head, "").boxes(fed[0][:2], sizes)
     assert torch.equal(student.rois[:, 1:], boxes[image, index])
     # The representation is what the layer saw that predicts the classes, at that location.
     assert all(
@@ -145,13 +147,13 @@ def test_rows_are_read_from_their_level(anchors):
     levels = [torch.randn(2, anchors * 4, s, s, requires_grad=True) for s in (3, 2, 1)]
     count = 14 * anchors
     image, index = torch.arange(2).repeat_interleave(count), torch.arange(count).repeat(2)
-    ours, plain = rows_at(levels, image, index, anchors), rows(levels, 4).flatten(0, 1)
+    ours, plain = rows_at(levels, image, index, [anchors] * 3), rows(levels, 4).flatten(0, 1)
     assert torch.equal(ours, plain)
     weights = torch.randn_like(plain)
     gradients = [torch.autograd.grad((x * weights).sum(), levels) for x in (ours, plain)]
     for mine, other in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, other)  # one row per cell, but summed in another order
-    none = rows_at(levels, image[:0], index[:0], anchors)
+    none = rows_at(levels, image[:0], index[:0], [anchors] * 3)
     assert none.shape == (0, 4) and none.requires_grad
 
 
@@ -308,7 +310,7 @@ def test_what_a_dense_teacher_gives(kind, tmp_path):
     head = model.teacher.bbox_head
     levels = model.teacher.extract_feat(model.data_preprocessor(batch(), True)["inputs"])
     towers = [head.cls_convs[1](head.cls_convs[0](level)) for level in levels]
-    chosen = level_of(student.rois, box_sides(head)).tolist()
+    chosen = level_of(student.rois, read_head(head, "").sides).tolist()
     assert len(set(chosen)) > 1
     for maps, result in ((levels, view.pooled), (towers, view.representation)):
         expected = torch.cat(
@@ -336,7 +338,7 @@ def test_what_a_dense_teacher_gives(kind, tmp_path):
 
 def test_a_box_is_pooled_from_the_level_made_for_its_size():
     """Sides by hand: RetinaNet's anchors are 4 strides and up by thirds of an octave, ..."""
-    sides = {kind: box_sides(build(dense(kind)).bbox_head) for kind in MAIN}
+    sides = {kind: read_head(build(dense(kind)).bbox_head, "").sides for kind in MAIN}
     assert sides["RetinaNet"] == pytest.approx([4 * 2 ** (1 / 3) * s for s in (4, 8, 16, 32, 64)])
     assert sides["GFL"] == sides["ATSS"] == pytest.approx([32, 64, 128, 256, 512])
     assert sides["FCOS in strides"] == [16, 32, 64, 128, 256]
@@ -350,7 +352,7 @@ def test_a_single_level_without_limits_is_made_for_the_usual_size():
     head = build(dense("FCOS in strides")).bbox_head
     head.regress_ranges = ((-1, 1e8), (64, 1e8))
     head.prior_generator.strides = head.prior_generator.strides[:2]
-    assert box_sides(head) == [8.0 * head.prior_generator.strides[0][0], 128.0]
+    assert read_head(head, "").sides == [8.0 * head.prior_generator.strides[0][0], 128.0]
 
 
 def test_a_dense_teacher_of_a_two_stage_student(retina_teacher):
@@ -373,10 +375,12 @@ def test_a_softmax_head_of_several_anchors_scores_by_its_surest_object():
     scores[0].view(anchors, 11, 2, 2)[5, 3, 1, 0] = 4.0
     scores[0].view(anchors, 11, 2, 2)[7, 10, 1, 0] = 9.0
     rois = torch.tensor([[0, 0, 4, 4, 8], [0, 0, 0, 4, 4], [0, 7, 7, 900, 900.0]])
-    found = logits_at(head, scores, rois, torch.tensor([0, 0, 1]))
+    where = dict(strides=[4, 8], anchors=[anchors] * 2, classes=10)
+    found = logits_at(scores, rois, torch.tensor([0, 0, 1]), **where)
     assert found.shape == (3, 11)
     assert found[0, 3] == 4 and found.sum() == 4
-    assert logits_at(head, scores, rois[:0], torch.zeros(0, dtype=torch.long)).shape == (0, 11)
+    none = logits_at(scores, rois[:0], torch.zeros(0, dtype=torch.long), **where)
+    assert none.shape == (0, 11)
 
 
 def test_regression_of_a_dense_teacher_is_refused(retina_teacher):
@@ -488,30 +492,3 @@ def test_prediction_conversions_fall_and_stay_finite(teacher, conversion):
     assert student.logits.abs().max() > 1000
     assert losses["kd_classification_loss"].isfinite() and losses["kd_classification_loss"] > 0
     assert all(grad is None or grad.isfinite().all() for grad in backward(model, losses).values())
-
-
-# --- What is refused ------------------------------------------------------------------------------
-
-UNSUPPORTED = {
-    "YOLOX": ("mmdet::yolox/yolox_s_8xb8-300e_coco.py", "YOLOXHead"),
-    "RTMDet": ("mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py", "RTMDetSepBNHead"),
-    "TOOD": ("mmdet::tood/tood_r50_fpn_1x_coco.py", "TOODHead does it in its own way"),
-    "FoveaBox": ("mmdet::foveabox/fovea_r50_fpn_4xb4-1x_coco.py", "FoveaHead"),
-    "RepPoints": (
-        "mmdet::reppoints/reppoints-moment_r50_fpn_1x_coco.py",
-        "RepPointsHead does it in its own way",
-    ),
-    "YOLOF": ("mmdet::yolof/yolof_r50-c5_8xb8-1x_coco.py", "YOLOFHead"),
-    "SSD": ("mmdet::ssd/ssd300_coco.py", "SSDHead"),
-    "YOLOv3": ("mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py", "YOLOV3Head"),
-    "CenterNet": ("mmdet::centernet/centernet_r18_8xb16-crop512-140e_coco.py", "CenterNetHead"),
-    "Guided Anchoring": ("mmdet::guided_anchoring/ga-retinanet_r50_fpn_1x_coco.py", "GARetinaHead"),
-}
-
-
-@pytest.mark.parametrize("kind", UNSUPPORTED)
-def test_heads_that_are_not_supported_are_refused_by_name(kind):
-    name, named = UNSUPPORTED[kind]
-    with pytest.raises(ValueError, match=named) as error:
-        adapter_for(structure(name), "student").specs()
-    assert str(error.value).startswith("student") and "expected a dense head" in str(error.value)

@@ -10,7 +10,7 @@ from torchvision.ops import box_iou
 from twins import alone, assert_gradients_reach_everything, falls
 
 from gdetkd.detectors import adapter_for
-from gdetkd.detectors.mmdet.detr import best_of_image
+from gdetkd.detectors.locations import best_of_image
 from gdetkd.distillation.objective import Objective
 from gdetkd.ops.roi_align import roi_align
 from gdetkd.reproduce.tiny_models import tiny_model
@@ -81,7 +81,9 @@ def test_a_box_is_represented_by_the_query_that_found_it(kind, tmp_path):
         (view,) = adapter_for(detector, "teacher").forward_rois(
             images, [rois], [0], [sample.img_shape for sample in samples]
         )
-    assert view.valid_mask.all() and view.logits is None and view.deltas is None
+    assert view.valid_mask.all() and view.deltas is None
+    logits = detector.bbox_head(**found)[0][-1]
+    torch.testing.assert_close(view.logits, logits[image, query])
     torch.testing.assert_close(view.representation, found["hidden_states"][-1][image, query])
 
 
@@ -129,7 +131,7 @@ def test_pooled_from_the_level_for_its_size(deformable):
     detector = original(deformable)
     adapter = adapter_for(detector, "teacher")
     (spec,) = adapter.specs()
-    assert spec.strides == (8, 16, 32, 64) and spec.scores is None and spec.delta_stds is None
+    assert spec.strides == (8, 16, 32, 64) and spec.scores == "sigmoid" and spec.delta_stds is None
     sides = torch.tensor([20.0, 225, 228, 450, 454, 2000])
     rois = torch.zeros(6, 5)
     rois[:, 3:] = sides[:, None]
@@ -183,16 +185,27 @@ def test_gradients(deformable, student):
     assert_gradients_reach_everything(build(distilled(tiny_model(student), deformable, TWO)))
 
 
-def test_as_a_student_it_is_refused_by_name(tmp_path, deformable):
-    given = save_detector(FASTER, tmp_path / "teacher.pth")
-    with pytest.raises(ValueError, match=r"student: .*DeformableDETR.*a teacher only"):
-        build(distilled(deformable["config"], given, TWO))
+def test_boxes_without_a_query_are_left_out_of_class_distillation(deformable):
+    model = build(distilled(FASTER, deformable, {"classification": COMPONENTS["classification"]}))
+    student, view, _ = views_of(model, batch())
+    component = model.distiller.objective[0].components["classification"]
+    first, number, _ = component(student, view)
+    assert number == view.valid_mask.sum() and 0 < number < len(view.rois)
+    view.logits = view.logits.clone()
+    view.logits[~view.valid_mask] = float("nan")
+    assert torch.equal(component(student, view)[0], first)
 
 
-@pytest.mark.parametrize("name", ["classification", "regression"])
-def test_what_it_cannot_give_is_refused_by_name(deformable, name):
-    with pytest.raises(ValueError, match=rf"{name}: .*teacher \(DeformableDETR\)"):
-        build(distilled(FASTER, deformable, {name: COMPONENTS[name]}))
+def test_too_few_cells_to_choose_queries_from_is_an_error(tmp_path):
+    model = build(distilled(FASTER, saved("dino", tmp_path), TWO))
+    model.teacher.num_queries = 10**4
+    with pytest.raises(ValueError, match=r"teacher \(DINO\): expected images of at least 10000"):
+        losses_of(model, batch())
+
+
+def test_regression_is_refused_by_name(deformable):
+    with pytest.raises(ValueError, match=r"regression: .*teacher \(DeformableDETR\)"):
+        build(distilled(FASTER, deformable, {"regression": COMPONENTS["regression"]}))
 
 
 def test_head_transfer_is_refused(deformable):

@@ -186,16 +186,16 @@ def students() -> None:
 
 
 @reproduce.command
-@results_option
-@click.option("--only", multiple=True, help="STUDENT:TEACHER, either may be *; may be repeated.")
-@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
-def pairs(results: Path, only: tuple[str, ...], steps: int) -> None:
-    """Which detectors can teach which, each component by itself."""
+@click.option(
+    "--results", type=click.Path(path_type=Path), default="results/pairs", show_default=True
+)
+@click.option("--only", multiple=True, help="A family, e.g. 'yolox/*'; may be repeated.")
+def pairs(results: Path, only: tuple[str, ...]) -> None:
+    """Every family of MMDetection as a student and as a teacher; goes on where it stopped."""
     from gdetkd.evaluation.records import read_json_lines
-    from gdetkd.reproduce import pairs
+    from gdetkd.reproduce import families
 
-    path, chosen, folder = results / "pairs.jsonl", pairs.cells(only), Path("work_dirs/pairs")
-    write_digits(DATA_ROOT, seed=0)
-    pairs.run_pairs(chosen, path, folder, Path(DATA_ROOT), steps, click.echo)
-    path.with_suffix(".md").write_text(pairs.pairs_page(read_json_lines(path)))
+    path = results / "mmdet.jsonl"
+    families.run_families(path, only, click.echo)
+    path.with_suffix(".md").write_text(families.families_page(read_json_lines(path)))
     click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")

@@ -34,12 +34,22 @@ def pool_from(
     level: Tensor,
     strides: Sequence[float],
     size: tuple[int, int],
+    blocks: bool = False,
 ) -> Tensor:
-    """RoIAlign (N, C, h, w) of every box from its own level (N,)."""
-    pooled = levels[0].new_zeros(len(rois), levels[0].shape[1], *size)
+    """RoIAlign (N, C, h, w) of every box from its own level (N,).
+
+    Of levels of different widths C is the widest's, the channels that a narrower one lacks being 0;
+    or, with `blocks`, the sum of all, each level with its own as in `features_at`.
+    """
+    widths = [maps.shape[1] for maps in levels]
+    apart = blocks and len(set(widths)) > 1
+    pooled = levels[0].new_zeros(len(rois), sum(widths) if apart else max(widths), *size)
+    start = 0
     for number, (features, stride) in enumerate(zip(levels, strides, strict=True)):
         chosen = (level == number).nonzero().squeeze(1)
-        pooled[chosen] = roi_align(features, rois[chosen], size, 1 / stride)
+        columns = slice(start, start + features.shape[1])
+        pooled[chosen, columns] = roi_align(features, rois[chosen], size, 1 / stride)
+        start += features.shape[1] if apart else 0
     return pooled
 
 

@@ -58,14 +58,16 @@ class Classification(Component):
         check_choice("classification: conversion", self.conversion, CONVERSIONS)
 
     def compute(self, student: RoIOutputs, teacher: RoIOutputs) -> ComponentOutput:
+        valid = slice(None) if teacher.valid_mask is None else teacher.valid_mask
+        pair = student.logits[valid], teacher.logits[valid]
         student_logits, teacher_logits = (
             nn.functional.pad(logits, (0, 1)) if kind == "sigmoid" else logits
-            for logits, kind in zip((student.logits, teacher.logits), self.score_kinds, strict=True)
+            for logits, kind in zip(pair, self.score_kinds, strict=True)
         )
         if self.conversion == "sigmoid":
             # A class against the background alone is a sigmoid of the difference.
             student_logits = student_logits[:, :-1] - student_logits[:, -1:]
-            logits = teacher.logits.detach().float()
+            logits = pair[1].detach().float()
             sigmoid = self.score_kinds[1] == "sigmoid"
             teacher_logits = logits.sigmoid() if sigmoid else logits.softmax(1)[:, :-1]
         loss = CONVERSIONS[self.conversion](student_logits, teacher_logits)

@@ -32,6 +32,9 @@ class Contrastive(Component):
         dim: Width of the projection f (ours).
         queue_capacity: Rows of the queue. The paper's K counts the gathered batch too, so
             K = 80 x 1024 on 8 x 1024 proposals is a capacity of 72 x 1024.
+        location_negatives: Whether boxes that one location of a dense student predicts, by several
+            anchors, are negatives of each other. Their representations are the same (unless its
+            adapter has `separate_anchors`), so that as negatives they contradict the positive.
         iou: Proposals that overlap by more than this are not negatives of each other (Table 2);
             1.0 keeps all.
         projection: 'linear', or 'nonlinear' with a hidden layer and ReLU (Table 3).
@@ -59,6 +62,7 @@ class Contrastive(Component):
         projection: str = "linear",
         queue_content: str = "keys",
         queue_gradient: bool = False,
+        location_negatives: bool = True,
     ) -> None:
         super().__init__()
         check_number("contrastive: temperature", temperature, 0, above=True)
@@ -68,12 +72,14 @@ class Contrastive(Component):
         check_choice("contrastive: projection", projection, PROJECTIONS)
         check_choice("contrastive: queue_content", queue_content, ("keys", "features"))
         check_flag("contrastive: queue_gradient", queue_gradient)
+        check_flag("contrastive: location_negatives", location_negatives)
         if queue_gradient and queue_content == "keys":
             raise ValueError(
                 "contrastive: expected queue_content='features' beside queue_gradient=True; 'keys' "
                 "are constants"
             )
         self.temperature, self.iou, self.queue_gradient = temperature, iou, queue_gradient
+        self.location_negatives = location_negatives
         build = PROJECTIONS[projection]
         self.student_projection = build(student.representation_dim, dim)
         # B.1 shares f; it can where the representations are equally wide.
@@ -102,13 +108,23 @@ class Contrastive(Component):
             queries,
             ordered_keys,
             queue=queue,
-            ignore=overlap_mask(student.rois[valid], self.iou) if self.iou < 1 else None,
+            ignore=self._ignored(student, valid),
             temperature=self.temperature,
         )
         if self.training:  # in rank order, the same rows on every rank: the queues stay equal
             rows = gathered if self.reencodes_queue else nn.functional.normalize(keys.detach())
             self.queue.enqueue(rows.float())
         return ComponentOutput(loss, len(queries))
+
+    def _ignored(self, student: RoIOutputs, valid: Tensor | slice) -> Tensor | None:
+        """Which keys are no negatives of which queries, (N, N) bool; None if all are."""
+        rois = student.rois[valid]
+        ignored = overlap_mask(rois, self.iou) if self.iou < 1 else None
+        if not self.location_negatives and student.locations is not None:
+            places = torch.stack([rois[:, 0].long(), student.locations[valid]], 1)
+            same = (places[:, None] == places).all(2)
+            ignored = same if ignored is None else ignored | same
+        return ignored
 
     def undo(self) -> None:
         self.queue.undo()

@@ -26,7 +26,8 @@ class FitNet(Component):
         super().__init__()
         self.strides, self.levels = common_levels(student, teacher, "same-level imitation")
         self.adapt = nn.ModuleList(
-            nn.Conv2d(student.channels, teacher.channels, 1) for _ in self.levels
+            nn.Conv2d(student.level_channels[ours], teacher.level_channels[theirs], 1)
+            for ours, theirs in self.levels
         )
 
     def compute(self, student: RoIOutputs, teacher: RoIOutputs) -> ComponentOutput:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -48,22 +50,24 @@ class Imitation(Component):
         check_integer("imitation: sampling_ratio", sampling_ratio, 0)
         if boxes_per_image is not None:
             check_integer("imitation: boxes_per_image", boxes_per_image, 1)
-        embedding = embedding or (teacher.channels // 2, teacher.channels // 4)
+        width = teacher.pooled_channels
+        embedding = embedding or (width // 2, width // 4)
         if not isinstance(embedding, list | tuple) or len(embedding) != 2:
             raise ValueError(
                 f"imitation: expected embedding to be the widths of two layers, got {embedding!r}"
             )
-        for width in embedding:
-            check_integer("imitation: each width of embedding", width, 1)
+        for each in embedding:
+            check_integer("imitation: each width of embedding", each, 1)
         self.strides, self.size = student.strides, teacher.pooled_size
         self.sampling_ratio, self.boxes_per_image = sampling_ratio, boxes_per_image
         # No bias, so that adapting the pyramid and then pooling is pooling and then adapting.
-        self.adapt = nn.Conv2d(student.channels, teacher.channels, 1, bias=False)
-        if student.channels == teacher.channels:
-            nn.init.dirac_(self.adapt.weight)
+        channels = student.level_channels
+        shared = len(set(channels)) == 1
+        adapters = [_adapter(each, width) for each in channels[: 1 if shared else None]]
+        self.adapt = adapters[0] if shared else nn.ModuleList(adapters)
         middle, last = embedding
         self.embed = nn.Sequential(
-            nn.Conv2d(teacher.channels, middle, 3, stride=2, padding=1),
+            nn.Conv2d(width, middle, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(middle, last, 3, stride=2, padding=1),
             nn.ReLU(inplace=True),
@@ -80,8 +84,8 @@ class Imitation(Component):
         chosen = self.chosen(student.rois)
         rois, target = student.rois[chosen], teacher.pooled.detach()[chosen]
         levels = [
-            roi_align(self.adapt(level), rois, self.size, 1 / stride, self.sampling_ratio)
-            for level, stride in zip(student.pyramid, self.strides, strict=True)
+            roi_align(level, rois, self.size, 1 / stride, self.sampling_ratio)
+            for level, stride in zip(self.adapted(student.pyramid), self.strides, strict=True)
         ]
         embedded = torch.stack([self.embed(level) for level in levels], 1)
         weights = level_weights(embedded, self.embed(target), self.log_temperature.exp())
@@ -90,11 +94,24 @@ class Imitation(Component):
         diagnostics = {f"level_{index}_share": share for index, share in enumerate(shares)}
         return ComponentOutput(loss, len(rois), diagnostics)
 
+    def adapted(self, pyramid: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The student's levels in the teacher's width, one by one."""
+        shared = isinstance(self.adapt, nn.Conv2d)
+        adapters = [self.adapt] * len(pyramid) if shared else self.adapt
+        return (adapt(level) for adapt, level in zip(adapters, pyramid, strict=True))
+
     def chosen(self, rois: Tensor) -> Tensor | slice:
         """Which of the boxes (N, 5) are imitated."""
         if self.boxes_per_image is None:
             return slice(None)
         return first_of_each_image(rois, self.boxes_per_image)
+
+
+def _adapter(student: int, teacher: int) -> nn.Conv2d:
+    layer = nn.Conv2d(student, teacher, 1, bias=False)
+    if student == teacher:
+        nn.init.dirac_(layer.weight)
+    return layer
 
 
 def first_of_each_image(rois: Tensor, count: int) -> Tensor:

@@ -21,7 +21,8 @@ class DetectorSpec:
     Attributes:
         name: How messages call it.
         num_classes: Object classes C; softmax logits have C + 1 columns, the background last.
-        channels: Width of the pyramid levels that boxes are pooled from.
+        channels: Width of the pyramid levels that boxes are pooled from; one for each where they
+            differ (SSD).
         strides: Stride of each of those levels, image pixels per cell.
         pooled_size: Bins (h, w) of a pooled box.
         representation_dim: Width of the representation just before the prediction layer.
@@ -38,7 +39,7 @@ class DetectorSpec:
 
     name: str
     num_classes: int
-    channels: int
+    channels: int | tuple[int, ...]
     strides: tuple[float, ...]
     pooled_size: tuple[int, int]
     representation_dim: int
@@ -47,6 +48,18 @@ class DetectorSpec:
     delta_stds: tuple[float, float, float, float] | None = None
     edge_bins: int | None = None
     loss_weight: float = 1.0
+
+    @property
+    def level_channels(self) -> tuple[int, ...]:
+        """The width of each level."""
+        if isinstance(self.channels, int):
+            return (self.channels,) * len(self.strides)
+        return tuple(self.channels)
+
+    @property
+    def pooled_channels(self) -> int:
+        """The width of a pooled box: the widest level's."""
+        return max(self.level_channels)
 
 
 @dataclass
@@ -65,6 +78,8 @@ class RoIOutputs:
             without.
         labels: (N,) in [0, C], C = background: the ground-truth class that training assigned to
             each box; None when not known.
+        locations: (N,) numbers of the places that predicted the boxes, equal for several anchors of
+            one cell; None for detectors that predict one box at each.
         valid_mask: (N,) bool, the boxes for which the representation stands (a DETR does not have
             a query for every box); None for all.
         gt_boxes: (M, 5) [image, x1, y1, x2, y2], the ground-truth boxes; None when not known.
@@ -81,6 +96,7 @@ class RoIOutputs:
     logits: Tensor | None = None
     deltas: Tensor | None = None
     labels: Tensor | None = None
+    locations: Tensor | None = None
     valid_mask: Tensor | None = None
     gt_boxes: Tensor | None = None
     class_maps: tuple[Tensor, ...] | None = None

@@ -66,7 +66,8 @@ def compose(
         find_checkpoint(weights)  # before anything is written
     use_data(config, data)
     base = Config.fromfile(find_config(BASE))
-    dense = "roi_head" not in config.model
+    # A Sparse R-CNN's boxes are those of its queries, sampled as a dense detector's.
+    dense = config.model.get("roi_head", {}).get("type", "SparseRoIHead") == "SparseRoIHead"
     components = base.dense_components if dense else base.two_stage_components
     boxes = BOXES if dense else proposals(config.model)
     images = gpus * config.train_dataloader.batch_size

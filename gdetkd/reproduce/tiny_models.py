@@ -31,21 +31,55 @@ WIDTHS = (
     "num_feats", "feedforward_channels", "fc_out_channels",
 )  # fmt: skip
 
+# Heads whose GroupNorm has 32 groups unless told.
+GROUPED = (
+    "FCOSHead", "GFLHead", "ATSSHead", "PAAHead", "VFNetHead", "TOODHead", "DDODHead", "LDHead",
+    "LADHead", "AutoAssignHead", "CenterNetUpdateHead", "CondInstBboxHead", "BoxInstBboxHead",
+    "NASFCOSHead",
+)  # fmt: skip
+
 
 def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> ConfigDict:
     """The model of a detector on a ResNet-18 of `base` channels; its pyramid has `width` of them.
 
-    kind: One of `ZOO`. A C4's `base` is 16 or 32: MMDetection's res5 has no other narrow form.
+    kind: One of `ZOO`, or a config's name; a backbone that is no ResNet stays as it is. A C4's
+    `base` is 16 or 32: MMDetection's res5 has no other narrow form.
 
     Raises:
         ValueError: There is no such kind, or no such C4.
     """
-    if kind not in ZOO:
-        raise ValueError(f"expected a detector among {sorted(ZOO)}, got {kind!r}")
-    model = copy.deepcopy(Config.fromfile(find_config(ZOO[kind])).model)
-    model.data_preprocessor.pad_size_divisor = 32
-    stages = model.backbone.num_stages
-    outs = tuple(model.backbone.out_indices)
+    if kind not in ZOO and "::" not in kind:
+        raise ValueError(f"expected a detector among {sorted(ZOO)}, or a config, got {kind!r}")
+    model = copy.deepcopy(Config.fromfile(find_config(ZOO.get(kind, kind))).model)
+    if "backbone" not in model:  # of a tracker: there is nothing to make small
+        return ConfigDict(_narrow(model, width, classes))
+    model.data_preprocessor.update(pad_size_divisor=32)
+    model.data_preprocessor.pop("batch_augments", None)
+    if isinstance(model.get("teacher_config"), str):  # LD and LAD distill by themselves
+        teacher = find_config(model.teacher_config.replace("configs/", "mmdet::"))
+        model.update(teacher_config=Config.fromfile(teacher), teacher_ckpt=None)
+    outs = _small_backbone(model, base)
+    if kind == "faster_rcnn_c4":
+        return _c4(model, base, classes)
+    model = ConfigDict(_narrow(model, width, classes))
+    necks = model.get("neck") or []
+    first = necks[0] if isinstance(necks, list) else necks
+    if outs and first:
+        levels = [base * 2**index for index in outs]
+        first.in_channels = levels if isinstance(first.in_channels, list) else levels[-1]
+    _few_boxes(model)
+    if "num_queries" in model:
+        _few_queries(model, width)
+    return model
+
+
+def _small_backbone(model: ConfigDict, base: int) -> tuple[int, ...]:
+    """Put a ResNet-18 in the place of a ResNet; its levels that are used."""
+    backbone = model.backbone
+    backbone.init_cfg = None
+    if backbone.type != "ResNet":
+        return ()
+    stages, outs = backbone.get("num_stages", 4), tuple(backbone.get("out_indices", (0, 1, 2, 3)))
     model.backbone = dict(
         type="ResNet",
         depth=18,
@@ -58,19 +92,14 @@ def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> 
         norm_eval=False,
         style="pytorch",
     )
-    if kind == "faster_rcnn_c4":
-        return _c4(model, base, classes)
-    model = ConfigDict(_narrow(model, width, classes))
-    model.neck.in_channels = [base * 2**index for index in outs]
-    _few_boxes(model)
-    if "num_queries" in model:
-        _few_queries(model, width)
-    return model
+    return outs
 
 
 def _narrow(value: Any, width: int, classes: int, key: str = "") -> Any:
     """A config whose widths, 256 or a multiple of it in the zoo, are `width` or that multiple."""
     if isinstance(value, Mapping):
+        if value.get("type") == "Pretrained":
+            return None
         found = {name: _narrow(item, width, classes, name) for name, item in value.items()}
         if found.get("type") == "GN":
             found["num_groups"] = 4
@@ -88,22 +117,26 @@ def _few_boxes(model: ConfigDict) -> None:
     """Fewer proposals, small boxes spread over the levels."""
     if "roi_head" in model:
         train, test = model.train_cfg, model.test_cfg
-        for proposals in (train.rpn_proposal, test.rpn):
-            proposals.update(nms_pre=100, max_per_img=40)
+        for proposals in (train.get("rpn_proposal"), test.get("rpn")):
+            if proposals is not None:
+                proposals.update(nms_pre=100, max_per_img=40)
         stages = train.rcnn if isinstance(train.rcnn, list) else [train.rcnn]
         for stage in stages:
-            stage.sampler.num = 16
-        train.rpn.sampler.num = 64
+            if "num" in stage.get("sampler", {}):
+                stage.sampler.num = 16
+        if "sampler" in (train.get("rpn") or {}):
+            train.rpn.sampler.num = 64
         extractor = model.roi_head.bbox_roi_extractor
         extractor.roi_layer.sampling_ratio = 2
         if len(extractor.featmap_strides) > 1:
             extractor.finest_scale = 12
-            model.rpn_head.anchor_generator.scales = [4]
-    elif "anchor_generator" in model.bbox_head:
+            if "scales" in model.get("rpn_head", {}).get("anchor_generator", {}):
+                model.rpn_head.anchor_generator.scales = [4]
+    elif "anchor_generator" in model.get("bbox_head", {}):
         generator = model.bbox_head.anchor_generator
         if "octave_base_scale" in generator:
             generator.octave_base_scale = min(generator.octave_base_scale, 4)
-    if "bbox_head" in model and model.bbox_head.type in ("FCOSHead", "GFLHead", "ATSSHead"):
+    if model.get("bbox_head", {}).get("type") in GROUPED:
         model.bbox_head.norm_cfg = dict(type="GN", num_groups=4)  # 32 unless told
 
 
@@ -112,7 +145,8 @@ def _few_queries(model: ConfigDict, width: int) -> None:
     model.num_queries = 80 if model.get("as_two_stage") else 300
     model.bbox_head.embed_dims = width  # 256 unless told
     for part in (model.encoder, model.decoder):
-        part.num_layers = 2
+        if "num_layers" in part:
+            part.num_layers = 2
 
 
 def _c4(model: ConfigDict, base: int, classes: int) -> ConfigDict:

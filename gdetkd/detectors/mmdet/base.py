@@ -34,10 +34,17 @@ class MMDetAdapter(Adapter):
     def losses(self, images: Tensor, targets: SampleList) -> dict:
         return self.detector.loss(images, targets)
 
+    @property
+    def copies(self) -> int:
+        """How often the loss runs on every image, one whole batch after the other."""
+        return 1
+
     def training_pass(self, images: Tensor, targets: SampleList) -> TrainingPass:
         with self.hook_outputs() as recorder:
-            losses = self.detector.loss(images, targets)
+            losses = self.losses(images, targets)
             outputs = recorder.outputs(targets)
+        if self.copies > 1:
+            targets, images = targets * self.copies, images.repeat(self.copies, 1, 1, 1)
         gt_boxes = bbox2roi(
             [get_box_tensor(sample.gt_instances.bboxes).float() for sample in targets]
         )
@@ -72,6 +79,21 @@ class MMDetAdapter(Adapter):
             if hasattr(head, what):
                 found[what] = getattr(head, what)
         return found
+
+
+def check_levels(levels: int | None, available: int, title: str) -> int:
+    """How many levels of a pyramid take part in distillation.
+
+    Raises:
+        ValueError: The setting asks for none, or for more than there are.
+    """
+    if levels is None:
+        return available
+    if not isinstance(levels, int) or not 1 <= levels <= available:
+        raise ValueError(
+            f"{title}: expected levels from 1 to {available}, those of its pyramid, got {levels!r}"
+        )
+    return levels
 
 
 def pixel_format(preprocessor: nn.Module) -> PixelFormat:

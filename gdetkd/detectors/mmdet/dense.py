@@ -1,4 +1,4 @@
-"""Dense detectors: RetinaNet, FCOS, GFL, ATSS and others that predict at every location."""
+"""Dense detectors: RetinaNet, FCOS, YOLOX, RTMDet, SSD and others that predict everywhere."""
 
 from __future__ import annotations
 
@@ -7,35 +7,33 @@ from contextlib import contextmanager
 from functools import reduce
 
 import torch
-from mmdet.models.dense_heads import GFLHead
+from mmdet.models.dense_heads import GFLHead, RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmdet.models.detectors import SingleStageDetector
+from mmdet.models.detectors import TwoStageDetector
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
 from gdetkd.detectors.adapter import Size, register
-from gdetkd.detectors.mmdet.base import MMDetAdapter
-from gdetkd.detectors.mmdet.dense_decoding import (
+from gdetkd.detectors.locations import level_of, pool_from
+from gdetkd.detectors.mmdet.base import MMDetAdapter, check_levels
+from gdetkd.detectors.mmdet.dense_heads import BRANCHES, DenseHead
+from gdetkd.detectors.mmdet.dense_maps import (
     best_scores,
-    box_sides,
-    decoded_boxes,
-    edge_distributions,
-    level_of,
+    feature_width,
+    features_at,
+    location_of,
     logits_at,
-    pool_from,
-    prediction_layers,
     rows_at,
 )
+from gdetkd.detectors.mmdet.dense_readings import read_head
 from gdetkd.detectors.sampling import BoxSampler, matched_labels
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
-
-BRANCHES = ("classification", "localization", "combined")
 
 
 @register
 class DenseAdapter(MMDetAdapter):
-    """Detectors whose head has one prediction convolution per branch, shared by the levels.
+    """Detectors that predict a box at every location: RetinaNet, FCOS, YOLOX, SSD and many more.
 
     As a student: the boxes are its own predictions, sampled (see `BoxSampler`); the representation
     of a box is the input of the prediction layer at the location that predicted it, and so are its
@@ -44,9 +42,16 @@ class DenseAdapter(MMDetAdapter):
     map, pooled in the same way and averaged over the bins. Its logits of a box are those of the
     cell of that level that contains the box's center, at the anchor with the highest object score.
 
+    Where levels have different widths (SSD, YOLOv3), the representation has a block of columns for
+    each, so that a projection has weights of its own for each; a teacher's pooled boxes are filled
+    up with zeros to the width of the widest.
+
     Args:
         branch: 'classification', 'localization' or 'combined', their sum (Table 4).
         boxes_per_image, positive_fraction, candidates, seed: Of a student's `BoxSampler`.
+        separate_anchors: Give each anchor of a location a block of columns of its own too. Without,
+            boxes that several anchors of one location predict have the same representation.
+        levels: Of the pyramid, finest first, so many take part; all by default.
 
     Raises:
         ValueError: An unknown branch, or a number out of its range.
@@ -63,50 +68,70 @@ class DenseAdapter(MMDetAdapter):
         positive_fraction: float = 0.25,
         candidates: int | None = None,
         seed: int = 0,
+        separate_anchors: bool = False,
+        levels: int | None = None,
     ) -> None:
         super().__init__(detector, name)
-        if branch not in BRANCHES:
-            raise ValueError(f"{name}: expected a branch among {BRANCHES}, got {branch!r}")
-        self.branch = branch
+        if branch not in (*BRANCHES, "combined"):
+            raise ValueError(
+                f"{name}: expected a branch among {(*BRANCHES, 'combined')}, got {branch!r}"
+            )
+        self.branch, self.separate_anchors, self.levels = branch, separate_anchors, levels
         self.state = BoxSampler(boxes_per_image, positive_fraction, candidates, seed)
 
     @classmethod
     def supports(cls, detector: nn.Module) -> bool:
         head = getattr(detector, "bbox_head", None)
-        return isinstance(detector, SingleStageDetector) and isinstance(head, BaseDenseHead)
+        return isinstance(head, BaseDenseHead) and not isinstance(detector, TwoStageDetector)
 
     @property
     def head(self) -> BaseDenseHead:
         return self.detector.bbox_head
 
-    def layers(self) -> dict[str, nn.Conv2d]:
+    @property
+    def reading(self) -> DenseHead:
+        return read_head(self.head, self.title)
+
+    def layers(self) -> dict[str, list[nn.Conv2d]]:
         """The prediction layers of the branches in use."""
-        used = BRANCHES[:2] if self.branch == "combined" else (self.branch,)
-        found = dict(zip(BRANCHES, prediction_layers(self.head, self.title), strict=False))
+        used = BRANCHES if self.branch == "combined" else (self.branch,)
+        found = self.reading.layers()
         return {branch: found[branch] for branch in used}
 
     def specs(self) -> list[DetectorSpec]:
-        head, layers = self.head, self.layers()
-        strides = [tuple(stride) for stride in head.prior_generator.strides]
-        if any(across != down for across, down in strides):
-            raise ValueError(f"{self.title}: expected square strides, got {strides}")
-        widths = {branch: layer.in_channels for branch, layer in layers.items()}
-        if len(set(widths.values())) > 1:
+        reading, layers = self.reading, self.layers()
+        strides, anchors = reading.strides, reading.anchors
+        count = check_levels(self.levels, len(strides), self.title)
+        widths = {  # a layer that the levels share counts for each
+            branch: [layer.in_channels for layer in found] * (len(strides) // len(found))
+            for branch, found in layers.items()
+        }
+        if len(set(map(tuple, widths.values()))) > 1:
             raise ValueError(
                 f"{self.title}: branch='combined' adds features of equal width, got {widths}"
             )
         return [
             DetectorSpec(
                 name=self.title,
-                num_classes=head.num_classes,
-                channels=head.in_channels,
-                strides=tuple(float(stride) for stride, _ in strides),
+                num_classes=self.head.num_classes,
+                channels=self._channels(count),
+                strides=tuple(strides)[:count],
                 pooled_size=self.pooled_size,
-                representation_dim=next(iter(widths.values())),
-                edge_bins=head.reg_max + 1 if isinstance(head, GFLHead) else None,
-                scores="sigmoid" if head.cls_out_channels == head.num_classes else "softmax",
+                representation_dim=feature_width(
+                    next(iter(widths.values())), anchors, self.separate_anchors
+                ),
+                edge_bins=self.head.reg_max + 1 if isinstance(self.head, GFLHead) else None,
+                scores="sigmoid" if reading.columns == self.head.num_classes else "softmax",
             )
         ]
+
+    def _channels(self, count: int) -> int | tuple[int, ...]:
+        channels = getattr(self.head, "in_channels", None)
+        if channels is None:  # CenterNet's head does not keep it
+            channels = next(m for m in self.head.modules() if isinstance(m, nn.Conv2d)).in_channels
+        if isinstance(channels, int) or len(set(channels)) > 1:
+            return channels if isinstance(channels, int) else tuple(channels)[:count]
+        return channels[0]
 
     @contextmanager
     def hook_outputs(self) -> Iterator[DenseRecorder]:
@@ -122,24 +147,23 @@ class DenseAdapter(MMDetAdapter):
     ) -> list[RoIOutputs]:
         pyramid = self.detector.extract_feat(images)
         with self._recorded() as features:
-            self.head(pyramid)
+            self.reading.forward(pyramid)
         return [self._outputs(tuple(pyramid), features, rois) for rois in boxes]
 
     def _outputs(
         self, pyramid: tuple[Tensor, ...], recorded: FeatureRecorder, rois: Tensor
     ) -> RoIOutputs:
-        level = level_of(rois, box_sides(self.head))
-        strides = [stride[0] for stride in self.head.prior_generator.strides]
+        reading, strides = self.reading, self.reading.strides
+        level = level_of(rois, reading.sides)
         features = [reduce(torch.add, maps) for maps in zip(*recorded.maps.values(), strict=True)]
-        pooled, averaged = (
-            pool_from(maps, rois, level, strides, self.pooled_size) for maps in (pyramid, features)
-        )
+        averaged = pool_from(features, rois, level, strides, self.pooled_size, blocks=True)
+        logits = reading.logits(recorded.outputs)
         return RoIOutputs(
             rois=rois,
             pyramid=pyramid,
-            pooled=pooled,
+            pooled=pool_from(pyramid, rois, level, strides, self.pooled_size),
             representation=averaged.mean((2, 3)),
-            logits=logits_at(self.head, recorded.outputs[0], rois, level),
+            logits=logits_at(logits, rois, level, strides, reading.anchors, self.head.num_classes),
             **edge_distributions(self.head, recorded.outputs),
         )
 
@@ -161,12 +185,13 @@ class DenseAdapter(MMDetAdapter):
             self.head.register_forward_pre_hook(on_pyramid),
             self.head.register_forward_hook(on_outputs),
         ]
-        for branch, layer in layers.items():
-            handles.append(
-                layer.register_forward_pre_hook(
-                    lambda _, inputs, branch=branch: recorded.maps[branch].append(inputs[0])
+        for branch, found in layers.items():
+            for layer in found:
+                handles.append(
+                    layer.register_forward_pre_hook(
+                        lambda _, inputs, branch=branch: recorded.maps[branch].append(inputs[0])
+                    )
                 )
-            )
         try:
             yield recorded
         finally:
@@ -190,35 +215,49 @@ class DenseRecorder:
         self.adapter, self.recorded = adapter, recorded
 
     def outputs(self, batch_data_samples: SampleList) -> list[RoIOutputs]:
-        head, recorded = self.adapter.head, self.recorded
-        scores = recorded.outputs[0]
+        adapter, recorded = self.adapter, self.recorded
+        head, reading = adapter.head, adapter.reading
+        scores, anchors = reading.logits(recorded.outputs), reading.anchors
         sizes = [sample.img_shape[:2] for sample in batch_data_samples]
-        boxes = decoded_boxes(head, recorded.outputs, sizes)
+        boxes = reading.boxes(recorded.outputs, sizes)
         labels = torch.stack(
             [
                 matched_labels(
                     predicted,
                     get_box_tensor(sample.gt_instances.bboxes),
-                    sample.gt_instances.labels,
+                    # To an RPN every object is of its one class.
+                    sample.gt_instances.labels * (not isinstance(head, RPNHead)),
                     head.num_classes,
                 )
                 for predicted, sample in zip(boxes, batch_data_samples, strict=True)
             ]
         )
-        sampler, confidence = self.adapter.state, None
+        sampler, confidence = adapter.state, None
         if sampler.candidates is not None:
-            confidence = best_scores(scores, head.cls_out_channels, head.num_classes)
+            confidence = best_scores(scores, reading.columns, head.num_classes)
         image, index = sampler(boxes, labels < head.num_classes, confidence)
-        anchors = scores[0].shape[1] // head.cls_out_channels
-        rows = [rows_at(maps, image, index // anchors) for maps in recorded.maps.values()]
+        rows = [
+            features_at(maps, image, index, anchors, adapter.separate_anchors)
+            for maps in recorded.maps.values()
+        ]
         return [
             RoIOutputs(
                 rois=torch.cat([image[:, None].to(boxes), boxes[image, index]], 1),
-                pyramid=recorded.pyramid,
+                pyramid=recorded.pyramid[: adapter.levels],
                 pooled=None,
                 representation=reduce(torch.add, rows),
                 logits=rows_at(scores, image, index, anchors),
                 labels=labels[image, index],
+                locations=location_of(scores, index, anchors),
                 **edge_distributions(head, recorded.outputs),
             )
         ]
+
+
+def edge_distributions(
+    head: BaseDenseHead, outputs: Sequence[Sequence[Tensor]]
+) -> dict[str, tuple[Tensor, ...]]:
+    """The maps of a head that predicts distributions of edges, by their names in `RoIOutputs`."""
+    if not isinstance(head, GFLHead):
+        return {}
+    return dict(class_maps=tuple(outputs[0]), edge_maps=tuple(outputs[1]))

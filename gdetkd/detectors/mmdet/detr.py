@@ -1,42 +1,27 @@
-"""DETRs: detectors of queries, which teach features and contrast."""
+"""DETRs: detectors whose queries a transformer decodes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
-from functools import cached_property
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from mmdet.models.detectors.base_detr import DetectionTransformer
 from mmdet.models.detectors.grounding_dino import GroundingDINO
-from mmdet.structures import DetDataSample
+from mmdet.structures import SampleList
 from torch import Tensor, nn
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert
 
-from gdetkd.detectors.adapter import Size, register
-from gdetkd.detectors.mmdet.base import MMDetAdapter, OutputRecorder
-from gdetkd.detectors.mmdet.dense_decoding import level_of, pool_from
-from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
-
-POOLED = (7, 7)  # bins of a pooled box, as in R-CNNs with FPN
-# The side, in cells of its level, of the boxes that a level is for: the middle of the 14 to 28 that
-# Lin et al. (Feature Pyramid Networks, CVPR 2017, eq. 1) give it. Ours for a DETR's neck.
-CELLS = 20
+from gdetkd.detectors.adapter import register
+from gdetkd.detectors.mmdet.queries import Queries, QueryAdapter
 
 
 @register
-class DetrAdapter(MMDetAdapter):
-    """DETR, Deformable DETR, DINO and their kin, as teachers.
+class DetrAdapter(QueryAdapter):
+    """DETR, Conditional DETR, DAB-DETR, Deformable DETR, DINO and DDQ.
 
-    A DETR has no features of a given box: it has queries, each of which found a box of its own.
-    Ours are these two readings. The representation is the last decoder state of the query whose
-    predicted box overlaps the given one best; where none does by an IoU of 0.5, the box is not
-    valid, and contrastive distillation leaves it out. The pooled feature, of every box, is
-    RoIAlign of the neck's level for boxes of its size. There are no scores and no deltas:
-    those of a query belong to its own box.
+    Queries that only training has are left out: those of denoising (DINO), and DDQ's dense ones.
     """
-
-    iou = 0.5
 
     @classmethod
     def supports(cls, detector: nn.Module) -> bool:
@@ -44,87 +29,58 @@ class DetrAdapter(MMDetAdapter):
         grounded = isinstance(detector, GroundingDINO)
         return isinstance(detector, DetectionTransformer) and not grounded
 
-    def specs(self) -> list[DetectorSpec]:
-        head = self.detector.bbox_head
-        channels, strides = self._levels
-        return [
-            DetectorSpec(
-                name=self.title,
-                num_classes=head.num_classes,
-                channels=channels,
-                strides=strides,
-                pooled_size=POOLED,
-                representation_dim=head.embed_dims,
-                scores=None,
+    @property
+    def head(self) -> nn.Module:
+        return self.detector.bbox_head
+
+    @property
+    def width(self) -> int:
+        return self.head.embed_dims
+
+    @contextmanager
+    def recorded(self) -> Iterator[list[Queries]]:
+        found, seen, forward = [], {}, self.detector.forward_transformer
+
+        def on_transformer(pyramid, samples=None):
+            seen.update(pyramid=tuple(pyramid), samples=samples)
+            decoded = forward(pyramid, samples)
+            seen["training_queries"] = decoded.get("dn_meta") or {}
+            return decoded
+
+        def on_predicted(_, inputs, named, outputs):
+            states = (inputs[0] if inputs else named["hidden_states"])[-1]
+            logits, boxes = (layers[-1] for layers in outputs)
+            extra = seen["training_queries"]
+            used = slice(
+                extra.get("num_denoising_queries", 0),
+                states.shape[1] - extra.get("num_dense_queries", 0),
             )
-        ]
+            # Predicted boxes are shares of the image without its padding.
+            corners = box_convert(boxes[:, used].detach().float(), "cxcywh", "xyxy")
+            extent = torch.tensor(
+                [sample.img_shape[:2][::-1] * 2 for sample in seen["samples"]], device=boxes.device
+            )
+            boxes = corners * extent[:, None]
+            found.append(Queries(seen["pyramid"], states[:, used], logits[:, used], boxes))
 
-    @cached_property
-    def _levels(self) -> tuple[int, tuple[int, ...]]:
-        """Width and strides of the neck's levels, which no config says: an empty image shows."""
-        side = 256
-        device = next(self.detector.parameters()).device
-        with torch.no_grad():
-            pyramid = self.detector.extract_feat(torch.zeros(1, 3, side, side, device=device))
-        return pyramid[0].shape[1], tuple(side // level.shape[-1] for level in pyramid)
+        handle = self.head.register_forward_hook(on_predicted, with_kwargs=True)
+        self.detector.forward_transformer = on_transformer  # on the instance, before the method
+        try:
+            yield found
+        finally:
+            del self.detector.forward_transformer
+            handle.remove()
 
-    def check_student(self) -> None:
-        raise ValueError(
-            f"{self.name}: expected a student that is trained on boxes, "
-            f"{type(self.detector).__name__} is trained on queries that it matches to the truth as "
-            "a set; a DETR can be a teacher only"
-        )
-
-    def hook_outputs(self) -> AbstractContextManager[OutputRecorder]:
-        self.check_student()
-
-    def forward_rois(
-        self,
-        images: Tensor,
-        boxes: Sequence[Tensor],
-        stages: Sequence[int],
-        sizes: Sequence[Size] | None = None,
-    ) -> list[RoIOutputs]:
-        padded = tuple(images.shape[-2:])
-        sizes = sizes or [padded] * len(images)
-        samples = [
-            DetDataSample(metainfo=dict(img_shape=size, batch_input_shape=padded)) for size in sizes
-        ]
-        pyramid = self.detector.extract_feat(images)
-        found = self.detector.forward_transformer(pyramid, samples)
-        states = found["hidden_states"][-1]  # of the last decoder layer: (B, queries, D)
-        # Predicted boxes are shares of the image without its padding.
-        predicted = box_convert(self.detector.bbox_head(**found)[1][-1].float(), "cxcywh", "xyxy")
-        extent = predicted.new_tensor([(w, h, w, h) for h, w in sizes])
-        predicted = predicted * extent[:, None]
-        return [self._outputs(rois, pyramid, states, predicted) for rois in boxes]
-
-    def _outputs(
-        self,
-        rois: Tensor,
-        pyramid: tuple[Tensor, ...],
-        states: Tensor,
-        predicted: Tensor,
-    ) -> RoIOutputs:
-        query, overlap = best_of_image(rois, predicted)
-        strides = self._levels[1]
-        level = level_of(rois, [CELLS * stride for stride in strides])
-        return RoIOutputs(
-            rois=rois,
-            pyramid=pyramid,
-            pooled=pool_from(pyramid, rois, level, strides, POOLED),
-            representation=states[rois[:, 0].long(), query],
-            valid_mask=overlap >= self.iou,
-        )
+    def run(self, pyramid: tuple[Tensor, ...], samples: SampleList) -> None:
+        tokens = sum(level[0, 0].numel() for level in pyramid)
+        if getattr(self.detector, "as_two_stage", False) and tokens < self.detector.num_queries:
+            raise ValueError(
+                f"{self.title}: expected images of at least {self.detector.num_queries} cells on "
+                f"all levels, from which it chooses its queries, got {tokens}; use larger images"
+            )
+        decoded = self.detector.forward_transformer(pyramid, samples)
+        decoded.pop("dn_meta", None)
+        self.head(**decoded)
 
     def heads(self) -> dict[str, nn.Module]:
-        return {"bbox_head": self.detector.bbox_head}
-
-
-def best_of_image(rois: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """For rois (N, 5) the index (N,) and IoU (N,) of the best of their image's boxes (B, Q, 4)."""
-    query, overlap = rois.new_zeros(len(rois), dtype=torch.long), rois.new_zeros(len(rois))
-    for index, own in enumerate(predicted):
-        here = rois[:, 0] == index
-        overlap[here], query[here] = box_iou(rois[here, 1:].to(own), own).max(1)
-    return query, overlap
+        return {"bbox_head": self.head}

@@ -7,14 +7,14 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from mmdet.models.detectors import TwoStageDetector
-from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads import SparseRoIHead, StandardRoIHead
 from mmdet.models.roi_heads.cascade_roi_head import CascadeRoIHead
-from mmdet.models.roi_heads.scnet_roi_head import SCNetRoIHead
+from mmdet.models.roi_heads.multi_instance_roi_head import MultiInstanceRoIHead
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 from gdetkd.detectors.adapter import Size, register
-from gdetkd.detectors.mmdet.base import MMDetAdapter
+from gdetkd.detectors.mmdet.base import MMDetAdapter, check_levels
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 
@@ -26,15 +26,29 @@ class TwoStageAdapter(MMDetAdapter):
     representation (C4: the pooled res5 feature); the box head returns logits and deltas. A head
     that runs forward more than once in a loss (OHEM, PISA and Double Head do) is read at its last
     call, which feeds the loss. Every stage of a cascade is read by itself. A Hybrid Task Cascade
-    adds features of its semantic branch to the pooled boxes, of which these are then the sum.
+    adds features of its semantic branch to the pooled boxes, of which these are then the sum; an
+    SCNet adds a feature of the whole image too, but not to what is recorded. A Grid R-CNN's and a
+    SABL's boxes have no deltas. A TridentNet is trained on every image once per branch.
+
+    Args:
+        levels: Of the neck's maps, finest first, so many take part of a student; by default those
+            that boxes are pooled from. With 5, features are imitated on P6 too.
     """
+
+    def __init__(self, detector: nn.Module, name: str, levels: int | None = None) -> None:
+        super().__init__(detector, name)
+        self.levels = levels
 
     @classmethod
     def supports(cls, detector: nn.Module) -> bool:
         head = getattr(detector, "roi_head", None)
-        return isinstance(detector, TwoStageDetector) and isinstance(
-            head, StandardRoIHead | CascadeRoIHead
-        )
+        rcnn = isinstance(head, StandardRoIHead | CascadeRoIHead)
+        queries = isinstance(head, SparseRoIHead)
+        return isinstance(detector, TwoStageDetector) and rcnn and not queries
+
+    @property
+    def copies(self) -> int:
+        return getattr(self.detector, "num_branch", 1) if self.detector.training else 1
 
     @property
     def head(self) -> StandardRoIHead | CascadeRoIHead:
@@ -50,10 +64,10 @@ class TwoStageAdapter(MMDetAdapter):
         return [(head.bbox_roi_extractor, head.bbox_head, 1.0)]
 
     def specs(self) -> list[DetectorSpec]:
-        if isinstance(self.head, SCNetRoIHead):
+        if isinstance(self.head, MultiInstanceRoIHead):
             raise ValueError(
-                f"{self.title}: expected a box head that sees "
-                "boxes alone, SCNet's adds a feature of the whole image; this head is not supported"
+                f"{self.title}: expected a box head that gives a box one class, "
+                f"{type(self.head).__name__} gives each two, of two objects; it cannot be distilled"
             )
         stages = self.stages()
         names = [f", stage {index}" if len(stages) > 1 else "" for index in range(len(stages))]
@@ -77,36 +91,43 @@ class TwoStageAdapter(MMDetAdapter):
                 f"{name}: expected a box head trained with softmax, got loss_cls "
                 f"{type(box_head.loss_cls).__name__} with use_sigmoid=True"
             )
-        coder = box_head.bbox_coder
-        if not hasattr(coder, "stds") or len(coder.stds) != 4:
-            raise ValueError(
-                f"{name}: expected a box coder of four deltas with target_stds "
-                f"(DeltaXYWHBBoxCoder), got {type(coder).__name__}"
-            )
-        if not getattr(box_head, "with_reg", True):
-            raise ValueError(
-                f"{name}: expected a box head that regresses, got {type(box_head).__name__} "
-                f"of {type(self.head).__name__} with no regression (with_reg=False)"
-            )
+        strides = tuple(extractor.featmap_strides)
+        if self.levels is not None:
+            generator = getattr(getattr(self.detector, "rpn_head", None), "prior_generator", None)
+            if generator is not None:  # the RPN reads all of the neck's levels
+                strides = tuple(stride for stride, _ in generator.strides)
+            strides = strides[: check_levels(self.levels, len(strides), name)]
         return DetectorSpec(
             name=name,
             num_classes=classes,
             channels=extractor.out_channels,
-            strides=tuple(extractor.featmap_strides),
+            strides=strides,
             pooled_size=tuple(extractor.roi_layers[0].output_size),
             representation_dim=layer.in_features,
             scores="softmax",
             class_shared_regression=bool(box_head.reg_class_agnostic),
-            delta_stds=tuple(float(std) for std in coder.stds),
+            delta_stds=delta_stds(box_head),
             loss_weight=float(weight),
         )
 
     @contextmanager
     def hook_outputs(self) -> Iterator[TwoStageRecorder]:
         with ExitStack() as stack:
-            yield TwoStageRecorder(
-                [stack.enter_context(recorded(*stage[:2])) for stage in self.stages()]
-            )
+            stages = [stack.enter_context(recorded(*stage[:2])) for stage in self.stages()]
+            yield TwoStageRecorder(stages, stack.enter_context(self._neck()), self.levels)
+
+    @contextmanager
+    def _neck(self) -> Iterator[list[Sequence[Tensor]]]:
+        """All levels of the neck, if some are asked for that boxes are not pooled from."""
+        found: list[Sequence[Tensor]] = []
+        if self.levels is None or not self.detector.with_neck:
+            yield found
+            return
+        handle = self.detector.neck.register_forward_hook(lambda _, __, out: found.append(out))
+        try:
+            yield found
+        finally:
+            handle.remove()
 
     def forward_rois(
         self,
@@ -119,6 +140,8 @@ class TwoStageAdapter(MMDetAdapter):
         outputs, parts, semantic = [], self.stages(), {}
         if getattr(self.head, "with_semantic", False):
             semantic["semantic_feat"] = self.head.semantic_head(pyramid)[1]
+        if getattr(self.head, "with_glbctx", False):
+            semantic["glbctx_feat"] = self.head.glbctx_head(pyramid)[1]
         for rois, stage in zip(boxes, stages, strict=True):
             which = (stage,) if isinstance(self.head, CascadeRoIHead) else ()
             with recorded(*parts[stage][:2]) as features:
@@ -134,10 +157,15 @@ class TwoStageAdapter(MMDetAdapter):
 
 
 class TwoStageRecorder:
-    """What passed through each stage."""
+    """What passed through each stage, and the neck's levels if they count."""
 
-    def __init__(self, stages: list[FeatureRecorder]) -> None:
-        self.stages = stages
+    def __init__(
+        self,
+        stages: list[FeatureRecorder],
+        neck: Sequence[Sequence[Tensor]] = (),
+        levels: int | None = None,
+    ) -> None:
+        self.stages, self.neck, self.levels = stages, neck, levels
 
     def outputs(self, batch_data_samples: SampleList | None = None) -> list[RoIOutputs]:
         outputs: list[RoIOutputs] = []
@@ -145,6 +173,9 @@ class TwoStageRecorder:
             # A cascade ends at a stage without any boxes; the later ones have none either.
             ended = outputs and stage.logits is None and not len(outputs[-1].rois)
             outputs.append(outputs[-1] if ended else stage.outputs())
+            if self.levels is not None:
+                neck = self.neck[-1] if self.neck else outputs[-1].pyramid
+                outputs[-1].pyramid = tuple(neck)[: self.levels]
         return outputs
 
 
@@ -163,15 +194,18 @@ class FeatureRecorder:
                 f"box head over the boxes it pooled ({_count(self.rois)}), got "
                 f"{_count(self.logits)} rows of logits; this head is not supported"
             )
-        coder = self.box_head.bbox_coder
-        deltas = self.deltas.view(len(self.rois), self.deltas.shape[1] // 4, 4).float()
+        deltas = None
+        if delta_stds(self.box_head) is not None:
+            coder = self.box_head.bbox_coder
+            deltas = self.deltas.view(len(self.rois), self.deltas.shape[1] // 4, 4).float()
+            deltas = _by_coordinate(deltas, coder.stds, coder.means)
         return RoIOutputs(
             rois=self.rois.detach(),
             pyramid=self.pyramid,
             pooled=self.pooled,
             representation=self.representation,
             logits=self.logits,
-            deltas=_by_coordinate(deltas, coder.stds, coder.means),
+            deltas=deltas,
             labels=self.labels,
         )
 
@@ -194,7 +228,7 @@ def recorded(extractor: nn.Module, box_head: nn.Module) -> Iterator[FeatureRecor
     def on_predicted(_, __, outputs):
         # What is pooled later without a prediction is for masks.
         recorder.pyramid, recorder.rois, recorder.pooled = recorder.pending
-        recorder.logits, recorder.deltas = outputs
+        recorder.logits, recorder.deltas = outputs[:2]
 
     def on_targets(*args, **kwargs):
         targets = get_targets(*args, **kwargs)
@@ -214,6 +248,13 @@ def recorded(extractor: nn.Module, box_head: nn.Module) -> Iterator[FeatureRecor
         del box_head.get_targets
         for handle in handles:
             handle.remove()
+
+
+def delta_stds(box_head: nn.Module) -> tuple[float, ...] | None:
+    """By what the head divides its four deltas; None where it codes boxes in another way."""
+    stds = getattr(box_head.bbox_coder, "stds", ())
+    regresses = getattr(box_head, "with_reg", True)
+    return tuple(float(std) for std in stds) if regresses and len(stds) == 4 else None
 
 
 def _by_coordinate(deltas: Tensor, scale: Sequence[float], shift: Sequence[float]) -> Tensor:

@@ -1,0 +1,190 @@
+"""Every family of MMDetection's configs as a student and as a teacher: which train, and how.
+
+A family is a detector with its heads; of the configs that have it a small one stands for all. The
+networks have random weights, so the table shows compatibility, not gains.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import mmdet
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+
+from gdetkd.evaluation.records import environment, read_json_lines
+from gdetkd.ops.atomic_write import atomic_write
+from gdetkd.reproduce.family_trials import ALONE_STEPS, ROLES, STEPS, falls, try_family
+
+CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
+LETTERS = dict(contrastive="C", imitation="F", classification="P", regression="R")
+PAGE = Path(__file__).with_name("pages") / "pairs.md"
+
+
+# --- Families -------------------------------------------------------------------------------------
+
+
+def find_families() -> tuple[list[dict[str, Any]], list[str]]:
+    """The families of the installed configs, and the folders that have no model.
+
+    A family is `name` (the config that stands for it), `detector`, `heads` and `folders`.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    folders = sorted(folder.name for folder in CONFIGS.iterdir() if folder.is_dir())
+    for path in sorted(CONFIGS.glob("*/*.py")):
+        try:
+            model = Config.fromfile(path).get("model")
+        except (ImportError, OSError):  # of packages that are not installed, or without a base
+            continue
+        if model:
+            found.setdefault(_signature(model), []).append(f"{path.parent.name}/{path.stem}")
+    families = [
+        dict(
+            name=min(names, key=_size_of_name),
+            detector=signature[0],
+            heads=[head for head in signature[1:] if head],
+            folders=sorted({name.split("/")[0] for name in names}),
+        )
+        for signature, names in found.items()
+    ]
+    covered = {folder for family in families for folder in family["folders"]}
+    families.sort(key=lambda family: family["name"])
+    return families, [folder for folder in folders if folder not in covered]
+
+
+def _signature(model: Mapping[str, Any]) -> tuple[str, ...]:
+    head = model.get("roi_head") or {}
+    parts = model, model.get("rpn_head"), head, head.get("bbox_head"), model.get("bbox_head")
+    return tuple(_type_of(part) for part in parts)
+
+
+def _type_of(part: Any) -> str:
+    if isinstance(part, list | tuple):
+        part = part[0]
+    kind = (part or {}).get("type", "")
+    return getattr(kind, "__name__", kind)
+
+
+def _size_of_name(name: str) -> tuple[bool, bool, int, str]:
+    folder, config = name.split("/")
+    small = any(word in config for word in ("tiny", "r18", "r50", "_s_"))
+    return not small, folder.replace("_", "-") not in config.replace("_", "-"), len(name), name
+
+
+# --- Running --------------------------------------------------------------------------------------
+
+
+def run_families(
+    path: Path, only: Sequence[str] = (), report: Callable[[str], None] = print
+) -> None:
+    """Try the families that have no record yet, or those that `only` names, in both roles.
+
+    path: JSON lines, one per family, written as each ends. `only` has patterns of names.
+
+    Raises:
+        ValueError: A pattern fits no family.
+    """
+    register_all_modules()
+    MMLogger.get_current_instance().setLevel("ERROR")  # it prints a line per parameter
+    families, empty = find_families()
+    for pattern in only:
+        if not any(fnmatch(family["name"], pattern) for family in families):
+            raise ValueError(
+                f"--only: expected names of families or patterns of them, such as 'yolox/*', "
+                f"{pattern!r} is none; they are {', '.join(f['name'] for f in families)}"
+            )
+    recorded = {record["name"] for record in read_json_lines(path)}
+    chosen = [
+        family
+        for family in families
+        if any(fnmatch(family["name"], pattern) for pattern in only)
+        or (not only and family["name"] not in recorded)
+    ]
+    made_in, began = environment(), time.time()
+    for index, family in enumerate(chosen, 1):
+        record = family | try_family(family["name"]) | made_in
+        write(path, record | dict(date=datetime.date.today().isoformat(), without_model=empty))
+        left = (time.time() - began) / index * (len(chosen) - index)
+        texts = ", ".join(f"{role} {cell_text(record[role])}" for role in ROLES)
+        report(f"[{index}/{len(chosen)}] {family['name']}: {texts}; {left / 60:.1f} min left")
+
+
+# --- Records and table ----------------------------------------------------------------------------
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Put a record in, in the place of the one that its family had."""
+    by_name = {each["name"]: each for each in [*read_json_lines(path), record]}
+    lines = [json.dumps(by_name[name], sort_keys=True) for name in sorted(by_name)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write("".join(line + "\n" for line in lines).encode())
+
+
+def works(found: Mapping[str, Any]) -> bool:
+    """Whether a role trains: components that fall, and finite steps beside unchanged losses."""
+    if "refused" in found:
+        return False
+    tried = [own for own in found["components"].values() if "refused" not in own]
+    finite = found["losses"] and None not in found["losses"]
+    return bool(tried and finite and found["own_losses_equal"]) and all(map(falls, tried))
+
+
+def cell_text(found: Mapping[str, Any]) -> str:
+    """One letter per component that a role has; in parentheses where its loss did not fall."""
+    if "refused" in found:
+        return "refused"
+    if None in found["losses"]:
+        return "not finite"
+    texts = []
+    for name, letter in LETTERS.items():
+        own = found["components"][name]
+        texts.append("–" if "refused" in own else letter if falls(own) else f"({letter})")
+    return " ".join(texts) + ("" if found["own_losses_equal"] else " (own losses differ)")
+
+
+def families_page(records: Sequence[Mapping[str, Any]]) -> str:
+    """The table in Markdown, and every reason why something is left out."""
+    rows, reasons = [], {}
+    for record in records:
+        cells = [cell_text(record[role]) for role in ROLES]
+        heads = ", ".join(record["heads"])
+        rows.append(f"| {record['name']} | {record['detector']} | {heads} | {' | '.join(cells)} |")
+        for role, text in _refusals(record):
+            reasons.setdefault(text, []).append(f"{record['name']} as {role}")
+    boxes = [r for r in records if not _without_boxes(r)]
+    counts = {role: sum(works(r[role]) for r in boxes) for role in ROLES}
+    return PAGE.read_text().format(
+        families=len(records),
+        with_boxes=len(boxes),
+        students=counts["student"],
+        teachers=counts["teacher"],
+        minutes=sum(record["seconds"] for record in records) / 60,
+        alone_steps=ALONE_STEPS,
+        steps=STEPS,
+        rows="\n".join(rows),
+        folders="\n".join(f"- {r['name']}: {', '.join(r['folders'])}" for r in records),
+        without_model=", ".join(records[0]["without_model"]) if records else "",
+        reasons="\n".join(f"- {', '.join(who)}: {text}" for text, who in reasons.items()),
+    )
+
+
+def _refusals(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for role in ROLES:
+        found = record[role]
+        for each in [found, *found.get("components", {}).values()]:
+            if "refused" in each:
+                yield role, " ".join(each["refused"].split())
+
+
+def _without_boxes(record: Mapping[str, Any]) -> bool:
+    """Whether a model predicts no boxes with classes in images, which nothing here could change."""
+    text = record["teacher"].get("refused", "")
+    return "expected a detector of boxes in images" in text

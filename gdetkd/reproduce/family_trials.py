@@ -1,0 +1,234 @@
+"""Trials of a family of detectors: small, on random data, as a student and as a teacher."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.config import Config
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+
+from gdetkd.checkpoints.hub import find_config
+from gdetkd.detectors.adapter import adapter_for
+from gdetkd.detectors.distiller import Distiller
+from gdetkd.detectors.mmdet.building import build_to_train, type_name
+from gdetkd.detectors.mmdet.queries import QueryAdapter
+from gdetkd.detectors.mmdet.refused import refusal
+from gdetkd.reproduce.tiny_models import tiny_model
+
+ROLES = ("student", "teacher")
+COMPONENTS: dict[str, dict[str, Any]] = {
+    "contrastive": dict(weight=0.5, dim=16),
+    "imitation": dict(weight=1.0, sampling_ratio=2, boxes_per_image=8),
+    "classification": dict(weight=1.0),
+    "regression": dict(weight=1.0),
+}
+ALONE_STEPS, STEPS, RATE = 10, 20, 1e-3
+COVERING_STEPS = 40  # of a teacher of queries with its own losses, on the batch
+# Side of the images, base channels and width, from small on: the first with which a family runs.
+SIZES = ((64, 8, 16), (64, 8, 256), (128, 8, 256), (320, 64, 256))
+
+
+def try_family(name: str, steps: int = STEPS) -> dict[str, Any]:
+    """What a family can do as a student of a Faster R-CNN, and as a teacher of one.
+
+    First, each component by itself: `ALONE_STEPS` steps of Adam (1e-3) on one batch with this
+    component's loss alone, and the same random numbers in every step; its loss in the first step
+    and the mean of the last three. Then all that the pair supports, with the student's own losses,
+    for `steps` steps. In the first step those losses are compared with the plain detector's.
+    """
+    start = time.process_time()
+    kind = MODELS.get(type_name(Config.fromfile(find_config(f"mmdet::{name}.py")).model))
+    reason = refusal(kind)
+    if reason is not None:  # some of these need packages that are not here to be built
+        return {role: dict(refused=reason) for role in ROLES} | dict(seconds=0.0)
+    try:
+        detector, side, width = build_small(name)
+    except Exception as error:  # whatever the library says, it is the reason
+        text = f"MMDetection does not run it here: {type(error).__name__}: {str(error)[:300]}"
+        found = {role: dict(refused=text) for role in ROLES}
+    else:
+        found = {role: _tried(detector, role, side, steps) for role in ROLES}
+        found |= dict(side=side, width=width)
+    return found | dict(seconds=round(time.process_time() - start, 2))
+
+
+def _tried(*trial: Any) -> dict[str, Any]:
+    try:
+        return _try_role(*trial)
+    except Exception as error:  # a fault: the table shows it, and the other families still run
+        return dict(refused=f"fails with {type(error).__name__}: {str(error)[:300]}")
+
+
+def build_small(name: str) -> tuple[nn.Module, int, int]:
+    """A family's detector, the side of the images and the width: the first at which it runs."""
+    for side, base, width in SIZES:
+        try:
+            detector = build_to_train(tiny_model(f"mmdet::{name}.py", base, width), seed=1)
+            if not _refused(detector):
+                with torch.no_grad():
+                    losses_of(detector, batch(side))
+            return detector, side, width
+        except Exception as error:  # whatever a library raises at a size that it does not take
+            last = error
+    raise last
+
+
+def _refused(detector: nn.Module) -> bool:
+    try:
+        adapter_for(detector, "student").specs()
+    except ValueError:
+        return True
+    return False
+
+
+def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str, Any]:
+    try:
+        adapter = adapter_for(detector, role)
+        classes = adapter.specs()[0].num_classes
+        if role == "student":
+            adapter.check_student()
+    except ValueError as error:
+        return dict(refused=str(error))
+    partner = build_to_train(tiny_model("faster_rcnn", base=12, width=32, classes=classes), seed=1)
+    pair = (detector, partner) if role == "student" else (partner, detector)
+    student, teacher = (alive(copy.deepcopy(each), side) for each in pair)
+    data = batch(side, classes)
+    if role == "teacher" and isinstance(adapter, QueryAdapter):  # or no query covers any box
+        train(teacher, data, COVERING_STEPS)
+    results = {name: try_alone(student, teacher, name, data) for name in COMPONENTS}
+    supported = {name: COMPONENTS[name] for name, own in results.items() if "start" in own}
+    pair = _pair(student, teacher, supported)
+    plain = copy.deepcopy(student)
+    torch.manual_seed(0)
+    own = losses_of(plain, data)
+    torch.manual_seed(0)
+    distilled = losses_of(pair, data)
+    same = all(_equal(value, distilled[key]) for key, value in own.items())
+    losses = train(_pair(student, teacher, supported), data, steps)
+    return dict(components=results, own_losses_equal=same, losses=losses)
+
+
+def try_alone(student: nn.Module, teacher: nn.Module, name: str, data: dict) -> dict[str, Any]:
+    """A component's loss when it alone is trained: at the start, and the mean of the last three."""
+    try:
+        pair = _pair(student, teacher, {name: COMPONENTS[name]})
+    except ValueError as error:
+        return dict(refused=str(error))
+    values = train(pair, data, ALONE_STEPS, alone=True)
+    finite = None not in values
+    return dict(start=values[0], end=round(sum(values[-3:]) / 3, 5) if finite else None)
+
+
+def falls(component: Mapping[str, Any]) -> bool:
+    """Whether a component's loss fell on the fixed batch."""
+    return component.get("end") is not None and component["end"] < component["start"]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    pairs = zip(*(x if isinstance(x, list | tuple) else [x] for x in (one, other)), strict=True)
+    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+
+
+def _pair(student: nn.Module, teacher: nn.Module, components: Mapping[str, Any]) -> Distiller:
+    settings = dict(boxes_per_image=64)
+    if not hasattr(adapter_for(student, "student").state, "boxes_per_image"):
+        settings = {}
+    return Distiller(
+        copy.deepcopy(student), teacher, copy.deepcopy(dict(components)), student_adapter=settings
+    ).train()
+
+
+def _detector(model: nn.Module) -> nn.Module:
+    return model.student if isinstance(model, Distiller) else model
+
+
+def losses_of(model: nn.Module, data: dict) -> dict[str, Any]:
+    """The losses of a batch, of a detector or of a `Distiller`."""
+    data = _detector(model).data_preprocessor(copy.deepcopy(data), True)
+    call = model if isinstance(model, Distiller) else model.loss
+    return call(data["inputs"], data["data_samples"])
+
+
+def train(model: nn.Module, data: dict, steps: int, alone: bool = False) -> list[float | None]:
+    """The total loss at each step, None where it is not finite; `alone` distillation's only."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    values: list[float | None] = []
+    for index in range(steps):
+        if alone and model.sampling is not None and index:
+            model.undo()  # the same boxes are drawn again
+        torch.manual_seed(0 if alone else index)
+        losses = losses_of(model, data)
+        if alone:
+            losses = {name: value for name, value in losses.items() if "kd_" in name}
+        total, _ = _detector(model).parse_losses(losses)
+        values.append(round(float(total), 5) if total.isfinite() else None)
+        if values[-1] is None:
+            return values
+        optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+    return values
+
+
+def alive(detector: nn.Module, side: int) -> nn.Module:
+    """Heads that predict something, and BatchNorm with statistics of its features.
+
+    The heads of an untrained detector predict almost nothing.
+    """
+    for name, parameter in detector.named_parameters():
+        if parameter.ndim > 1 and "head" in name:
+            nn.init.kaiming_normal_(parameter)
+    with torch.no_grad():
+        for seed in range(4):
+            losses_of(detector, batch(side, seed=seed))
+    return detector
+
+
+def batch(side: int, classes: int = 10, images: int = 2, objects: int = 3, seed: int = 0) -> dict:
+    """What a data loader gives, of everything that any family asks for, random."""
+    random = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=random)
+
+    samples = []
+    for index in range(images):
+        corner, extent = uniform(objects, 2) * side / 2, uniform(objects, 2) * side * 0.4 + side / 8
+        truth = InstanceData(
+            bboxes=torch.cat([corner, corner + extent], 1),
+            labels=torch.randint(min(classes, 10), (objects,), generator=random),
+        )
+        masks = np.zeros((objects, side, side), np.uint8)
+        for mask, (left, top, right, bottom) in zip(
+            masks, truth.bboxes.long().tolist(), strict=True
+        ):
+            mask[top:bottom, left:right] = 1
+        truth.masks = BitmapMasks(masks, side, side)
+        near = truth.bboxes.repeat(6, 1) + torch.randn(6 * objects, 4, generator=random) * side / 32
+        sample = DetDataSample(
+            gt_instances=truth,
+            ignored_instances=InstanceData(
+                bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+            ),
+            proposals=InstanceData(bboxes=near.clamp(0, side), scores=uniform(len(near))),
+            gt_sem_seg=PixelData(
+                sem_seg=torch.randint(10, (1, side // 8, side // 8), generator=random)
+            ),
+        )
+        shape = (side, side)
+        sample.set_metainfo(
+            dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0), img_id=index)
+        )
+        samples.append(sample)
+    pixels = [(uniform(3, side, side) * 255).to(torch.uint8) for _ in range(images)]
+    return dict(inputs=pixels, data_samples=samples)
