@@ -553,6 +553,10 @@ def test_wrong_settings_are_refused(teacher, distill, named):
 UNSUPPORTED = {
     "Sparse R-CNN": ("mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py", "DIIHead"),
     "SABL": ("mmdet::sabl/sabl-faster-rcnn_r50_fpn_1x_coco.py", "BucketingBBoxCoder"),
+    "TridentNet": (
+        "mmdet::tridentnet/tridentnet_r50-caffe_1x_coco.py",
+        "one feature map per image",
+    ),
     "Grid R-CNN": ("mmdet::grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py", "no regression"),
 }
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from gdetkd.cli.common import cfg_options, need_digits, print_table, work_dir_option
+from gdetkd.cli.common import (
+    cfg_options,
+    force_option,
+    keep_existing,
+    need_digits,
+    print_table,
+    work_dir_option,
+)
 
 
 @click.command()
@@ -17,9 +24,10 @@ from gdetkd.cli.common import cfg_options, need_digits, print_table, work_dir_op
     "--submission", type=click.Path(), metavar="FILE.zip",
     help="Detect on COCO's test-dev2017 instead and write what its server takes.",
 )  # fmt: skip
+@force_option
 @work_dir_option
 @cfg_options
-def test(config, checkpoint, split, submission, work_dir, options) -> None:
+def test(config, checkpoint, split, submission, force, work_dir, options) -> None:
     """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""
     from gdetkd.checkpoints.hub import find_checkpoint
     from gdetkd.evaluation.testing import test as run
@@ -27,6 +35,7 @@ def test(config, checkpoint, split, submission, work_dir, options) -> None:
 
     loaded = load_config(config, dict(options), work_dir=work_dir)
     if submission:
+        keep_existing(submission, force)
         from gdetkd.evaluation.submission import submit
 
         count = submit(loaded, find_checkpoint(checkpoint), submission)
@@ -46,10 +55,12 @@ def test(config, checkpoint, split, submission, work_dir, options) -> None:
 @click.argument("checkpoint")
 @click.argument("out")
 @click.option("--half", is_flag=True, help="Store the weights in fp16.")
-def export(checkpoint: str, out: str, half: bool) -> None:
+@force_option
+def export(checkpoint: str, out: str, half: bool, force: bool) -> None:
     """Write the student of CHECKPOINT alone to OUT, for MMDetection's init_detector."""
     from gdetkd.checkpoints.student import export_student
 
+    keep_existing(out, force)
     which = export_student(checkpoint, out, half=half)
     size = Path(out).stat().st_size / 1e6
     click.echo(f"{out}: the student's weights ({which}), {size:.1f} MB")

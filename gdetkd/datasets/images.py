@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,8 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP")  # what OpenCV reads as 
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 BITS_PER_SAMPLE = 258  # a TIFF tag
 ORIENTATION = 274  # an Exif tag; 1 = upright, from 5 width and height change places
+LARGE = 2**23  # pixels; such images are decoded one at a time
+_LARGE = threading.Lock()
 REMARKS = {
     ("L", "1"): ("gray image", "read as three equal channels"),
     ("LA", "La", "RGBA", "RGBa", "PA"): ("RGBA image", "read without its transparency"),
@@ -69,7 +73,9 @@ def examine(path: str) -> Picture:
             with Image.open(path) as image:
                 picture = _describe(image, path)
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-                image.load()
+                # Decoded, it is up to 4 bytes a pixel, in each of several threads.
+                with _LARGE if image.width * image.height > LARGE else contextlib.nullcontext():
+                    image.load()
     except InvalidAnnotation:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they stumble over

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
 from gdetkd.datasets.config_check import check_data
-from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.detectors.mmdet.building import CheckedRunner, plain_student
 
 
 def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str, float]:
@@ -41,7 +40,7 @@ def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str,
         config.pop(key, None)
     check_data(config, ["test"])
     config.load_from, config.resume = None, False
-    runner = Runner.from_cfg(config)
+    runner = CheckedRunner.from_cfg(config)
     load_strictly(runner.model, state, checkpoint)
     return {key: float(value) for key, value in runner.test().items()}
 

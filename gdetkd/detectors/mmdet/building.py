@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
 from torch import nn
 
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
+
+
+def read_config(name: str) -> Config:
+    """Read a config: a file, `gdetkd::NAME` or `mmdet::NAME`.
+
+    Raises:
+        FileNotFoundError: There is no such config.
+        ValueError: It cannot be read.
+    """
+    path = find_config(name)
+    with config_errors(name, passing=()):
+        return Config.fromfile(path)
+
+
+@contextlib.contextmanager
+def config_errors(name: str | None, passing: tuple = (ValueError, OSError)) -> Iterator[None]:
+    """ValueError, naming the config, for whatever a mistake in it provokes in the libraries.
+
+    A config is someone's program, and a mistyped setting is any kind of error where it is used.
+
+    Args:
+        passing: Errors that are raised as they are.
+    """
+    try:
+        yield
+    except passing:
+        raise
+    except Exception as error:
+        said = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ValueError(f"config {name}: {type(error).__name__}: {said}") from error
+
+
+def _checked(build: Callable) -> Callable:
+    @functools.wraps(build)
+    def checked(self: Runner, *args: Any, **settings: Any) -> Any:
+        with config_errors(self.cfg.filename):
+            return build(self, *args, **settings)
+
+    return checked
+
+
+class CheckedRunner(Runner):
+    """MMEngine's Runner; what a mistake in its config provokes while it builds is a ValueError."""
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> CheckedRunner:
+        with config_errors(cfg.filename):
+            return super().from_cfg(cfg)
+
+    build_train_loop = _checked(Runner.build_train_loop)
+    build_val_loop = _checked(Runner.build_val_loop)
+    build_test_loop = _checked(Runner.build_test_loop)
+    build_optim_wrapper = _checked(Runner.build_optim_wrapper)
+    build_param_scheduler = _checked(Runner.build_param_scheduler)
 
 
 def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module:
@@ -33,8 +90,10 @@ def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module
     """
     where = find_checkpoint(checkpoint)
     state = read_student(where)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        detector = MODELS.build(model_settings(config))
+    settings = model_settings(config)
+    name = config if isinstance(config, str) else "of the detector"
+    with DefaultScope.overwrite_default_scope("mmdet"), config_errors(name):
+        detector = MODELS.build(settings)
     load_strictly(detector, state, where)
     return detector.requires_grad_(False).eval()
 
@@ -54,7 +113,7 @@ def model_settings(config: str | Mapping[str, Any]) -> ConfigDict:
     Without the backbone's pretrained weights, which building would look for.
     """
     if isinstance(config, str):
-        loaded = plain_student(Config.fromfile(find_config(config)))
+        loaded = plain_student(read_config(config))
         model = loaded.model
         if "data_preprocessor" in loaded:  # MMEngine hands it to a model that has none
             model.setdefault("data_preprocessor", loaded.data_preprocessor)
@@ -67,7 +126,7 @@ def model_settings(config: str | Mapping[str, Any]) -> ConfigDict:
 
 def plain_student(config: Config) -> Config:
     """A copy of the config with the student alone as its model."""
-    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    config = copy.deepcopy(config)
     if is_type(config.model, "DistilledDetector"):
         config.model = ConfigDict(config.model.student)
         config.custom_hooks = [
@@ -82,5 +141,5 @@ def is_type(component: Mapping[str, Any], name: str) -> bool:
 
 def type_name(component: Mapping[str, Any]) -> str:
     """The type of a component's config: given as a name, with a scope or not, or as a class."""
-    kind = component["type"]
+    kind = component.get("type")
     return getattr(kind, "__name__", str(kind)).split(".")[-1]

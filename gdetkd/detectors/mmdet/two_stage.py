@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
-from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.detectors import TridentFasterRCNN, TwoStageDetector
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.cascade_roi_head import CascadeRoIHead
 from mmdet.models.roi_heads.scnet_roi_head import SCNetRoIHead
@@ -54,6 +54,11 @@ class TwoStageAdapter(MMDetAdapter):
             raise ValueError(
                 f"{self.title}: expected a box head that sees "
                 "boxes alone, SCNet's adds a feature of the whole image; this head is not supported"
+            )
+        if isinstance(self.detector, TridentFasterRCNN):
+            raise ValueError(
+                f"{self.title}: expected one feature map per image and level, TridentNet has one "
+                "per branch; this detector is not supported"
             )
         stages = self.stages()
         names = [f", stage {index}" if len(stages) > 1 else "" for index in range(len(stages))]
