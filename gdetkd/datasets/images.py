@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +20,9 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP")  # what OpenCV reads as 
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 BITS_PER_SAMPLE = 258  # a TIFF tag
 ORIENTATION = 274  # an Exif tag; 1 = upright, from 5 width and height change places
-LARGE = 2**23  # pixels; such images are decoded one at a time
+# Pixels, which take up to 4 bytes decoded, in each of several threads. A larger PNG is read without
+# decoding, any other larger image is decoded while no other is.
+LARGE = 2**23
 _LARGE = threading.Lock()
 REMARKS = {
     ("L", "1"): ("gray image", "read as three equal channels"),
@@ -72,15 +76,46 @@ def examine(path: str) -> Picture:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 picture = _describe(image, path)
+                large = image.width * image.height > LARGE
+                if large and image.format == "PNG" and not image.info.get("interlace"):
+                    _read_png(path)
+                    return picture
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-                # Decoded, it is up to 4 bytes a pixel, in each of several threads.
-                with _LARGE if image.width * image.height > LARGE else contextlib.nullcontext():
+                with _LARGE if large else contextlib.nullcontext():
                     image.load()
+                    image.close()
     except InvalidAnnotation:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise InvalidAnnotation("broken image", f"{type(error).__name__}: {error}") from error
     return picture
+
+
+def _read_png(path: str) -> None:
+    """Read a PNG to its end in little memory: the checksums of its parts, and all of its rows."""
+    unpack, rows, header = zlib.decompressobj(), 0, b""
+    with open(path, "rb") as file:
+        file.seek(8)
+        kind = b""
+        while kind != b"IEND":
+            length, kind = struct.unpack(">I4s", file.read(8))
+            checksum = zlib.crc32(kind)
+            while length:
+                data = file.read(min(length, 2**16))
+                if not data:
+                    raise OSError("image file is truncated")
+                length, checksum = length - len(data), zlib.crc32(data, checksum)
+                header = header or data
+                while kind == b"IDAT" and data:
+                    rows += len(unpack.decompress(data, 2**20))
+                    data = unpack.unconsumed_tail
+            if struct.pack(">I", checksum) != file.read(4):
+                raise OSError(f"broken PNG file (checksum of {kind!r})")
+    rows += len(unpack.flush())
+    width, height, bits, color = struct.unpack(">IIBB", header[:10])
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    if rows != height * (1 + -(-width * bits * channels // 8)):  # a byte before each row
+        raise OSError("image file is truncated")
 
 
 def examine_all(paths: Iterable[str]) -> Iterator[Picture | InvalidAnnotation]:

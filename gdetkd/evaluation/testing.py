@@ -9,7 +9,8 @@ from mmengine.config import Config
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
 from gdetkd.datasets.config_check import check_data
-from gdetkd.detectors.mmdet.building import CheckedRunner, plain_student
+from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.detectors.mmdet.config_errors import CheckedRunner
 
 
 def test(config: Config, checkpoint: str, split: str | None = None) -> dict[str, float]:

@@ -13,7 +13,8 @@ from mmengine.config import Config, ConfigDict
 
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
 from gdetkd.datasets.config_check import leaves
-from gdetkd.detectors.mmdet.building import is_type, read_config, type_name
+from gdetkd.detectors.mmdet.building import is_type, type_name
+from gdetkd.detectors.mmdet.config_errors import read_config
 
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
 # The paper's K = 80 x 1024 is ten gathered batches, of which one is the current batch.

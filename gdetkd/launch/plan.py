@@ -21,7 +21,7 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from torch import nn
 
-from gdetkd.detectors.mmdet.building import config_errors, read_config
+from gdetkd.detectors.mmdet.config_errors import config_errors, read_config
 from gdetkd.launch.learning_rate import scale_learning_rate
 from gdetkd.ops.clock import time_call
 from gdetkd.training.runner import resumable

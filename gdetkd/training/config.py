@@ -12,7 +12,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gdetkd.detectors.mmdet.building import config_errors, is_type, read_config
+from gdetkd.detectors.mmdet.building import is_type
+from gdetkd.detectors.mmdet.config_errors import config_errors, read_config
 
 
 def load_config(

@@ -18,7 +18,8 @@ import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
 from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.datasets.config_check import check_data
-from gdetkd.detectors.mmdet.building import CheckedRunner, is_type, type_name
+from gdetkd.detectors.mmdet.building import is_type, type_name
+from gdetkd.detectors.mmdet.config_errors import CheckedRunner
 from gdetkd.training.last_checkpoint import last_checkpoint, run_number
 
 # What MMEngine cannot resume exactly, and what can.
