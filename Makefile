@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo lab notebooks test format
+.PHONY: help env demo lab notebooks site test format
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,10 @@ lab: env ## open the notebooks in JupyterLab
 
 notebooks: env ## run all notebooks (or NB=FILE) and keep their outputs; renew their index
 	$(BIN)/python tests/run_notebooks.py $(NB)
+
+site: env ## make build/site/, all pages and notebooks with search and the API, to open from disk (a minute)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/site
+	@echo "Open build/site/README.html"
 
 test: env ## check the style and run all tests, two files at a time (15 minutes)
 	$(BIN)/ruff check .

@@ -241,7 +241,7 @@ class CosineCritic(nn.Module):
     """The paper's critic g = exp(cos(f(s), f(t)) / gamma) (supplement F.1), gamma learned too.
 
     Args:
-        student: f for s, any module of (N, *) to (N, D).
+        student: f for s, any module of `(N, *)` to (N, D).
         teacher: f for t; None shares the student's, as the paper does.
         temperature: gamma to begin with.
     """

@@ -55,9 +55,9 @@ def test_the_page_lists_every_adapter():
     folder = Path(gdetkd.__file__).parent / "detectors"
     page = (folder / "README.md").read_text()
     ours = [a.__module__ for a in ADAPTERS if a.__module__.startswith("gdetkd.")]
-    files = {module.rpartition(".")[2] for module in ours}
-    assert {"two_stage", "dense", "detr"} <= files
-    assert all(f"`mmdet/{name}.py`" in page for name in files)
+    files = {"/".join(module.split(".")[-2:]) for module in ours}
+    assert {"mmdet/two_stage", "mmdet/dense", "mmdet/detr"} <= files
+    assert all(f"`{name}.py`" in page for name in files)
 
 
 def test_without_weights_it_is_the_plain_detector():

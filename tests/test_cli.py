@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 from gdetkd.cli import cli, doctor, spread_options
-from gdetkd.cli.common import ConfigOption, need_digits
+from gdetkd.cli.common import ConfigOption, need_benchmark
 from gdetkd.training.config import load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -187,9 +187,9 @@ def test_the_benchmark_is_written_where_a_run_reads_it_and_only_then(tmp_path, m
     monkeypatch.chdir(tmp_path)
     parts = ("train_dataloader", "val_dataloader", "test_dataloader")
     elsewhere = {f"{part}.dataset.data_root": "elsewhere/" for part in parts}
-    need_digits(load_config("gdetkd::digits/faster_rcnn_r18.py", elsewhere))
+    need_benchmark(load_config("gdetkd::digits/faster_rcnn_r18.py", elsewhere))
     assert not list(tmp_path.iterdir())
-    need_digits(load_config("gdetkd::digits/faster_rcnn_r18.py"))
+    need_benchmark(load_config("gdetkd::digits/faster_rcnn_r18.py"))
     assert (tmp_path / "data" / "digits" / "manifest.json").exists()
 
 
@@ -197,13 +197,13 @@ def test_an_edited_benchmark_is_used_as_it_is_and_that_is_said(tmp_path, monkeyp
     monkeypatch.setattr("gdetkd.datasets.digits.SPLITS", {"train": 2, "val": 1, "test": 1})
     monkeypatch.chdir(tmp_path)
     config = load_config("gdetkd::digits/faster_rcnn_r18.py")
-    need_digits(config)
+    need_benchmark(config)
     file = tmp_path / "data" / "digits" / "annotations" / "val.json"
     file.write_text(file.read_text() + " ")
     edited = file.read_bytes()
-    need_digits(config)
+    need_benchmark(config)
     assert file.read_bytes() == edited and "used as it is" in capsys.readouterr().err
     (tmp_path / "data" / "digits" / "train" / "000001.jpg").unlink()
     file.write_text(file.read_text()[:-1])
     with pytest.raises(ValueError, match=r"train/000001\.jpg is missing"):
-        need_digits(config)
+        need_benchmark(config)

@@ -2,79 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models.detection import FasterRCNN, MaskRCNN
+from tiny_torchvision import CLASSES, COMPONENTS, batch, detector, losses_of, total
+from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from gdetkd import Distiller
 from gdetkd.detectors import adapter_for
-
-CLASSES = 4
-COMPONENTS = dict(
-    contrastive=dict(weight=0.5, dim=8, queue_capacity=40),
-    imitation=dict(weight=1.0, sampling_ratio=2),
-    classification=dict(weight=1.0),
-    regression=dict(weight=1.0),
-)
-
-
-def detector(channels=16, fc=32, kind=FasterRCNN, seed=0):
-    torch.manual_seed(seed)
-    backbone = BackboneWithFPN(
-        ResNet(BasicBlock, [1, 1, 1, 1]),
-        return_layers={f"layer{i + 1}": str(i) for i in range(4)},
-        in_channels_list=[64, 128, 256, 512],
-        out_channels=channels,
-    )
-    model = kind(
-        backbone,
-        num_classes=CLASSES + 1,
-        rpn_anchor_generator=AnchorGenerator([[s] for s in (8, 16, 32, 64, 128)], [[1.0]] * 5),
-        box_batch_size_per_image=16,
-        min_size=64,
-        max_size=96,
-    )
-    head = model.roi_heads
-    head.box_head = type(head.box_head)(channels * 49, fc)
-    head.box_predictor = type(head.box_predictor)(fc, CLASSES + 1)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1 and "roi_heads" in name:
-            torch.nn.init.kaiming_normal_(parameter)
-    return model.train()
-
-
-def batch(seed=0, masks=False):
-    random = torch.Generator().manual_seed(seed)
-    images, targets = [], []
-    for height, width in ((50, 64), (64, 40)):
-        images.append(torch.rand(3, height, width, generator=random))
-        corner = torch.rand(3, 2, generator=random) * 20
-        side = torch.rand(3, 2, generator=random) * 15 + 5
-        target = dict(
-            boxes=torch.cat([corner, corner + side], 1),
-            labels=torch.randint(1, CLASSES + 1, (3,), generator=random),
-        )
-        if masks:
-            target["masks"] = torch.ones(3, height, width, dtype=torch.uint8)
-        targets.append(target)
-    return images, targets
-
-
-def losses_of(model, seed=0, **settings):
-    torch.manual_seed(seed)
-    return model(*copy.deepcopy(batch(**settings)))
-
-
-def total(losses):
-    return sum(value for name, value in losses.items() if "loss" in name)
 
 
 def test_the_students_own_losses_are_untouched():
@@ -93,6 +32,9 @@ def test_without_weights_no_teacher_is_built():
 
     distiller = Distiller(detector(), refuse, dict(imitation=dict(weight=0)))
     assert distiller.teacher is None and distiller.objective is None
+    expected, found = losses_of(detector()), losses_of(distiller)
+    assert set(found) == set(expected)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_the_outputs_are_what_fed_the_loss():
@@ -179,7 +121,8 @@ def test_it_trains_where_mmdetection_is_not_installed():
         "for name in ('mmdet', 'mmengine', 'mmcv', 'pandas', 'cv2', 'pycocotools'):\n"
         "    sys.modules[name] = None\n"
         "import torch\n"
-        "from test_detectors_torchvision_rcnn import *\n"
+        "from gdetkd import Distiller\n"
+        "from tiny_torchvision import COMPONENTS, detector, losses_of, total\n"
         "distiller = Distiller(detector(), detector(24, 48, seed=1), COMPONENTS)\n"
         "optimizer = torch.optim.AdamW(distiller.parameters())\n"
         "for step in range(2):\n"

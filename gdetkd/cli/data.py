@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from gdetkd.cli.common import DATA_ROOT, write_digits
+from gdetkd.cli.common import DATA_ROOT, PHOTOS_ROOT, show_progress, write_digits, write_photos
 
 KINDS = 20  # lines of a report that are shown
 
@@ -59,8 +59,27 @@ def data() -> None:
 @click.option("--force", is_flag=True, help="Replace what is there, even if it was edited.")
 def digits(root: str, seed: int, force: bool) -> None:
     """Write the embedded benchmark: images, COCO JSON, manifest and contact sheet."""
-    manifest = write_digits(root, seed, force)
-    table = Table(title=f"digits in {root}")
+    say_benchmark("digits", root, write_digits(root, seed, force))
+
+
+@data.command()
+@click.option("--root", default=PHOTOS_ROOT, show_default=True, type=click.Path())
+@click.option("--seed", default=0, show_default=True, help="Seed of every draw.")
+@click.option("--force", is_flag=True, help="Replace what is there, even if it was edited.")
+@click.option(
+    "--stamps", type=click.Path(),
+    help="Folder of Tux Paint's stamps.  [default: where Debian's tuxpaint-stamps-default puts it]",
+)  # fmt: skip
+def photos(root: str, seed: int, force: bool, stamps: str | None) -> None:
+    """Write the embedded benchmark of photographs, from cut-outs that are installed beside it."""
+    where = dict(stamps=stamps) if stamps else {}
+    say_benchmark("photos", root, write_photos(root, seed, force, **where))
+    click.echo("Its images contain GPL-2 cut-outs of Tux Paint: pass them on under that license.")
+
+
+def say_benchmark(name: str, root: str, manifest: dict) -> None:
+    """How many objects of each class an embedded benchmark has."""
+    table = Table(title=f"{name} in {root}")
     for column in ("split", "images", "objects", *manifest["objects"]["train"]):
         table.add_column(column, justify="right")
     for split, counts in manifest["objects"].items():
@@ -127,17 +146,12 @@ def prepare_data(
     layout: str, root: str, out: str | None, on_error: str, classes: str | None, **choices
 ) -> None:
     """Verify and convert a data set and say what became of it; exit 1 where nothing was written."""
-    from tqdm import tqdm
-
     from gdetkd.datasets.prepare import REPORT, prepare
-
-    def progress(items, text):
-        return tqdm(items, desc=text, leave=False, disable=None)  # None: only on a terminal
 
     name = layout if _layouts()[layout].root and not classes else Path(root).resolve().name
     folder = Path(out or Path("data/prepared") / name)
     names = classes and [name.strip() for name in classes.split(",")]
-    prepared = prepare(layout, root, folder, on_error, names, progress, **choices)
+    prepared = prepare(layout, root, folder, on_error, names, show_progress, **choices)
     report = prepared.report
     for problem in sorted(report.problems, key=lambda problem: not problem.bad)[:KINDS]:
         click.echo(str(problem))

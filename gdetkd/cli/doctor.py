@@ -155,10 +155,10 @@ def _teacher() -> Finding:
 
 def _digits(root: str) -> Finding:
     try:
-        from gdetkd.datasets.digits import verify_digits
+        from gdetkd.datasets.embedded import verify
     except ImportError as error:
         return Finding("digits", str(error), False, "reinstall gdetkd")
-    if verify_digits(root):
+    if verify(root):
         return Finding("digits", f"complete, in {root}", True)
     return Finding("digits", f"not in {root}", False, "gdetkd data digits", optional=True)
 

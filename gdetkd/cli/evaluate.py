@@ -10,7 +10,7 @@ from gdetkd.cli.common import (
     cfg_options,
     force_option,
     keep_existing,
-    need_digits,
+    need_benchmark,
     print_table,
     work_dir_option,
 )
@@ -41,7 +41,7 @@ def test(config, checkpoint, split, submission, force, work_dir, options) -> Non
         count = submit(loaded, find_checkpoint(checkpoint), submission)
         click.echo(f"{submission}: {count} detections, as the server for test-dev2017 takes them")
         return
-    need_digits(loaded)
+    need_benchmark(loaded)
     metrics = run(loaded, find_checkpoint(checkpoint), split)
     where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
     rows = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gdetkd.cli.common import DATA_ROOT, write_digits
+from gdetkd.cli.common import DATA_ROOT, PHOTOS_ROOT, write_digits, write_photos
 
 COCO_TRUTH = "data/coco/annotations/instances_train2017.json"
 RUNS_DIR = Path("work_dirs/reproduce")  # checkpoints of the runs of digits
@@ -57,9 +57,10 @@ def table_command(name: str, tables: list[str], text: str) -> click.Command:
 
     @click.command(name, help=text)
     @click.option(
-        "--benchmark", type=click.Choice(["digits", "coco", "miniature"]), default="digits",
-        show_default=True,
-        help="coco needs the data set and GPUs; miniature tries the machinery in a minute.",
+        "--benchmark", type=click.Choice(["digits", "photos", "coco", "miniature"]),
+        default="digits", show_default=True,
+        help="photos needs its cut-outs and weights installed, coco the data set and GPUs; "
+        "miniature tries the machinery in a minute.",
     )  # fmt: skip
     @click.option(
         "--seeds", type=click.IntRange(min=1),
@@ -98,7 +99,9 @@ def run_tables(experiments, benchmark, folder, seeds, jobs, device) -> None:
     from gdetkd.reproduce.figures import claims_figure, figure1
     from gdetkd.reproduce.report import RUNS, write_tables
 
-    if benchmark != "coco":
+    if benchmark == "photos":
+        write_photos(PHOTOS_ROOT, seed=0)
+    elif benchmark != "coco":
         write_digits(DATA_ROOT, seed=0)
     elif not Path(COCO_TRUTH).is_file():
         raise click.ClickException(
@@ -114,8 +117,11 @@ def run_tables(experiments, benchmark, folder, seeds, jobs, device) -> None:
     claims_figure(frame, folder / "claims.png")
     if benchmark == "digits":
         from gdetkd.demo import draw_runs
+        from gdetkd.reproduce.page import write_page
 
         draw_runs(work, folder / "comparison.png")
+        if (folder.parent / "README.md").is_file():  # the folder of all results
+            write_page(folder.parent)
     click.echo(f"Records, tables and figures: {folder}")
     if failed:
         raise click.ClickException(f"{failed} runs failed")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from gdetkd.cli.common import cfg_options, gpus_option, need_digits, work_dir_option
+from gdetkd.cli.common import cfg_options, gpus_option, need_benchmark, work_dir_option
 
 
 @click.command()
@@ -62,7 +62,7 @@ def train(
         show_plan(loaded, (gpus or 1) * (machines.count if machines else 1))
         return
     check_writable(loaded.work_dir)
-    need_digits(loaded)
+    need_benchmark(loaded)
     request = dict(
         config=config, options=dict(options), work_dir=loaded.work_dir, seed=seed, amp=amp,
         resume=True if resume == "last" else resume or False,

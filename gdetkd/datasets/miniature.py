@@ -25,8 +25,8 @@ from gdetkd.datasets.digits import (
     load_glyphs,
     load_photos,
     render,
-    run_lengths,
 )
+from gdetkd.datasets.embedded import run_lengths
 from gdetkd.datasets.readers import bdd100k, coco, voc
 
 TRAIN, VAL = range(20), range(20, 30)

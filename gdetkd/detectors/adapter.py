@@ -98,6 +98,10 @@ class Adapter(ABC):
         self.specs()
 
     @abstractmethod
+    def losses(self, images: Any, targets: Any) -> dict[str, Any]:
+        """The detector's own losses and nothing else, as its library computes them."""
+
+    @abstractmethod
     def training_pass(self, images: Any, targets: Any) -> TrainingPass:
         """Run the detector's own loss and record what it computed.
 

@@ -54,6 +54,7 @@ class Distiller(nn.Module):
         transfer_heads: Put the teacher's heads into the student and freeze them (supplement A).
         seed: Seed of the distillation's own modules; the global generators do not move.
         student_adapter: Settings of the student's adapter, e.g. `branch` of a dense student.
+        teacher_adapter: Settings of the teacher's adapter, e.g. `processor` of a DETR.
         teacher_stage: Of a cascade, the stage that teaches a student of a single stage (by default
             the last).
         teacher_autocast: 'float16' or 'bfloat16' to run the teacher in; by default as the student.
@@ -71,6 +72,7 @@ class Distiller(nn.Module):
         seed: int = 0,
         *,
         student_adapter: Mapping[str, Any] | None = None,
+        teacher_adapter: Mapping[str, Any] | None = None,
         teacher_stage: int | None = None,
         teacher_autocast: str | None = None,
     ) -> None:
@@ -79,6 +81,7 @@ class Distiller(nn.Module):
         self.objective: nn.ModuleList | None = None  # one `Objective` per stage of the student
         self.sampling: nn.Module | None = None  # of a dense student
         self.transfers_heads = transfer_heads
+        self.student_adapter: Adapter | None = None
         self._teacher: _Unregistered | None = None
         components = components or {}
         distills = bool(active_weights(components))
@@ -101,7 +104,7 @@ class Distiller(nn.Module):
                     "one, got None"
                 )
             built.requires_grad_(False).eval()
-            self._teacher = _Unregistered(adapter_for(built, "teacher"))
+            self._teacher = _Unregistered(adapter_for(built, "teacher", **(teacher_adapter or {})))
             if distills:
                 self._build_objective(components, teacher_stage)
         if transfer_heads:
@@ -138,14 +141,15 @@ class Distiller(nn.Module):
         return self.teacher if self._teacher is not None and self._teacher.owned else None
 
     def forward(self, images: Any, targets: Any) -> dict[str, Any]:
-        """The student's own losses and those of distillation, 'kd_...' ('s0.kd_...' in a cascade).
+        """The student's own losses and those of distillation, `kd_...` (`s0.kd_...` in a cascade).
 
         images, targets: As the student's own library takes them in training. Names of losses
         contain 'loss', those of diagnostics do not.
         """
-        student_pass = self.student_adapter.training_pass(images, targets)
         if self.objective is None:
-            return student_pass.losses
+            adapter = self.student_adapter or adapter_for(self.student, "student")
+            return adapter.losses(images, targets)
+        student_pass = self.student_adapter.training_pass(images, targets)
         losses = dict(student_pass.losses)
         teacher_outputs = self._teacher_outputs(student_pass)
         for index, objective in enumerate(self.objective):

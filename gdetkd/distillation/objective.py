@@ -52,7 +52,7 @@ class Objective(nn.Module):
             self.components[name] = build_component(name, student, teacher, settings)
 
     def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> dict[str, Tensor]:
-        """Weighted losses as 'kd_NAME_loss', diagnostics as 'kd_NAME_...' (never with 'loss').
+        """Weighted losses as `kd_NAME_loss`, diagnostics as `kd_NAME_...` (never with 'loss').
 
         Under DDP the mean of the ranks' losses is the mean over the union of their batches.
 

@@ -22,6 +22,8 @@ from gdetkd.losses.common import (
 __all__ = ["contrastive_loss", "naive_contrastive_loss"]
 
 CPU_BLOCK_BYTES = 4 << 20  # of similarities at a time
+FLASH_THREADS = 4
+LONGEST_IN_FLASH = 32  # a temperature of 0.03
 SMALLEST_NORM = 1e-8
 
 
@@ -102,23 +104,25 @@ class _DotProductContrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, queries, keys, queue, ignore):
-        grads = [
-            torch.zeros_like(x) if wanted else None
-            for x, wanted in zip((queries, keys), ctx.needs_input_grad[:2], strict=True)
-        ]
+        queries_wanted, keys_wanted = ctx.needs_input_grad[:2]
+        grad_keys = torch.zeros_like(keys) if keys_wanted else None
         height = min(block_length(queries, len(keys), CPU_BLOCK_BYTES), len(queries))
-        # Blocks reuse two buffers: if allocated each time, small tensors that outlive them
+        # The queue first: what it adds to the queries' gradient is the mean of its rows.
+        queue_top, queue_total, mean = _attention(queries, queue, queries_wanted, height)
+        # Blocks reuse one buffer: if allocated each time, small tensors that outlive them
         # would leave holes too small for the next, and the heap would grow.
         dense = queries.new_empty(height, len(keys))
-        width = block_length(queries, height, CPU_BLOCK_BYTES)
-        block = queries.new_empty(height, 0 if queue is None else min(width, len(queue)))
-        losses = [
-            _contrast_rows(
-                start, queries[start : start + height], keys, queue, ignore, dense, block, *grads
+        losses = []
+        for start in range(0, len(queries), height):
+            rows = slice(start, start + height)
+            pulled = None if mean is None else mean[rows]
+            sums = queue_top[rows], queue_total[rows]
+            losses.append(
+                _contrast_rows(start, queries[rows], keys, ignore, dense, *sums, pulled, grad_keys)
             )
-            for start in range(0, len(queries), height)
-        ]
-        ctx.save_for_backward(*(g if g is None else g.div_(len(queries)) for g in grads))
+        ctx.save_for_backward(
+            *(g if g is None else g.div_(len(queries)) for g in (mean, grad_keys))
+        )
         return torch.cat(losses).mean()
 
     @staticmethod
@@ -128,47 +132,102 @@ class _DotProductContrast(torch.autograd.Function):
 
 
 def _contrast_rows(
-    start, queries, keys, queue, ignore, dense, block, grad_queries, grad_keys
+    start, queries, keys, ignore, dense, queue_top, queue_total, pulled, grad_keys
 ) -> Tensor:
-    """Losses (n,) of the queries from row ``start`` on; adds to the gradients that are not None."""
-    rows = slice(start, start + len(queries))
+    """Losses (n,) of the queries from row ``start`` on.
+
+    ``pulled`` (n, D), the queue's mean, becomes the queries' gradient; ``grad_keys`` is added to.
+    """
     dense = torch.mm(queries, keys.t(), out=dense[: len(queries)])
     positive = dense.diagonal(start)
     value = positive.clone()
     if ignore is not None:
-        dense[:, : ignore.shape[1]].masked_fill_(ignore[rows], -torch.inf)
+        dense[:, : ignore.shape[1]].masked_fill_(ignore[start : start + len(queries)], -torch.inf)
         positive.copy_(value)
 
-    # One softmax over keys and queue, its sums taken below a running maximum.
-    first_top = top = dense.amax(1, keepdim=True)
-    total = dense.sub_(top).exp_().sum(1, keepdim=True)
-    pulled = None if grad_queries is None else grad_queries[rows]
-    if queue is not None and len(queue):
-        top, total = _continue_over(queue, queries, block, top, total, pulled)
-
-    if grad_queries is not None or grad_keys is not None:
-        dense.mul_((first_top - top).exp_().div_(total))  # now probabilities ...
+    # One softmax over keys and queue, its sums taken below the maximum.
+    top = torch.maximum(dense.amax(1, keepdim=True), queue_top)
+    of_queue = (queue_top - top).exp_().mul_(queue_total)
+    total = dense.sub_(top).exp_().sum(1, keepdim=True) + of_queue
+    if pulled is not None or grad_keys is not None:
+        dense.div_(total)  # now probabilities ...
         positive.sub_(1)  # ... now the gradient of the losses by the logits
         if grad_keys is not None:
             grad_keys.addmm_(dense.t(), queries)
-        if grad_queries is not None:
-            pulled.div_(total).addmm_(dense, keys)
-    return (top.squeeze(1) - value) + total.squeeze(1).log()  # the large terms cancel first
-
-
-def _continue_over(queue, queries, block, top, total, pulled) -> tuple[Tensor, Tensor]:
-    """Extend the running maximum and sum over the queue, and ``pulled`` += weights @ queue."""
-    for part in queue.split(block.shape[1]):
-        part = part.to(queries.dtype)
-        weights = torch.mm(queries, part.t(), out=block[: len(queries), : len(part)])
-        highest = torch.maximum(top, weights.amax(1, keepdim=True))
-        weights.sub_(highest).exp_()
-        shrink = (top - highest).exp_()
-        total = total * shrink + weights.sum(1, keepdim=True)
         if pulled is not None:
-            pulled.mul_(shrink).addmm_(weights, part)
-        top = highest
-    return top, total
+            pulled.mul_(of_queue.div_(total)).addmm_(dense, keys)
+    return (top - value[:, None] + total.log()).squeeze(1)  # the large terms cancel first
+
+
+def _attention(
+    queries: Tensor, queue: Tensor | None, mean_wanted: bool, height: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Contrast is an attention whose values are its keys, without scale.
+
+    Returns:
+        (N, 1) twice, a and b: each query's products with the queue's rows have the sum of
+        exponentials b exp(a); and the mean (N, D) of those rows, weighted by the softmax, or None
+        where it is not wanted.
+    """
+    if queue is None or not len(queue):
+        top = queries.new_full((len(queries), 1), -torch.inf)
+        return top, torch.zeros_like(top), torch.zeros_like(queries) if mean_wanted else None
+    if mean_wanted and _flash_fits(queries, queue):
+        mean, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            queries[None, None], queue[None, None], queue[None, None], scale=1.0
+        )
+        log_sum = log_sum.view(-1, 1)
+        return log_sum, torch.ones_like(log_sum), mean[0, 0]
+    return _looped_attention(queries, queue, mean_wanted, height)
+
+
+def _flash_fits(queries: Tensor, queue: Tensor) -> bool:
+    """Whether PyTorch's CPU kernel of attention is there, as exact as the loop, and quicker.
+
+    The public function does not give the log-sum-exp. Of a long query, at a temperature near 0,
+    that is a large number with few digits behind the point. The kernel shares a call among threads
+    by blocks of 256 queries: with many threads, the loop's products use them better.
+    """
+    return (
+        hasattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu")
+        and queries.device.type == queue.device.type == "cpu"
+        and queries.dtype == queue.dtype
+        and queue.stride(1) == 1
+        and torch.get_num_threads() <= FLASH_THREADS
+        and bool(torch.linalg.vector_norm(queries, dim=1).amax() < LONGEST_IN_FLASH)
+    )
+
+
+def _looped_attention(
+    queries: Tensor, queue: Tensor, mean_wanted: bool, height: int
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The same in blocks of ``height`` queries, with a running maximum and sum."""
+    width = min(block_length(queries, height, CPU_BLOCK_BYTES), len(queue))
+    block = queries.new_empty(height, width)
+    tops = queries.new_empty(len(queries), 1)
+    totals = torch.empty_like(tops)
+    mean = torch.zeros_like(queries) if mean_wanted else None
+    for start in range(0, len(queries), height):
+        part = queries[start : start + height]
+        top = part.new_full((len(part), 1), -torch.inf)
+        total, pulled = (
+            torch.zeros_like(top),
+            None if mean is None else mean[start : start + height],
+        )
+        for rows in queue.split(width):
+            rows = rows.to(part.dtype)
+            weights = torch.mm(part, rows.t(), out=block[: len(part), : len(rows)])
+            highest = torch.maximum(top, weights.amax(1, keepdim=True))
+            weights.sub_(highest).exp_()
+            shrink = (top - highest).exp_()
+            total = total * shrink + weights.sum(1, keepdim=True)
+            if pulled is not None:
+                pulled.mul_(shrink).addmm_(weights, rows)
+            top = highest
+        tops[start : start + height], totals[start : start + height] = top, total
+        if pulled is not None:
+            pulled.div_(total)
+    return tops, totals, mean
 
 
 def _check(queries, keys, queue, ignore) -> None:

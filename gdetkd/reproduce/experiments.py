@@ -36,6 +36,7 @@ class Benchmark:
         imitation: Weight of SGFI in its configs, and of the baselines of imitation.
         embedded: Trains in minutes on generated data: rows marked `embedded_only` run here, and
             teachers of other families are trained, while COCO's come from the zoo.
+        trained_teacher: The family of the configs' teacher, where its weights are not shipped.
         changes: Options of the student by detector, for sizes that have no config of their own.
         options: What it changes in every config.
     """
@@ -46,6 +47,7 @@ class Benchmark:
     detectors: dict[str, str]
     imitation: float
     embedded: bool = False
+    trained_teacher: str | None = None
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -115,6 +117,18 @@ COCO = Benchmark(
     },
     imitation=1.0,
 )  # fmt: skip
+# Two pretrained EfficientNet-Lites. Here the configs' teacher is trained by a row of its own.
+PHOTOS = Benchmark(
+    "photos",
+    folder="photos",
+    proposals=4 * 48,
+    detectors=dict(
+        faster_rcnn="faster_rcnn_lite0", teacher_faster_rcnn="faster_rcnn_lite2_teacher"
+    ),
+    imitation=5.0,
+    embedded=True,
+    trained_teacher="faster_rcnn",
+)
 # Four steps on 32 images: it exercises the machinery in a minute, and its results mean nothing.
 MINIATURE = replace(
     DIGITS,
@@ -122,7 +136,7 @@ MINIATURE = replace(
     options=schedule(4)
     | {f"{split}_dataloader.dataset.indices": 32 for split in ("train", "val", "test")},
 )
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (DIGITS, COCO, MINIATURE)}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (DIGITS, PHOTOS, COCO, MINIATURE)}
 PLAIN, DISTILLED = (DIGITS.student("faster_rcnn", distilled)[0] for distilled in (False, True))
 
 

@@ -58,10 +58,18 @@ class Row:
     baseline: str | None = None
     embedded_only: bool = False
 
+    def runs_on(self, benchmark: Benchmark) -> bool:
+        """Whether the benchmark has its detectors."""
+        if not benchmark.embedded:
+            return not self.embedded_only and self.student in benchmark.detectors
+        teacher = {f"teacher_{self.teacher}"} if self.teacher else set()
+        return {self.student} | teacher <= benchmark.detectors.keys()
+
     def on(self, benchmark: Benchmark) -> Experiment:
         """The experiment of this row on a benchmark."""
         config, options = benchmark.student(self.student, self.distilled)
-        trained = self.teacher if benchmark.embedded else None
+        family = self.teacher or (benchmark.trained_teacher if self.distilled else None)
+        trained = family if benchmark.embedded else None
         options |= benchmark.teacher(trained) if trained else {}
         options |= {} if self.only is None else only(*self.only)
         for name, settings in self.components.items():
@@ -93,6 +101,8 @@ class Table:
         name: That of its file, and of `gdetkd reproduce NAME`.
         order: Tables run and are listed by it, in increasing order.
         shows_gap: Whether the share of the gap to the shipped teacher is a column.
+        benchmark: The only one whose results it shows; by default all but photos, which has a table
+            of its own.
     """
 
     name: str
@@ -101,6 +111,7 @@ class Table:
     claims: tuple[Claim, ...] = ()
     baseline: str = "baseline"
     shows_gap: bool = True
+    benchmark: str | None = None
     order: int = 100
 
 
@@ -161,8 +172,9 @@ def definitions() -> dict[str, tuple[Row, str]]:
 
 def references() -> set[str]:
     """Rows without a gain: those that others are compared with, and teachers."""
-    rows = definitions().values()
-    return {baseline for _, baseline in rows} | {f"teacher_{row.teacher}" for row, _ in rows}
+    rows = definitions()
+    baselines = {baseline for _, baseline in rows.values()}
+    return baselines | {name for name in rows if name.startswith("teacher_")}
 
 
 def experiments_of(benchmark: Benchmark) -> dict[str, Experiment]:
@@ -170,7 +182,7 @@ def experiments_of(benchmark: Benchmark) -> dict[str, Experiment]:
     return {
         name: row.on(benchmark)
         for name, (row, _) in definitions().items()
-        if benchmark.embedded or not row.embedded_only
+        if row.runs_on(benchmark)
     }
 
 

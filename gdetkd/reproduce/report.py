@@ -95,6 +95,10 @@ def write_tables(folder: Path, frame: pd.DataFrame | None = None) -> list[Path]:
     teacher = teacher_record()["AP"] if folder.name == "digits" else None
     pages = {}
     for name, described in TABLES.items():
+        if (described.benchmark or folder.name) != folder.name or (
+            folder.name == "photos" and described.benchmark != "photos"
+        ):
+            continue
         gap = teacher if described.shows_gap else None
         shown_gap = f" The teacher has {100 * gap:.1f}." if gap else ""
         claims = claims_table(frame, name).drop(columns="table")

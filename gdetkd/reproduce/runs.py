@@ -86,8 +86,8 @@ def run_missing(
     """Run them, `jobs` at a time, each in a process of its own with its share of the cores.
 
     device: 'cpu', 'cuda' (runs take the GPUs in turn), or 'auto'. Gives the number of runs that
-    failed; their output is kept beside their checkpoints. An interrupted run starts again. A run
-    whose teacher is still being trained waits for it.
+    failed; their output is kept beside their checkpoints. An interrupted run goes on from its last
+    checkpoint. A run whose teacher is still being trained waits for it.
     """
     todo, failed = missing(experiments, path, seeds), 0
     threads = int(
@@ -158,11 +158,13 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     scale_learning_rate(config, 1, print)  # COCO's rates are for 16 images a step
     digest = records.config_hash(config)
     made_in = environment()  # before: the checkout may change while it runs
+    resume, made_in["commit"] = _begin(folder, digest, made_in["commit"])
     start = time.time()
-    runner = train(config)
+    runner = train(config, resume=resume)
     seconds = time.time() - start
     metrics = final_metrics(runner)
     step = runner.message_hub.get_scalar("train/time").statistics("mean", 10**6)
+    seconds = max(seconds, step * runner.max_iters)  # of a resumed run with what came before
     return dict(
         experiment=experiment.name,
         config=experiment.config,
@@ -179,6 +181,18 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
         date=datetime.date.today().isoformat(),
         **made_in,
     )
+
+
+def _begin(folder: Path, digest: str, commit: str) -> tuple[bool, str]:
+    """Whether a run goes on from the checkpoints in its folder, which then are of the same config,
+    and the commit that it is made with; FIRST..LAST where that changed on the way."""
+    marker = folder / "begun.txt"
+    begun, _, first = marker.read_text().partition(" ") if marker.is_file() else ("", "", "")
+    if begun == digest:
+        return True, commit if commit == first else f"{first}..{commit}"
+    folder.mkdir(parents=True, exist_ok=True)
+    marker.write_text(f"{digest} {commit}")
+    return False, commit
 
 
 def as_run(config: Any) -> Any:

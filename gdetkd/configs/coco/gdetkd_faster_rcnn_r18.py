@@ -1,4 +1,4 @@
-# A Faster R-CNN R18 learns from an R50, 1x, as in Tables 1 to 5:
+# A Faster R-CNN R18 learns from an R50, as in Tables 1 to 5:
 # `gdetkd train gdetkd::coco/gdetkd_faster_rcnn_r18.py --gpus 8`.
 _base_ = ["./faster_rcnn_r18.py", "../_base_/gdetkd.py"]
 model = dict(

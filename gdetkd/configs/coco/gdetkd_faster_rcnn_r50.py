@@ -1,4 +1,5 @@
-# G-DetKD on COCO, the paper's headline: a Faster R-CNN R50 learns from an X101 with InstaBoost.
+# G-DetKD on COCO, the paper's headline: a Faster R-CNN R50 learns from an X101 with InstaBoost (in
+# the zoo, a Mask R-CNN).
 # gdetkd/launch/train_coco_8gpu.sh does it start to finish, on 8 GPUs with 2 images each.
 # The paper has the schedule (2x, several scales); the weights, gamma and the projection are ours.
 _base_ = ["./faster_rcnn_r50.py", "../_base_/gdetkd.py"]

@@ -1,4 +1,4 @@
-# An FCOS R50 learns from an X101 with InstaBoost, 2x, several scales:
+# An FCOS R50 learns from a Mask R-CNN X101 with InstaBoost, 2x, two scales:
 # `gdetkd train gdetkd::coco/gdetkd_fcos_r50.py --gpus 8`.
 _base_ = ["./fcos_r50.py", "../_base_/gdetkd.py"]
 model = dict(

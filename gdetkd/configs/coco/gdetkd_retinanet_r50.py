@@ -1,4 +1,4 @@
-# A RetinaNet R50 learns from an X101 with InstaBoost, 2x, several scales:
+# A RetinaNet R50 learns from a Mask R-CNN X101 with InstaBoost, 2x, several scales:
 # `gdetkd train gdetkd::coco/gdetkd_retinanet_r50.py --gpus 8`.
 _base_ = ["./retinanet_r50.py", "../_base_/gdetkd.py"]
 model = dict(

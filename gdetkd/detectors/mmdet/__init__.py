@@ -1,10 +1,11 @@
-"""MMDetection's detectors; importing it registers `DistilledDetector`, its hooks and adapters."""
+"""MMDetection's detectors; importing it registers ours, their hooks, adapters and backbones."""
 
 import gdetkd.checkpoints.hook  # noqa: F401  (registers SafeCheckpointHook)
 import gdetkd.detectors.mmdet.hook  # noqa: F401  (registers DistillationHook)
 from gdetkd.detectors.mmdet.dense import DenseAdapter
 from gdetkd.detectors.mmdet.detr import DetrAdapter
 from gdetkd.detectors.mmdet.distilled import DistilledDetector
+from gdetkd.detectors.mmdet.timm_backbone import TimmBackbone
 from gdetkd.detectors.mmdet.two_stage import TwoStageAdapter
 
-__all__ = ["DenseAdapter", "DetrAdapter", "DistilledDetector", "TwoStageAdapter"]
+__all__ = ["DenseAdapter", "DetrAdapter", "DistilledDetector", "TimmBackbone", "TwoStageAdapter"]

@@ -31,6 +31,9 @@ class MMDetAdapter(Adapter):
     def hook_outputs(self) -> AbstractContextManager[OutputRecorder]:
         """Record one `loss()` of the detector with hooks; nothing stays attached afterwards."""
 
+    def losses(self, images: Tensor, targets: SampleList) -> dict:
+        return self.detector.loss(images, targets)
+
     def training_pass(self, images: Tensor, targets: SampleList) -> TrainingPass:
         with self.hook_outputs() as recorder:
             losses = self.detector.loss(images, targets)

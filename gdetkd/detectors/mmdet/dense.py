@@ -27,7 +27,7 @@ from gdetkd.detectors.mmdet.dense_decoding import (
     prediction_layers,
     rows_at,
 )
-from gdetkd.detectors.mmdet.sampling import BoxSampler, matched_labels
+from gdetkd.detectors.sampling import BoxSampler, matched_labels
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 BRANCHES = ("classification", "localization", "combined")

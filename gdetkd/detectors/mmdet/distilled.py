@@ -98,7 +98,7 @@ class DistilledDetector(BaseDetector):
         super()._set_device(device)
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict:
-        """The student's losses and, by their names, those of distillation ('kd_...')."""
+        """The student's losses and, by their names, those of distillation (`kd_...`)."""
         if self.distiller.objective is None:
             return self.student.loss(batch_inputs, batch_data_samples)
         return self.distiller(batch_inputs, batch_data_samples)

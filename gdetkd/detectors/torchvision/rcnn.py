@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FasterRCNN
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
-from gdetkd.detectors.adapter import Adapter, Size, TrainingPass, register
-from gdetkd.detectors.pixels import PixelFormat
+from gdetkd.detectors.adapter import Size, TrainingPass, register
+from gdetkd.detectors.locations import as_rois
+from gdetkd.detectors.torchvision.base import PROBE, TorchvisionAdapter
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
-
-PROBE = 256  # px, of the empty image that shows the strides of the levels
 
 
 @register
-class RCNNAdapter(Adapter):
+class RCNNAdapter(TorchvisionAdapter):
     """Faster R-CNN on any backbone of torchvision, with or without a pyramid.
 
     Images and targets are torchvision's: a list of (3, H, W) in 0 to 1, and a list of dicts with
@@ -62,33 +61,17 @@ class RCNNAdapter(Adapter):
 
     @cached_property
     def _strides(self) -> tuple[float, ...]:
-        """Of the pooled levels; an empty image shows them, and moves no statistics."""
-        parameter = next(self.detector.parameters())
-        training = self.detector.backbone.training
-        self.detector.backbone.eval()
-        with torch.no_grad():
-            image = torch.zeros(1, 3, PROBE, PROBE, device=parameter.device, dtype=parameter.dtype)
-            levels = self._pooled_levels(self._pyramid(image))
-        self.detector.backbone.train(training)
-        return tuple(float(PROBE // level.shape[-1]) for level in levels)
-
-    def _pyramid(self, images: Tensor) -> dict[str, Tensor]:
-        features = self.detector.backbone(images)
-        return {"0": features} if isinstance(features, Tensor) else features
+        """Of the pooled levels."""
+        return tuple(float(PROBE // level.shape[-1]) for level in self._pooled_levels(self.probe()))
 
     def _pooled_levels(self, features: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """The levels that boxes are pooled from; others are the RPN's alone."""
         names = self.detector.roi_heads.box_roi_pool.featmap_names
         return tuple(level for name, level in features.items() if name in names)
 
-    def pixel_format(self) -> PixelFormat:
-        transform = self.detector.transform
-        mean, std = (torch.tensor(v) * 255 for v in (transform.image_mean, transform.image_std))
-        return PixelFormat(mean=mean, std=std, rgb=True, pad_divisor=transform.size_divisible)
-
     def training_pass(self, images: Any, targets: Any) -> TrainingPass:
         with self.recorded() as recorder:
-            losses = self.detector(images, targets)
+            losses = self.losses(images, targets)
         batch, resized = recorder.transformed
         outputs = recorder.outputs()
         outputs.gt_boxes = as_rois([target["boxes"] for target in resized])
@@ -101,7 +84,7 @@ class RCNNAdapter(Adapter):
         stages: Sequence[int],
         sizes: Sequence[Size] | None = None,
     ) -> list[RoIOutputs]:
-        features, head = self._pyramid(images), self.detector.roi_heads
+        features, head = self.pyramid(images), self.detector.roi_heads
         shapes = [tuple(images.shape[-2:])] * len(images)
         outputs = []
         for rois in boxes:
@@ -193,13 +176,3 @@ class FeatureRecorder:
             deltas=self.deltas.float().unflatten(1, (-1, 4))[:, 1:] * stds,
             labels=labels,
         )
-
-
-def as_rois(boxes: Sequence[Tensor]) -> Tensor:
-    """Boxes (n, 4) of each image as (N, 5) [image, x1, y1, x2, y2]."""
-    return torch.cat(
-        [
-            torch.cat([each.new_full((len(each), 1), index), each], 1)
-            for index, each in enumerate(boxes)
-        ]
-    )

@@ -47,17 +47,16 @@ EXERCISES = {
         solution_weights,
     ),
     "mix": Exercise(
-        "The levels are 1 and 4, the teacher's feature is 3, both weights 1/2: what is the loss?",
+        "The levels are 1 and 5, the teacher's feature is 3, both weights 1/2: what is the loss?",
         number_check(
-            0.25,
+            0.0,
             {
-                2.5: "that is the mean of the errors: mix the levels first, then take the error",
-                5.0: "mix the levels first, then take the error; do not sum over the levels",
-                0.5: "square the difference",
-                -0.5: "square the difference",
+                4.0: "that is the mean of the errors: mix the levels first, then take the error",
+                8.0: "mix the levels first, then take the error; do not sum over the levels",
+                3.0: "that is the weighted sum of the levels; the loss is its error",
             },
             "it is not {value}: what is the weighted sum of the levels?",
         ),
-        0.25,
+        0.0,
     ),
 }

@@ -1,13 +1,17 @@
-"""Which of a dense student's predicted boxes it is distilled on.
+"""Which of its predicted boxes a student without RoIs is distilled on.
 
-A dense detector predicts a box at every location of its pyramid, most of them of background. The
-paper matches them to the ground truth (positive above an IoU of 0.5) and samples positives and
-negatives 1:3, as R-CNN does with its proposals. Ours, for the paper does not say: where positives
-are few, negatives fill up the number, so that a student that hits nothing yet learns as well; and
-they are drawn uniformly from all locations unless `candidates` asks for the confident ones.
+A dense detector predicts a box at every location of its pyramid, and a DETR by every query, most
+of them of background. The paper matches the boxes of dense detectors to the ground truth (positive
+above an IoU of 0.5) and samples positives and negatives 1:3, as R-CNN does with its proposals.
+Ours, for the paper does not say: where positives are few, negatives fill up the number, so that a
+student that hits nothing yet learns as well; and they are drawn uniformly from all locations unless
+`candidates` asks for the confident ones.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +32,40 @@ def matched_labels(boxes: Tensor, truth: Tensor, labels: Tensor, background: int
         return result
     iou, best = box_iou(boxes, truth.to(boxes)).max(1)
     return torch.where(iou > 0.5, labels[best], result)
+
+
+class SampledBoxes(NamedTuple):
+    """Predicted boxes that were drawn, image by image.
+
+    Attributes:
+        image, index: (N,), the image of each and its index among the predictions of that image.
+        rois: (N, 5) [image, x1, y1, x2, y2], pixels.
+        labels: (N,) in [0, C], C = background.
+    """
+
+    image: Tensor
+    index: Tensor
+    rois: Tensor
+    labels: Tensor
+
+
+def sample_boxes(
+    sampler: BoxSampler,
+    boxes: Tensor,
+    gt_boxes: Sequence[Tensor],
+    gt_labels: Sequence[Tensor],
+    num_classes: int,
+) -> SampledBoxes:
+    """Match predicted boxes (B, n, 4) to the truth of their images, (m, 4) and (m,), and draw."""
+    labels = torch.stack(
+        [
+            matched_labels(*each, num_classes)
+            for each in zip(boxes, gt_boxes, gt_labels, strict=True)
+        ]
+    )
+    image, index = sampler(boxes, labels < num_classes)
+    rois = torch.cat([image[:, None].to(boxes), boxes[image, index]], 1)
+    return SampledBoxes(image, index, rois, labels[image, index])
 
 
 class BoxSampler(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gdetkd.detectors.mmdet.sampling import BoxSampler, matched_labels
+from gdetkd.detectors.sampling import BoxSampler, matched_labels
 
 BACKGROUND = 10
 
