@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.dist import all_reduce
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from gdetkd.detectors.distiller import Distiller
@@ -63,6 +65,7 @@ class DistilledDetector(BaseDetector):
         built = MODELS.build(student)
         super().__init__(data_preprocessor=built.data_preprocessor)
         self.before_stopping: Callable[[], str] | None = None
+        self._warned = False
         self.distiller = Distiller(
             built,
             lambda: build_teacher(**teacher),
@@ -107,6 +110,14 @@ class DistilledDetector(BaseDetector):
             NonFiniteLossError: Naming the losses; the weights are still those of the last step.
         """
         total, log_vars = super().parse_losses(losses)
+        if self.before_stopping is None and not self._warned:
+            self._warned = True  # a list of hooks in a config replaces that of its base
+            print_log(
+                "No DistillationHook in custom_hooks: the teacher is not measured, and no "
+                "student-only file is kept beside the checkpoints.",
+                logger="current",
+                level=logging.WARNING,
+            )
         # All ranks stop, or the others would wait for this one's gradients.
         finite = torch.isfinite(total.detach()).int()
         all_reduce(finite, "min")
@@ -122,8 +133,9 @@ class DistilledDetector(BaseDetector):
             kept = self.before_stopping() if self.before_stopping else "No checkpoint was kept."
             raise NonFiniteLossError(
                 f"stopped before the step: {', '.join(culprits) or other}. "
-                f"{kept} Lower the learning rate or that loss's weight, or clip gradients "
-                "(optim_wrapper.clip_grad), and resume."
+                f"{kept} Clip gradients (optim_wrapper.clip_grad) or lower that loss's weight, and "
+                "resume; or begin a new training from its weights (load_from) with a lower "
+                "learning rate, which a resumed optimizer would not take over."
             )
         return total, log_vars
 
