@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import mmdet
 import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
@@ -15,7 +16,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from gdetkd.detectors.distiller import Distiller
-from gdetkd.detectors.mmdet.building import load_detector
+from gdetkd.detectors.mmdet.building import load_detector, model_settings
+from gdetkd.detectors.mmdet.folding import fold_batch_norms
+from gdetkd.detectors.mmdet.pyramid_cache import PyramidCache
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -36,7 +39,9 @@ class DistilledDetector(BaseDetector):
             `checkpoint`, a file or URL (or `gdetkd::NAME`). Of a cascade, `stage` is the one that
             teaches a student of a single stage (by default the last). To be quicker:
             `autocast`, a dtype ('float16', 'bfloat16') it runs in, by default that of the student;
-            `channels_last`; `compile`.
+            `channels_last`, by default on a machine without a GPU; `compile`; `cache`, a
+            dict(folder=..., megabytes=...) of its pyramids on disk (`PyramidCache`). Batch
+            normalizations of backbone and neck are folded into the convolutions before them.
         components: Settings by component, each with its `weight`.
         transfer_heads: Put the teacher's RPN and RCNN weights into the student and freeze them
             (supplement A).
@@ -152,8 +157,9 @@ class DistilledDetector(BaseDetector):
 def build_teacher(
     config: str | dict | None = None,
     checkpoint: str | None = None,
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     compile: bool = False,
+    cache: Mapping[str, Any] | None = None,
     **unknown: Any,
 ) -> nn.Module:
     """Build a teacher, load its weights, freeze it.
@@ -164,8 +170,8 @@ def build_teacher(
     """
     if unknown:
         raise ValueError(
-            "teacher: expected config, checkpoint, stage, autocast, channels_last or compile, got "
-            f"{', '.join(unknown)}"
+            "teacher: expected config, checkpoint, stage, autocast, channels_last, compile or "
+            f"cache, got {', '.join(unknown)}"
         )
     if not config or not checkpoint:
         raise ValueError(
@@ -177,10 +183,22 @@ def build_teacher(
         teacher = load_detector(config, checkpoint)
     except ValueError as error:
         raise ValueError(f"teacher: {error}") from error
+    fold_batch_norms(teacher, teacher.extract_feat)
+    if channels_last is None:
+        channels_last = not torch.cuda.is_available()
     if channels_last:
         teacher.to(memory_format=torch.channels_last)
     if compile:
         teacher.backbone.compile()
         if teacher.with_neck:
             teacher.neck.compile()
+    if cache is not None:
+        if not isinstance(cache, Mapping) or set(cache) != {"folder", "megabytes"}:
+            raise ValueError(
+                f"teacher: expected cache=dict(folder=..., megabytes=...), got {cache!r}"
+            )
+        how = dict(channels_last=channels_last, compile=compile, mmdet=mmdet.__version__)
+        settings = f"{model_settings(config)} {how}"
+        # On the instance, in front of the method.
+        teacher.extract_feat = PyramidCache(teacher, settings, teacher.extract_feat, **cache)
     return teacher
