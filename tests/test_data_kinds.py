@@ -100,7 +100,7 @@ CASES = {
     "a path of Windows": (
         {ANN: coco(file="C:\\me\\train\\a.jpg"), "train/a.jpg": None}, set(), {"file name"}, ONE),
     "a path of another machine": (
-        {ANN: coco(file="/home/me/set/train/a.jpg"), "train/a.jpg": None},
+        {ANN: coco(file="/srv/me/set/train/a.jpg"), "train/a.jpg": None},
         set(), {"file name"}, ONE),
     "a URL of a labeling tool": (
         {ANN: coco(file="/data/local-files/?d=train/a.jpg"), "train/a.jpg": None},
