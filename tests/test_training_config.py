@@ -61,7 +61,7 @@ def trained(digits, teacher, tmp_path_factory):
         ("model.backbone.depht=18", "'depht'"),
         ("model.roi_head.bbox_head.loss_cls.type=CrosEntropyLoss", "CrosEntropyLoss is not in the"),
         ("optim_wrapper.optimizer.lrr=1", "'lrr'"),
-        ("optim_wrapper.optimiser.lr=1", "'optimiser'"),
+        ("optim_wrapper.optimzer.lr=1", "'optimzer'"),
         ("train_cfg.max_iter=4", "'max_iter'"),
         ("train_dataloader.batchsize=4", "'batchsize'"),
         ("train_dataloader.dataset.pipelin=4", "'pipelin'"),
@@ -179,10 +179,8 @@ def test_pure_python_configs_are_trained_distilled_and_tested(digits, tmp_path):
     config = with_test_set(run_config(faster_rcnn(), digits, tmp_path / "work", steps=1))
     config.default_hooks.checkpoint.update(interval=1)
     config.custom_hooks = [dict(type="SafeCheckpointHook")]
-    content = config.to_dict()
-    del content["default_scope"]
     file = str(tmp_path / "lazy.py")
-    pure_python(with_classes(content), file)
+    pure_python(with_classes(config.to_dict()), file)
     assert f"from {LISTED} import L1Loss" in Path(file).read_text()
     assert train(load_config(file)).iter == 1
     weights = str(tmp_path / "work" / "iter_1.pth")

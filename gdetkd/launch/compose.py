@@ -108,8 +108,9 @@ def _by_name(config: Config) -> Config:
             value["type"] = kind.split(".")[-1]
         return value
 
-    content = {"default_scope": "mmdet", **config.to_dict()}
-    return Config(named(content), filename=config.filename)
+    content = config.to_dict()
+    scope = content.get("default_scope") or "mmdet"
+    return Config(named(dict(content, default_scope=scope)), filename=config.filename)
 
 
 def proposals(model: ConfigDict) -> int:

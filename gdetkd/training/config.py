@@ -50,10 +50,14 @@ def load_config(
     if amp:
         config.optim_wrapper.type = "AmpOptimWrapper"
         config.optim_wrapper.setdefault("loss_scale", "dynamic")
-    # MMEngine's checkpoints are pickles with code in their meta: read them as data.
+    # A list of hooks in a config replaces that of its base: what it lacks of these is added.
     hooks = list(config.get("custom_hooks") or [])
     if not any(is_type(hook, "SafeCheckpointHook") for hook in hooks):
-        config.custom_hooks = [dict(type="SafeCheckpointHook"), *hooks]
+        hooks.insert(0, dict(type="SafeCheckpointHook"))
+    distilled = is_type(config.get("model") or {}, "DistilledDetector")
+    if distilled and not any(is_type(hook, "DistillationHook") for hook in hooks):
+        hooks.append(dict(type="DistillationHook"))
+    config.custom_hooks = hooks
     return config
 
 

@@ -134,11 +134,8 @@ def resumable(config: Config) -> Config:
     config = copy.deepcopy(config)
     imports = config.setdefault("custom_imports", ConfigDict(imports=[])).imports
     config.custom_imports.imports = list(dict.fromkeys([*imports, "gdetkd.detectors.mmdet"]))
-    hooks = [*(config.get("custom_hooks") or []), dict(type="ClassesHook")]
-    if is_type(config.model, "DistilledDetector"):  # a list in a config replaces that of its base
-        missing = not any(is_type(hook, "DistillationHook") for hook in hooks)
-        hooks += [dict(type="DistillationHook")] * missing
-    config.custom_hooks = hooks
+    hooks = config.get("custom_hooks") or []
+    config.custom_hooks = [*hooks, dict(type="ClassesHook")]
     loop = config.train_cfg
     if "by_epoch" in loop:
         loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"
