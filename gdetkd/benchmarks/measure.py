@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import multiprocessing
 import os
 import statistics
@@ -78,8 +79,31 @@ def time_and_memory(
         del steps[name]  # its inputs would count as this process's
         peak = peak_bytes(make, (name, shape, device), (name, warm, device), device, processes)
         row = dict(device=device, form=name, **asdict(shape), **summary(taken[name]))
-        rows.append(row | dict(repeats=repeats, peak_bytes=peak))
+        ratios = {other: ratio(taken[name], taken[other]) for other in taken if other != name}
+        rows.append(row | dict(repeats=repeats, peak_bytes=peak, ratios=ratios))
     return rows
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """[low, median, high] of the ratios round by round; see `median_interval`.
+
+    Two times of one round were taken one after the other, so that a slow moment affects both.
+    """
+    found = [a / b for a, b in zip(ours, theirs, strict=True)]
+    low, high = median_interval(found)
+    return [round(value, 4) for value in (low, statistics.median(found), high)]
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Two of the values between which the median of their distribution lies, in 19 of 20 cases.
+
+    Whatever the distribution is: the median is below k of n values as often as a coin shows heads
+    at most k - 1 times in n throws. Of fewer than 6 values it is the whole range, and less certain.
+    """
+    ordered, n, k = sorted(values), len(values), 0
+    while sum(math.comb(n, i) for i in range(k + 1)) / 2**n <= 0.025:
+        k += 1
+    return ordered[max(k - 1, 0)], ordered[n - max(k, 1)]
 
 
 def summary(values: list[float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from gdetkd.benchmarks.measure import load
 from gdetkd.benchmarks.targets import SHOWN_DEVICES, lookup, targets
 from gdetkd.evaluation.records import environment, markdown_table
 
-TARGET_COLUMNS = ("what", "at most", "measured", "")
+TARGET_COLUMNS = ("what", "at most", "measured", "range", "")
 
 
 def measure(name: str, repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def measure(name: str, repeats: int, report: Callable[[str], None]) -> dict[str,
     if name == "step":
         from gdetkd.benchmarks.step import bench_step  # needs MMDetection
 
-        record = dict(seconds=bench_step(repeats))
+        record = bench_step(repeats)
         report("step: " + "; ".join(f"{what} {x:.3f}" for what, x in record["seconds"].items()))
     else:
         record = dict(contrastive=contrastive, imitation=imitation)[name].run(repeats, report)
@@ -51,10 +51,16 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
 
 
-def target_rows(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, str]]:
+def target_rows(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
     """The targets as text, in `TARGET_COLUMNS`."""
     return [
-        (each.what, _shown(each.limit, each.unit), _shown(each.figure, each.unit), each.verdict)
+        (
+            each.what,
+            _shown(each.limit, each.unit),
+            _shown(each.figure, each.unit),
+            " to ".join(_shown(value, "") for value in each.range or ()),
+            each.verdict,
+        )
         for each in targets(records)
     ]
 
@@ -126,14 +132,16 @@ def _efficiency_table(record: Mapping[str, Any], sizes: list[str], reference: st
         for row in rows_here:
             shape = {size: row[size] for size in sizes}
             peak = row["peak_bytes"]
+            # Of medians where the record is older than paired ratios.
             naive = lookup(record, device, reference, shape, "seconds")
+            paired = row.get("ratios", {}).get(reference, [0, row["seconds"] / naive])[1]
             time = f"{row['seconds']:.3f} ({row['fastest']:.3f} to {row['slowest']:.3f})"
             rows.append(
                 {"": on}
                 | {size: f"{value:,}" for size, value in shape.items()}
                 | {"form": row["form"], "seconds": time}
                 | {"peak MB": "not measured" if peak is None else f"{peak / 1e6:,.0f}"}
-                | {f"time / {reference}": f"{row['seconds'] / naive:.2f}"}
+                | {f"time / {reference}": f"{paired:.2f}"}
             )
     return markdown_table(pd.DataFrame(rows).fillna(""))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pandas as pd
 import torch
@@ -15,22 +17,28 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from gdetkd.benchmarks.measure import one_thread
+from gdetkd.benchmarks.measure import one_thread, ratio
 from gdetkd.detectors.mmdet.building import build_to_train, plain_student
 from gdetkd.ops.clock import time_call
-from gdetkd.ops.roi_align import roi_align
+from gdetkd.ops.roi_align import roi_align_levels
 from gdetkd.training.config import load_config
 
 DISTILLED = "gdetkd::digits/gdetkd_faster_rcnn_r18.py"
+CACHED = "distilled step, pyramids cached"
+FLOOR = ("teacher backbone and neck", "one adapter and RoIAlign a level")
 
 
 @one_thread()  # or the process's time would be a sum over threads
-def bench_step(repeats: int) -> dict[str, float]:
-    """Median seconds of a distilled step and of its floor, in turn on the same batches.
+def bench_step(repeats: int) -> dict[str, dict[str, Any]]:
+    """A distilled step and its floor, in turn on the same batches.
+
+    Returns:
+        'seconds': medians, and medians of ratios within a round; 'ranges': of those ratios.
 
     The floor is the plain student's step, the teacher's backbone and neck under `no_grad`, and one
     adapter and one RoIAlign a pyramid level, with gradient, over the boxes that imitation uses.
-    'all weights 0' is the distilled detector with nothing to distil.
+    'all weights 0' is the distilled detector with nothing to distil; 'pyramids cached' is the
+    distilled step on images that the teacher has seen before.
     """
     loaded = load_config(DISTILLED, work_dir="work_dirs/bench")
     MMLogger.get_current_instance().setLevel("ERROR")  # not every weight's initialization
@@ -39,7 +47,15 @@ def bench_step(repeats: int) -> dict[str, float]:
     off = copy.deepcopy(loaded)
     off.model.components = {name: dict(weight=0.0) for name in loaded.model.components}
     off.model.transfer_heads = False
-    configs = {"distilled step": loaded, "plain step": plain_student(loaded), "all weights 0": off}
+    cached = copy.deepcopy(loaded)
+    folder = tempfile.TemporaryDirectory()
+    cached.model.teacher.cache = dict(folder=folder.name, megabytes=1000)
+    configs = {
+        "distilled step": loaded,
+        CACHED: cached,
+        "plain step": plain_student(loaded),
+        "all weights 0": off,
+    }
     steps = {name: build_to_train(each.model) for name, each in configs.items()}
     distilled = steps["distilled step"]
     optimizers = {
@@ -54,18 +70,26 @@ def bench_step(repeats: int) -> dict[str, float]:
             for name, model in steps.items()
         }
         data = distilled.data_preprocessor(batch, True)
-        calls["teacher backbone and neck"] = partial(extract, data["inputs"])
-        calls["one adapter and RoIAlign a level"] = _pooling(distilled, data)
+        with torch.no_grad():
+            steps[CACHED].teacher.extract_feat(data["inputs"])
+        parts = partial(extract, data["inputs"]), _pooling(distilled, data)
+        calls.update(zip(FLOOR, parts, strict=True))
         rounds.append({name: time_call(call, get_device()) for name, call in calls.items()})
-    medians = pd.DataFrame(rounds[3:]).median().to_dict()  # the first three warm up
-    whole, off_step = medians["distilled step"], medians.pop("all weights 0")
-    floor = sum(value for name, value in medians.items() if name != "distilled step")
-    return medians | {
-        "floor": floor,
-        "distilled step / floor": whole / floor,
-        "all weights 0": off_step,
-        "all weights 0 / plain": off_step / medians["plain step"],
+    folder.cleanup()
+    taken = pd.DataFrame(rounds[3:])  # the first three warm up
+    taken["floor"] = taken[["plain step", *FLOOR]].sum(axis=1)
+    pairs = {
+        "distilled step / floor": ("distilled step", "floor"),
+        "distilled step / plain step": ("distilled step", "plain step"),
+        f"{CACHED} / plain step": (CACHED, "plain step"),
+        "all weights 0 / plain": ("all weights 0", "plain step"),
     }
+    ratios = {name: ratio(taken[one], taken[other]) for name, (one, other) in pairs.items()}
+    return dict(
+        seconds=taken.median().to_dict()
+        | {name: middle for name, (_, middle, _) in ratios.items()},
+        ranges={name: [low, high] for name, (low, _, high) in ratios.items()},
+    )
 
 
 def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
@@ -79,9 +103,9 @@ def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
     levels = [level.detach().requires_grad_() for level in student_outputs.pyramid]
 
     def run() -> None:
-        for level, stride in zip(levels, imitation.strides, strict=True):
-            ratio = imitation.sampling_ratio
-            adapted = imitation.adapt(level)
-            roi_align(adapted, rois, imitation.size, 1 / stride, ratio).sum().backward()
+        adapted = [imitation.adapt(level) for level in levels]
+        size, strides, samples = imitation.size, imitation.strides, imitation.sampling_ratio
+        pooled = roi_align_levels(adapted, rois, size, strides, samples)
+        torch.stack([each.sum() for each in pooled]).sum().backward()
 
     return run
