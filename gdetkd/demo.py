@@ -16,9 +16,9 @@ from mmengine.runner import Runner
 
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
-from gdetkd.launch.compose import use_data
 from gdetkd.launch.run_lock import claim
 from gdetkd.training.config import load_config, schedule
+from gdetkd.training.data import use_data
 from gdetkd.training.runner import final_metrics, train
 from gdetkd.viz import compare_detectors
 
@@ -44,7 +44,7 @@ def run_demo(
     rows, runners = [], {}
     for name, label, config in (("baseline", "baseline student", PLAIN),
                                 ("distilled", "distilled student", DISTILLED)):  # fmt: skip
-        report(f"\nTraining the {label}: {count} steps ...")
+        report(f"Training the {label}: {count} steps ...")
         start = time.time()
         with claim(work_dir / name):
             runner = train(demo_config(config, work_dir / name, count, data_root, seed))

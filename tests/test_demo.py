@@ -68,3 +68,9 @@ def test_runs_whose_checkpoints_are_not_there_are_not_drawn(tmp_path):
         (tmp_path / run / "iter_4.pth").touch()
     draw_runs(tmp_path, tmp_path / "comparison.png")
     assert not (tmp_path / "comparison.png").exists()
+
+
+def test_the_demo_prints_little(demo):
+    _, done = demo
+    assert len(done.output.strip().splitlines()) <= 40
+    assert not any(word in done.output for word in ("loading annotations", "mmengine", "DONE (t"))

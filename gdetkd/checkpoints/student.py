@@ -130,6 +130,15 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
+def trained_classes(path: str | os.PathLike) -> tuple[str, ...] | None:
+    """The names of the classes that a checkpoint was trained on, if it says so."""
+    meta = read_checkpoint(path, mmap=True).get("meta")
+    names = _dataset_meta(meta).get("classes") if isinstance(meta, dict) else None
+    if isinstance(names, list | tuple) and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    return None
+
+
 def _dataset_meta(meta: dict) -> dict:
     """Class names and palette: MMDetection 3's 'dataset_meta', or MMDetection 2's capitals."""
     old = {key: meta[key] for key in ("CLASSES", "PALETTE") if key in meta}

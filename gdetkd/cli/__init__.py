@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import click
 
@@ -17,8 +18,8 @@ def cli() -> None:
 
 
 for command in (
-    demo.demo, data.data, train.train, train.distill, evaluate.test, evaluate.export,
-    compare.compare, reproduce.reproduce, bench.bench, doctor.doctor,
+    demo.demo, data.data, train.train, train.distill, evaluate.test, evaluate.detect,
+    evaluate.export, compare.compare, reproduce.reproduce, bench.bench, doctor.doctor,
 ):  # fmt: skip
     cli.add_command(command)
 
@@ -37,6 +38,8 @@ def spread_options(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """Run the command; wrong input gives an error message of one sentence, without a traceback."""
+    # MMEngine's, at every config with a base of another package.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     try:
         cli(spread_options(sys.argv[1:]), standalone_mode=False)
     except click.exceptions.Abort:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -41,6 +41,43 @@ gpus_option = click.option(
     help="Processes of this machine, one per GPU, under torchrun's agent; without GPUs, on the "
     "CPU. On one machine they are not reachable from the network.",
 )  # fmt: skip
+data_option = click.option(
+    "--data", "folder", type=click.Path(file_okay=False),
+    help="COCO 2017 as unpacked, the digits, or what `gdetkd data` has prepared: sets files, "
+    "classes, and for data of your own image sizes and schedule.",
+)  # fmt: skip
+init_option = click.option(
+    "--init", "start", metavar="none|imagenet|FILE",
+    help="What the backbone starts from; by default as in the config.",
+)  # fmt: skip
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Show what the libraries print, and the whole config."
+)
+training_options = (
+    click.option("--seed", type=int, help="Instead of the config's."),
+    click.option(
+        "--resume", is_flag=False, flag_value="last",
+        help="From the last checkpoint in the work dir, or from the file given.",
+    ),
+    click.option("--amp", is_flag=True, help="Mixed precision (GPU)."),
+    gpus_option,
+    init_option,
+    verbose_option,
+    cfg_options,
+)  # fmt: skip
+
+
+def with_options(options: Iterable[Callable]) -> Callable:
+    """A decorator that adds several options."""
+
+    def decorate(function: Callable) -> Callable:
+        for option in reversed(tuple(options)):
+            function = option(function)
+        return function
+
+    return decorate
+
+
 force_option = click.option("--force", is_flag=True, help="Replace a file that is there.")
 data_root_option = click.option(
     "--data-root", default=DATA_ROOT, show_default=True, help="Folder of the benchmark."

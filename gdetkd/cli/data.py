@@ -127,6 +127,14 @@ def layout_command(layout) -> click.Command:
             ["--turned"], type=click.Choice(["stored", "shown"]),
             help="How boxes of images with an Exif orientation are meant, where nothing tells.",
         ),
+        click.Option(
+            ["--tile"], type=int, metavar="PX",
+            help="Cut the pictures into tiles of this side, for small objects in large pictures.",
+        ),
+        click.Option(
+            ["--overlap"], type=float, default=0.2, show_default=True,
+            help="The part of a tile's side that two neighbors share.",
+        ),
     ]  # fmt: skip
     if layout.read is not None:
         help_text = "Your own: NAME,NAME,... in the order of the labels."
@@ -172,7 +180,7 @@ def prepare_data(
 def say_result(summary: dict, root: str, folder: Path, default_out: bool) -> None:
     """Counts, which split is for what, and the config that reads it."""
     from gdetkd.datasets.prepare import one_split
-    from gdetkd.datasets.written import CONFIG, SHEET
+    from gdetkd.datasets.written import SHEET
 
     say_objects(summary, root)
     click.echo(f"Contact sheet: {folder / SHEET}")
@@ -193,9 +201,8 @@ def say_result(summary: dict, root: str, folder: Path, default_out: bool) -> Non
         where = f"gdetkd/configs/_base_/{layout.config}" if layout.config else "MMDetection's base"
         click.echo(f"{where} reads it from there.")
     click.echo(
-        f'To train another config on it: _base_ = [..., "{folder / CONFIG}"] in place of the '
-        f"dataset's, with num_classes={len(summary['classes'])} in its heads; or\n"
-        f"  gdetkd distill TEACHER STUDENT --data {folder}"
+        f"To train on it:\n  gdetkd train own/faster_rcnn_r50_teacher --data {folder}\n"
+        f"  gdetkd distill own/faster_rcnn_r50_teacher own/faster_rcnn_r18 --data {folder}"
     )
 
 

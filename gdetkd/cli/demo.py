@@ -23,6 +23,7 @@ def demo(steps: int, seed: int, data_root: str, work_dir: str) -> None:
     Writes the embedded benchmark first if it is not there. About ten minutes on two cores.
     """
     from gdetkd.demo import run_demo
+    from gdetkd.ops.console import quiet, say
     from gdetkd.reproduce.report import headline
 
     write_digits(data_root, seed=0)
@@ -30,7 +31,8 @@ def demo(steps: int, seed: int, data_root: str, work_dir: str) -> None:
         "Teacher: a Faster R-CNN, ResNet-34, trained beforehand and shipped with the package.\n"
         "Student: a Faster R-CNN, ResNet-18, a quarter of the teacher's width, from scratch."
     )
-    rows, picture = run_demo(Path(work_dir), steps, data_root, seed, click.echo)
+    with quiet(Path(work_dir) / "console.log"):
+        rows, picture = run_demo(Path(work_dir), steps, data_root, seed, say)
     columns = ("detector", *rows[0].metrics, "gap closed", "minutes")
     cells = [
         (

@@ -1,17 +1,20 @@
-"""`gdetkd test` and `gdetkd export`."""
+"""`gdetkd test`, `gdetkd detect` and `gdetkd export`."""
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
 from gdetkd.cli.common import (
     cfg_options,
+    data_option,
     force_option,
     keep_existing,
     need_benchmark,
     print_table,
+    verbose_option,
     work_dir_option,
 )
 
@@ -19,6 +22,7 @@ from gdetkd.cli.common import (
 @click.command()
 @click.argument("config")
 @click.argument("checkpoint")
+@data_option
 @click.option("--split", help="Another split than the config's, e.g. test.")
 @click.option(
     "--submission", type=click.Path(), metavar="FILE.zip",
@@ -30,14 +34,20 @@ from gdetkd.cli.common import (
 )  # fmt: skip
 @force_option
 @work_dir_option
+@verbose_option
 @cfg_options
-def test(config, checkpoint, split, submission, detections, force, work_dir, options) -> None:
+def test(
+    config, checkpoint, folder, split, submission, detections, force, work_dir, verbose, options
+) -> None:
     """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""
     from gdetkd.checkpoints.hub import find_checkpoint
     from gdetkd.evaluation.testing import test as run
+    from gdetkd.ops.console import quiet
     from gdetkd.training.config import load_config
 
-    loaded = load_config(config, dict(options), work_dir=work_dir)
+    loaded = load_config(
+        config, dict(options), work_dir=work_dir, data=folder, split=split if folder else None
+    )
     if submission:
         keep_existing(submission, force)
         from gdetkd.evaluation.submission import submit
@@ -48,13 +58,45 @@ def test(config, checkpoint, split, submission, detections, force, work_dir, opt
     need_benchmark(loaded)
     if detections:
         keep_existing(detections, force)
-    metrics = run(loaded, find_checkpoint(checkpoint), split, detections)
+    log = Path(loaded.work_dir) / "console.log"
+    with contextlib.nullcontext() if verbose else quiet(log):
+        metrics = run(loaded, find_checkpoint(checkpoint), None if folder else split, detections)
     where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
     rows = [
         (name, f"{value:.3f}" if value >= 0 else "no such objects")
         for name, value in metrics.items()
     ]
     print_table(("metric", "value"), rows, f"{Path(checkpoint).name} on {where}")
+
+
+@click.command()
+@click.argument("config")
+@click.argument("checkpoint")
+@click.argument("images", nargs=-1, required=True, type=click.Path(exists=True))
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the pictures and of detections.json.")  # fmt: skip
+@click.option("--threshold", default=0.3, show_default=True, type=click.FloatRange(0, 1),
+              help="The least score of a box that is drawn; the JSON has all of them.")  # fmt: skip
+def detect(config, checkpoint, images, out, threshold) -> None:
+    """Detect on IMAGES, files or folders; of a distilled detector's checkpoint, with the student.
+
+    CONFIG is the one that the training left in its work dir, or any other of that detector.
+    """
+    from tqdm import tqdm
+
+    from gdetkd.checkpoints.hub import find_checkpoint
+    from gdetkd.evaluation.pictures import RESULTS, detect_pictures, picture_files
+    from gdetkd.ops.console import quiet
+
+    files = picture_files(images)
+    with quiet(None):
+        found = detect_pictures(
+            config, find_checkpoint(checkpoint), files, out, threshold,
+            progress=lambda items: tqdm(items, unit="picture", leave=False, disable=None),
+        )  # fmt: skip
+    boxes = sum(score >= threshold for each in found for score in each["scores"])
+    click.echo(f"{len(files)} pictures with {boxes} boxes of score {threshold:g} or more: {out}/")
+    click.echo(f"All detections: {out / RESULTS}")
 
 
 @click.command()

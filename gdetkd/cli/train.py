@@ -8,19 +8,20 @@ from pathlib import Path
 
 import click
 
-from gdetkd.cli.common import cfg_options, gpus_option, need_benchmark, work_dir_option
+from gdetkd.cli.common import (
+    data_option,
+    need_benchmark,
+    training_options,
+    with_options,
+    work_dir_option,
+)
 
 
 @click.command()
 @click.argument("config")
+@data_option
 @work_dir_option
-@click.option("--seed", type=int, help="Instead of the config's.")
-@click.option(
-    "--resume", is_flag=False, flag_value="last",
-    help="From the last checkpoint in the work dir, or from the file given.",
-)  # fmt: skip
-@click.option("--amp", is_flag=True, help="Mixed precision (GPU).")
-@gpus_option
+@with_options(training_options)
 @click.option(
     "--nodes", type=click.IntRange(min=1), default=1, show_default=True,
     help="Machines; under srun, its number counts.",
@@ -35,38 +36,43 @@ from gdetkd.cli.common import cfg_options, gpus_option, need_benchmark, work_dir
     "--wait", default=600.0, show_default=True, help="Seconds to wait for the other machines."
 )
 @click.option("--plan", is_flag=True, help="Print what would be done, and do nothing.")
-@cfg_options
-def train(
-    config, work_dir, seed, resume, amp, gpus, nodes, node_rank, master_addr, master_port, wait,
-    plan, options,
-) -> None:  # fmt: skip
-    """Train CONFIG: a file, gdetkd::digits/NAME.py or mmdet::NAME.
+def train(config, **choices) -> None:
+    """Train CONFIG: a file, own/NAME, gdetkd::digits/NAME.py or mmdet::NAME.
 
     Processes that die are started again and go on from the last complete checkpoint.
     """
+    run_train(config, **choices)
+
+
+def run_train(
+    config, folder=None, work_dir=None, seed=None, resume=None, amp=False, gpus=None, start=None,
+    verbose=False, options=(), nodes=1, node_rank=0, master_addr=None, master_port=None,
+    wait=600.0, plan=False, baseline=None,
+) -> None:  # fmt: skip
+    """Train a config as the options of the command line say."""
     from gdetkd.launch import processes
-    from gdetkd.launch.learning_rate import scale_learning_rate
     from gdetkd.launch.nodes import join_slurm, resolve_nodes
     from gdetkd.launch.run_lock import claim
     from gdetkd.training.config import load_config
+    from gdetkd.training.data import check_start
     from gdetkd.training.runner import check_trainable, check_writable
-    from gdetkd.training.runner import train as run_training
 
-    loaded = load_config(config, dict(options), work_dir=work_dir, seed=seed, amp=amp)
+    request = dict(config=config, options=dict(options), work_dir=work_dir, seed=seed, amp=amp,
+                   data=folder, start=start)  # fmt: skip
+    loaded = load_config(request["config"], **{k: v for k, v in request.items() if k != "config"})
     if gpus:
         processes.check_devices(gpus)
     machines = resolve_nodes(gpus, nodes, node_rank, master_addr, master_port)
     if plan:
         from gdetkd.launch.plan import show_plan
 
-        show_plan(loaded, (gpus or 1) * (machines.count if machines else 1))
+        show_plan(loaded, (gpus or 1) * (machines.count if machines else 1), verbose)
         return
     check_writable(loaded.work_dir)
     need_benchmark(loaded)
-    request = dict(
-        config=config, options=dict(options), work_dir=loaded.work_dir, seed=seed, amp=amp,
-        resume=True if resume == "last" else resume or False,
-    )  # fmt: skip
+    if not resume:
+        check_start(loaded.model)
+    request.update(work_dir=loaded.work_dir, resume=True if resume == "last" else resume or False)
     if gpus:
         check_trainable(loaded)
     under_srun = not gpus and join_slurm()
@@ -79,34 +85,42 @@ def train(
 
             run_worker(request)
         else:
-            scale_learning_rate(loaded, 1, click.echo)
-            run_training(loaded, request["resume"])
+            from gdetkd.cli.running import train_here
+
+            train_here(loaded, request["resume"], verbose, baseline)
     click.echo(f"Checkpoints and logs: {loaded.work_dir}")
 
 
 @click.command()
 @click.argument("teacher")
 @click.argument("student")
+@data_option
 @click.option(
-    "--data", "folder", required=True, type=click.Path(),
-    help="COCO 2017 as unpacked, the digits, or what `gdetkd data` has prepared.",
-)  # fmt: skip
-@click.option("--checkpoint", help="The teacher's weights; by default those of MMDetection's zoo.")
+    "--checkpoint",
+    help="The teacher's weights; by default the best ones in the work dir of its training, or "
+    "those of MMDetection's zoo.",
+)
+@click.option("--transfer-heads", is_flag=True, help="The teacher's heads, frozen.")
 @click.option("--out", type=click.Path(), help="The config's file; default: STUDENT_distilled.py.")
 @work_dir_option
-@gpus_option
+@with_options(training_options)
 @click.option("--plan", is_flag=True, help="Write the config, print what would be done, and stop.")
-def distill(teacher, student, folder, checkpoint, out, work_dir, gpus, plan) -> None:
+def distill(
+    teacher, student, folder, checkpoint, transfer_heads, out, gpus, start, plan, **choices
+) -> None:
     """Compose a config in which STUDENT learns from TEACHER, write it and train it.
 
-    Both are configs: files, gdetkd::digits/NAME.py or mmdet::NAME.
+    Both are configs: files, own/NAME, gdetkd::digits/NAME.py or mmdet::NAME; TEACHER may also be
+    the work dir of its training.
     """
-    from gdetkd.launch.compose import compose, write_config
+    from gdetkd.launch.compose import check_pair, compose, write_config
 
+    if folder is None:
+        raise click.UsageError("expected --data DIR, what `gdetkd data` has prepared")
     path = Path(out or f"{Path(student.split('::')[-1]).stem}_distilled.py")
-    config = compose(teacher, student, Path(folder), checkpoint, gpus or 1)
+    config = compose(teacher, student, Path(folder), checkpoint, gpus or 1, transfer_heads, start)
+    check_pair(config)
     write_config(config, path, teacher, student)
     click.echo(f"Config, yours to edit: {path}")
-    click.get_current_context().invoke(
-        train, config=str(path), work_dir=work_dir, gpus=gpus, plan=plan
-    )
+    baseline = Path("work_dirs") / Path(student.split("::")[-1]).stem
+    run_train(str(path), gpus=gpus, plan=plan, baseline=baseline, **choices)

@@ -63,7 +63,7 @@ def _check_dataset(stage: str, dataset: Mapping, config: Mapping, files: dict[st
     # Detections that are only written down, for a server to measure, need no annotations.
     measured = not metrics or not all(metric.get("format_only") for metric in metrics)
     content = _load(stage, path, files, labeled=measured)
-    names = _class_names(stage, dataset)
+    names = class_names(stage, dataset)
     wanted = _check_names(stage, path, content, names)
     _check_heads(stage, config.get("model"), names)
     if measured:
@@ -112,7 +112,8 @@ def _load(stage: str, path: str, files: dict[str, dict], labeled: bool = True) -
     return content
 
 
-def _class_names(stage: str, dataset: Mapping) -> tuple[str, ...]:
+def class_names(stage: str, dataset: Mapping) -> tuple[str, ...]:
+    """The names of a data set's classes, in the order of the labels, by its config."""
     kind = dataset["type"]
     default = (DATASETS.get(kind) if isinstance(kind, str) else kind).METAINFO
     names = (dataset.get("metainfo") or {}).get("classes", default.get("classes"))

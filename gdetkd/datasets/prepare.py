@@ -18,6 +18,7 @@ from gdetkd.datasets.readers.custom import survey
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import LAYOUTS, Layout, Progress, RawDataset, Request, Sample
 from gdetkd.datasets.splits import choose_stages, divide, remark_overlaps
+from gdetkd.datasets.tiles import TILES, check_tiling, cut
 from gdetkd.datasets.to_coco import Classes, to_coco
 from gdetkd.datasets.values import files_below, is_image
 from gdetkd.datasets.written import REPORT, write_dataset
@@ -53,6 +54,8 @@ def prepare(
     group: str | None = None,
     turned: str | None = None,
     flags: Sequence[str] = (),
+    tile: int | None = None,
+    overlap: float = 0.2,
 ) -> Prepared:
     """Verify the data set at `root` and write what training needs to `out`.
 
@@ -73,6 +76,8 @@ def prepare(
         turned: "stored" or "shown": how boxes of images with an Exif orientation are meant, where
             neither boxes nor sizes settle it.
         flags: Further switches of the layout (`Layout.flags`).
+        tile: Side in px of the tiles that pictures are cut into (`tiles`); None for whole pictures.
+        overlap: The part of a tile's side that two neighbors share.
 
     Raises:
         FileNotFoundError: There is no such data set; the message says what to fetch.
@@ -81,6 +86,7 @@ def prepare(
     """
     form, root, out = LAYOUTS[layout], Path(root), Path(out)
     _check_arguments(form, root, out, on_error, classes, turned, flags)
+    check_tiling(tile, overlap)
     report = Report()
     release = form.read_release is not None and not classes
     read = form.read_release if release else form.read
@@ -127,6 +133,9 @@ def prepare(
         measured = _measurable(contents, stages, report)
         there = [stages[stage] for stage in ("val", "test", "train") if stages[stage] in measured]
         stages.update({s: there[0] for s in ("val", "test") if stages[s] not in measured})
+    if tile is not None and contents and not (on_error == "strict" and report.bad):
+        contents = cut(contents, root, out, tile, overlap, report, progress)
+        root, release = out / TILES, False
     return _finish(form, root, out, on_error, contents, stages, report, release)
 
 

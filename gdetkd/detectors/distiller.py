@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gdetkd.detectors.adapter import Adapter, TrainingPass, adapter_for, stage_pairs
 from gdetkd.detectors.pixels import PixelConversion
 from gdetkd.detectors.transfer import freeze_heads, transfer_heads
+from gdetkd.distillation.balance import own_loss
 from gdetkd.distillation.component import active_weights
 from gdetkd.distillation.objective import Objective
 from gdetkd.distillation.structures import RoIOutputs
@@ -152,9 +153,10 @@ class Distiller(nn.Module):
         student_pass = self.student_adapter.training_pass(images, targets)
         losses = dict(student_pass.losses)
         teacher_outputs = self._teacher_outputs(student_pass)
+        student_loss = own_loss(losses)
         for index, objective in enumerate(self.objective):
             prefix = f"s{index}." if len(self.objective) > 1 else ""  # as MMDetection's cascades
-            found = objective(student_pass.outputs[index], teacher_outputs[index])
+            found = objective(student_pass.outputs[index], teacher_outputs[index], student_loss)
             losses.update({prefix + name: value for name, value in found.items()})
         return losses
 

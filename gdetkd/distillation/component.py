@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from gdetkd.distillation.balance import share_of
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 COMPONENTS: dict[str, type[Component]] = {}
@@ -122,8 +123,8 @@ def build_component(
     return kind(student, teacher, **settings)
 
 
-def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The weights above 0, by component; checks names and weights.
+def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, float | str]:
+    """The weights above 0, and those that are shares, by component; checks names and weights.
 
     Raises:
         ValueError: An unknown component, or a weight that is missing, negative or not finite.
@@ -135,10 +136,14 @@ def active_weights(components: Mapping[str, Mapping[str, Any]]) -> dict[str, flo
                 f"expected distillation components among {sorted(COMPONENTS)}, got {name!r}"
             )
         weight = settings.get("weight") if isinstance(settings, Mapping) else None
+        if share_of(weight) is not None:
+            weights[name] = weight
+            continue
         number = isinstance(weight, int | float) and not isinstance(weight, bool)
         if not number or not 0 <= weight < float("inf"):
             raise ValueError(
-                f"distillation component {name!r}: expected a finite weight >= 0, got {weight!r}"
+                f"distillation component {name!r}: expected 'auto', a share of the gradient "
+                f"such as '20%', or a finite weight >= 0, got {weight!r}"
             )
         if weight:
             weights[name] = float(weight)

@@ -41,3 +41,12 @@ def ddp_loss_scale(counts: Tensor) -> Tensor:
     total = counts.clone()
     dist.all_reduce(total)
     return counts * dist.get_world_size() / total.clamp(min=1)
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """The mean of a scalar over the ranks, equal on all of them; without a gradient."""
+    if world_size() == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gdetkd.distillation.balance import Balance, share_of, warn_if_too_strong
 from gdetkd.distillation.component import active_weights, build_component
 from gdetkd.distillation.distributed import ddp_loss_scale
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
@@ -22,8 +23,8 @@ class Objective(nn.Module):
 
     Args:
         student, teacher: Shapes of the pair.
-        components: Settings by registered name, each with a 'weight'. One of weight 0 is not
-            built.
+        components: Settings by registered name, each with a 'weight': a number, or 'auto' or a
+            share such as '20%', see `balance`. One of weight 0 is not built.
 
     Raises:
         ValueError: An unknown component or setting, a weight that is missing, negative or not
@@ -42,17 +43,27 @@ class Objective(nn.Module):
                 f"expected a pair with the same classes, got logits (N, {student.num_classes + 1}) "
                 f"from {student.name} and (N, {teacher.num_classes + 1}) from {teacher.name}"
             )
+        active = active_weights(components)
+        shares = {n: share_of(w) * student.loss_weight for n, w in active.items() if share_of(w)}
+        self.balance = Balance(shares) if shares else None
         self.weights = {
             name: weight * student.loss_weight
-            for name, weight in active_weights(components).items()
+            for name, weight in active.items()
+            if name not in shares
         }
+        self._first = True
         self.components = nn.ModuleDict()
-        for name in self.weights:
+        for name in active:
             settings = {key: value for key, value in components[name].items() if key != "weight"}
             self.components[name] = build_component(name, student, teacher, settings)
 
-    def forward(self, student: RoIOutputs, teacher: RoIOutputs) -> dict[str, Tensor]:
+    def forward(
+        self, student: RoIOutputs, teacher: RoIOutputs, own: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Weighted losses as `kd_NAME_loss`, diagnostics as `kd_NAME_...` (never with 'loss').
+
+        own: The sum of the detector's own losses, for weights that are shares and for a warning
+        of a component that is far stronger at the first step of training.
 
         Under DDP the mean of the ranks' losses is the mean over the union of their batches.
 
@@ -65,10 +76,22 @@ class Objective(nn.Module):
         counts = [each.loss.new_full((), each.count) if isinstance(each.count, int) else each.count
                   for each in outputs.values()]  # fmt: skip
         scales = ddp_loss_scale(torch.stack(counts))
+        measures = own is not None and own.requires_grad and torch.is_grad_enabled()
+        weights = self.weights
+        if self.balance is not None:
+            if measures:
+                raw = {name: outputs[name].loss for name in self.balance.names}
+                self.balance.measure(raw, own, student.pyramid)
+            weights = weights | self.balance.weights()
         losses = {
-            f"kd_{name}_loss": self.weights[name] * output.loss * scale
+            f"kd_{name}_loss": weights[name] * output.loss * scale
             for (name, output), scale in zip(outputs.items(), scales, strict=True)
         }
+        if measures and self._first:
+            self._first = False
+            warn_if_too_strong(losses, own, student.pyramid)
+        if self.balance is not None:
+            losses |= {f"kd_{name}_weight": weights[name] for name in self.balance.names}
         return losses | {
             f"kd_{name}_{key}": value
             for name, output in outputs.items()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmdet.datasets import CocoDataset
@@ -13,9 +15,24 @@ from mmengine.config import Config
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
 from gdetkd.datasets.config_check import check_data
-from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.detectors.mmdet.building import plain_student, type_name
 from gdetkd.detectors.mmdet.config_errors import CheckedRunner
 from gdetkd.ops.atomic_write import atomic_write
+
+# COCO's metrics by their usual names; AR100 is the recall of at most 100 detections an image.
+SHOWN = {
+    "bbox_mAP": "AP", "bbox_mAP_50": "AP50", "bbox_mAP_75": "AP75", "bbox_mAP_s": "APs",
+    "bbox_mAP_m": "APm", "bbox_mAP_l": "APl", "bbox_AR@100": "AR100",
+}  # fmt: skip
+
+
+def add_recall(config: Config, stages: Sequence[str]) -> None:
+    """Have MMDetection's COCO metric report the recall beside the precision."""
+    for stage in stages:
+        evaluator = config.get(f"{stage}_evaluator") or []
+        for metric in evaluator if isinstance(evaluator, list) else [evaluator]:
+            if type_name(metric) == "CocoMetric" and metric.get("metric", "bbox") == "bbox":
+                metric.setdefault("metric_items", [name.removeprefix("bbox_") for name in SHOWN])
 
 
 def test(
@@ -102,11 +119,34 @@ def _run(config: Config, state: dict, checkpoint: str) -> dict[str, float]:
         config.pop(key, None)
     for key in ("val_dataloader", "val_cfg", "val_evaluator"):
         config.pop(key, None)
+    add_recall(config, ("test",))
     check_data(config, ["test"])
     config.load_from, config.resume = None, False
+    # MMEngine writes the config that it runs: not over that of the training.
+    config.work_dir = str(Path(config.work_dir) / "test")
     runner = CheckedRunner.from_cfg(config)
-    load_strictly(runner.model, state, checkpoint)
+    try:
+        load_strictly(runner.model, state, checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{error}{_mix_up(config, Path(checkpoint))}") from error
     return {key: float(value) for key, value in runner.test().items()}
+
+
+def _mix_up(config: Config, checkpoint: Path) -> str:
+    """A sentence where a student's weights were given with the config of its teacher, else none.
+
+    The config that the training left beside its checkpoints is read as text, and not run.
+    """
+    name = Path(config.filename or "").stem
+    for path in sorted(checkpoint.parent.glob("*.py")):
+        text = path.read_text(errors="replace")
+        teacher = re.search(r"teacher=dict\(.*?config='([^']+)'", text, re.DOTALL)
+        if teacher and name == Path(teacher[1].split("::")[-1]).stem:
+            return (
+                f". {checkpoint.name} is of a student, and {name} is the config of its teacher; "
+                f"the student's is {path}"
+            )
+    return ""
 
 
 def _use_split(config: Config, split: str) -> None:

@@ -59,7 +59,8 @@ def launch(
     if run.status() == "running":
         return run
     check_writable(folder)
-    command = [sys.executable, "-m", "gdetkd.cli", "train", config, "--work-dir", str(folder)]
+    command = [sys.executable, "-m", "gdetkd.cli", "train", config, "-v"]
+    command += ["--work-dir", str(folder)]
     if processes > 1:
         command += ["--gpus", str(processes)]
     for key, value in (options or {}).items():

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from mmdet.datasets import CocoDataset
 from mmengine.config import Config, ConfigDict
 
-from gdetkd.checkpoints.hub import find_checkpoint, find_config
-from gdetkd.datasets.config_check import leaves
+from gdetkd.checkpoints.hub import PACKAGE, SHIPPED, find_checkpoint, find_config
+from gdetkd.checkpoints.student import trained_classes
+from gdetkd.datasets.config_check import class_names, leaves
 from gdetkd.detectors.mmdet.building import is_type, type_name
 from gdetkd.detectors.mmdet.config_errors import read_config
+from gdetkd.training.data import use_data, use_start
+from gdetkd.training.last_checkpoint import last_checkpoint
 
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
 # The paper's K = 80 x 1024 is ten gathered batches, of which one is the current batch.
 BATCHES = 9
 BOXES = 512  # per image, for a dense student
-COCO = CocoDataset.METAINFO["classes"]
 _HEADER = """\
 # {student} learns from {teacher}.
 # Written by `gdetkd distill`, yours to edit: weights are in model.components. Then
@@ -29,27 +30,41 @@ _HEADER = """\
 
 
 def compose(
-    teacher: str, student: str, data: Path, checkpoint: str | None = None, gpus: int = 1
+    teacher: str,
+    student: str,
+    data: Path,
+    checkpoint: str | None = None,
+    gpus: int = 1,
+    transfer_heads: bool = False,
+    start: str | None = None,
 ) -> Config:
-    """A complete config, which depends on no other file but the teacher's.
+    """The config in which a student learns from a teacher on a folder of data.
 
     Components and weights are those of the full-size configs. The queue has room for as many
     batches as the paper's.
 
     Args:
-        teacher: Its config: a file, `gdetkd::NAME` or `mmdet::NAME`.
-        student: Its config; schedule, pipelines and evaluation are taken from it.
+        teacher: The work dir of its training; or its config: a file, `gdetkd::NAME` or
+            `mmdet::NAME`.
+        student: Its config; the evaluation, and for the data sets of the paper schedule and
+            pipelines, are taken from it.
         data: COCO 2017 as unpacked, the digits, or what `gdetkd data` has prepared.
-        checkpoint: The teacher's weights: a file, URL or `gdetkd::NAME`; by default those that
-            MMDetection's zoo has for a teacher of that name.
+        checkpoint: The teacher's weights: a file, URL or `gdetkd::NAME`; by default the best or
+            last ones in the work dir of its training, or those that MMDetection's zoo has.
         gpus: Processes of the training, whose proposals share the queue.
+        transfer_heads: Put the teacher's heads into the student and freeze them.
+        start: What the student's backbone starts from, as for `use_start`.
 
     Raises:
         FileNotFoundError: No such config or data.
-        ValueError: A config is not a detector's, or no weights of the teacher are known.
+        ValueError: A config is not a detector's, no weights of the teacher are known, or it was
+            trained on other classes.
     """
     config = _by_name(read_config(student))
-    for name, loaded in ((student, config), (teacher, read_config(teacher))):
+    asked = teacher
+    teacher, weights = find_teacher(teacher, checkpoint, data)
+    teacher_config = read_config(teacher)
+    for name, loaded in ((student, config), (teacher, teacher_config)):
         if not isinstance(loaded.get("model"), dict) or "type" not in loaded.model:
             raise ValueError(f"{name}: expected the config of a detector, got one without a model")
     if "train_dataloader" not in config:
@@ -58,15 +73,10 @@ def compose(
         raise ValueError(
             f"{student}: expected a plain detector as the student, got a distilled one"
         )
-    weights = checkpoint or zoo_weights(teacher)
-    if weights is None:
-        raise ValueError(
-            f"{teacher}: MMDetection's zoo lists no weights for it; name a file or URL as "
-            "--checkpoint"
-        )
-    if not weights.startswith(("http://", "https://")):
-        find_checkpoint(weights)  # before anything is written
+    if start is not None:
+        use_start(config.model, start)
     use_data(config, data)
+    _check_classes(asked, _classes(teacher_config, weights), _classes(config), data)
     base = read_config(BASE)
     # A Sparse R-CNN's boxes are those of its queries, sampled as a dense detector's.
     dense = config.model.get("roi_head", {}).get("type", "SparseRoIHead") == "SparseRoIHead"
@@ -77,8 +87,9 @@ def compose(
     config.model = ConfigDict(
         type="DistilledDetector",
         student=config.model,
-        teacher=dict(config=_portable(teacher), checkpoint=weights),
+        teacher=dict(config=_portable(teacher), checkpoint=_portable(weights, weights=True)),
         components=components,
+        **(dict(transfer_heads=True) if transfer_heads else {}),
         **(dict(student_adapter=dict(boxes_per_image=BOXES)) if dense else {}),
     )
     imports = (config.get("custom_imports") or {}).get("imports", [])
@@ -87,6 +98,84 @@ def compose(
     hooks = [hook for hook in config.get("custom_hooks") or [] if type_name(hook) not in added]
     config.custom_hooks = [*hooks, *base.custom_hooks]
     return config
+
+
+def find_teacher(teacher: str, checkpoint: str | None, data: Path) -> tuple[str, str]:
+    """The teacher's config and weights, for `compose`.
+
+    A training leaves its whole config in its work dir, with the classes of its data.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such config, or no weights are known.
+    """
+    folder = Path(teacher) if Path(teacher).is_dir() else Path("work_dirs") / _stem(teacher)
+    if checkpoint is not None and "::" not in checkpoint:
+        folder = Path(checkpoint).parent
+    written = (
+        sorted(folder.glob("*.py")) if Path(teacher).is_dir() else [folder / f"{_stem(teacher)}.py"]
+    )
+    config = str(written[0]) if len(written) == 1 and written[0].is_file() else teacher
+    if config == teacher and Path(teacher).is_dir():
+        raise FileNotFoundError(
+            f"{teacher}: expected the work dir of a training, with its config, found "
+            f"{len(written)} configs in it"
+        )
+    trained = checkpoint or (_trained(folder) if config != teacher else None)
+    weights = trained or zoo_weights(teacher)
+    if weights is None:
+        find_config(teacher)
+        raise ValueError(
+            f"{teacher}: no weights are known, neither in {folder}/ nor in MMDetection's zoo. "
+            f"Train the teacher on these classes first: gdetkd train {teacher} --data {data}; or "
+            "name a file or URL as --checkpoint"
+        )
+    if not weights.startswith(("http://", "https://")):
+        find_checkpoint(weights)  # before anything is written
+    return config if weights == trained else teacher, weights
+
+
+def _trained(folder: Path) -> str | None:
+    """The best checkpoint of a training's folder, or else the last one."""
+    best = [path for path in folder.glob("best_*.pth") if not path.stem.endswith("_student")]
+    if best:
+        return str(max(best, key=lambda path: path.stat().st_mtime))
+    return last_checkpoint(folder)[0] if folder.is_dir() else None
+
+
+def _classes(config: Config, weights: str | None = None) -> tuple[str, ...] | None:
+    """The classes that a checkpoint was trained on, or else those of the config's data."""
+    if weights and Path(weights).is_file() and (known := trained_classes(weights)):
+        return known
+    if "train_dataloader" not in config:
+        return None
+    return class_names("train", next(leaves(config.train_dataloader.dataset)))
+
+
+def _check_classes(
+    teacher: str, known: tuple[str, ...] | None, wanted: tuple[str, ...], data: Path
+) -> None:
+    if known is not None and known != wanted:
+        first, second = (
+            f"{len(names)} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for names in (known, wanted)
+        )
+        raise ValueError(
+            f"the teacher {teacher} was trained on other classes, {first}, than those of {data}, "
+            f"{second}. Train the teacher on these classes first: "
+            f"gdetkd train {teacher} --data {data}"
+        )
+
+
+def check_pair(config: Config) -> None:
+    """Build student and teacher, with the weights if they are here; nothing is written.
+
+    Raises:
+        ValueError: The pair cannot be distilled, or the weights do not fit the teacher's config.
+    """
+    from gdetkd.launch.plan import build_pair
+
+    with tempfile.TemporaryDirectory() as folder:
+        build_pair(config.model, Path(folder))
 
 
 def _by_name(config: Config) -> Config:
@@ -120,14 +209,15 @@ def proposals(model: ConfigDict) -> int:
 
 
 def write_config(config: Config, path: Path, teacher: str, student: str) -> None:
-    """Write the config as a Python file whose header says how to use it.
+    """Write the config as a Python file: `_base_`, the student's, and what differs from it.
 
     Raises:
         ValueError: `path` is not a `.py`, or a file with other content is there: perhaps edited.
     """
     if path.suffix != ".py":
         raise ValueError(f"--out: expected the name of a Python file (.py), got {path}")
-    text = _HEADER.format(student=student, teacher=teacher, path=path) + config.pretty_text
+    text = _HEADER.format(student=student, teacher=teacher, path=path)
+    text += config_text(config, student)
     if path.exists():
         if path.read_text() == text:
             return
@@ -139,11 +229,84 @@ def write_config(config: Config, path: Path, teacher: str, student: str) -> None
     path.write_text(text)
 
 
+def config_text(config: Config, student: str) -> str:
+    """A distilled config as a program of MMEngine that inherits from the student's config."""
+    base = read_config(student)
+    if Config._is_lazy_import(base.filename):
+        return config.pretty_text.rstrip() + "\n"  # no base of a config of text
+    plain = config._cfg_dict.to_dict()
+    model = plain.pop("model")
+    changes = "".join(_assignments("student", base.model.to_dict(), model["student"]))
+    rest = {**model, "student": "__student__"}
+    different = _difference(base._cfg_dict.to_dict() | dict(model={}), dict(model={}) | plain)
+    different.pop("_delete_", None)
+    parts = dict(model=dict(_delete_=True, **rest), **different)
+    blocks = "".join(f"{name} = {_code(part)}\n" for name, part in parts.items())
+    return (
+        f"_base_ = {[_portable(student)]!r}\nstudent = _base_.model\n{changes}"
+        + blocks.replace("'__student__'", "student")
+        + "del student\n"
+    )
+
+
+def _code(value: Any, indent: int = 0) -> str:
+    """A value as Python code, on one line where it fits."""
+    if isinstance(value, dict) and all(key.isidentifier() for key in value):
+        items, (first, last) = (
+            [f"{k}={_code(v, indent + 4)}" for k, v in value.items()],
+            ("dict(", ")"),
+        )
+    elif isinstance(value, list | tuple) and value:
+        items, (first, last) = (
+            [_code(v, indent + 4) for v in value],
+            ("[]" if isinstance(value, list) else "()"),
+        )
+    else:
+        return repr(value)
+    comma = "," if isinstance(value, tuple) and len(items) == 1 else ""
+    line = first + ", ".join(items) + comma + last
+    if len(line) + indent < 90 and "\n" not in line:
+        return line
+    inner = "".join(f"{' ' * (indent + 4)}{item},\n" for item in items)
+    return f"{first}\n{inner}{' ' * indent}{last}"
+
+
+def _assignments(place: str, old: Any, new: Any) -> Iterator[str]:
+    """The statements that turn a part of a config into another."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() - new.keys():
+            yield f"{place}.pop({key!r})\n"
+        for key in new:
+            if key not in old:
+                yield f"{place}[{key!r}] = {new[key]!r}\n"
+            else:
+                yield from _assignments(f"{place}.{key}", old[key], new[key])
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, now) in enumerate(zip(old, new, strict=True)):
+            yield from _assignments(f"{place}[{index}]", before, now)
+    elif old != new:
+        yield f"{place} = {new!r}\n"
+
+
+def _difference(old: dict, new: dict) -> dict:
+    """What a config has to say so that MMEngine's inheritance turns `old` into `new`."""
+    if old.keys() - new.keys():
+        return dict(_delete_=True, **new)
+    found = {}
+    for key, value in new.items():
+        if key in old and isinstance(old[key], dict) and isinstance(value, dict):
+            if old[key] != value:
+                found[key] = _difference(old[key], value)
+        elif key not in old or old[key] != value:
+            found[key] = value
+    return found
+
+
 def zoo_weights(teacher: str) -> str | None:
     """The URL at which MMDetection keeps a config's weights, or the shipped digits teacher."""
-    if teacher == "gdetkd::digits/faster_rcnn_r34_teacher.py":
-        return "gdetkd::digits_faster_rcnn_r34.pth"
     path = Path(find_config(teacher))
+    if path == Path(find_config("gdetkd::digits/faster_rcnn_r34_teacher.py")):
+        return "gdetkd::digits_faster_rcnn_r34.pth"
     index = path.parent / "metafile.yml"
     if not index.is_file():
         return None
@@ -152,90 +315,15 @@ def zoo_weights(teacher: str) -> str | None:
     return next((m.get("Weights") for m in models if m["Name"] == path.stem), None)
 
 
-def use_data(config: Config, data: Path) -> None:
-    """Point a config's data sets, evaluators and heads to a folder of data.
-
-    Raises:
-        FileNotFoundError: The folder has none of the layouts that `compose` takes.
-    """
-    root, summary = f"{data}/", data / "dataset.json"
-    for _, dataset in _datasets(config):
-        dataset.data_root = root
-    ann_files = dict.fromkeys(("val", "test"), "annotations/instances_val2017.json")
-    if summary.is_file():
-        ann_files = _use_prepared(config, json.loads(summary.read_text()))
-    elif (data / "annotations" / "instances_train2017.json").is_file():
-        _use_split(config, "instances_train2017", "train2017", "instances_val2017", "val2017")
-        # A student for other data; a semantic head beside COCO's heads keeps its number of classes.
-        if all(head.num_classes != len(COCO) for head in _with_classes(config.model)):
-            _use_classes(config, COCO)
-    elif (data / "manifest.json").is_file() and (data / "annotations" / "train.json").is_file():
-        _use_split(config, "train", "train", "val", "val")
-        _use_classes(config, tuple("0123456789"))
-        ann_files = dict.fromkeys(ann_files, "annotations/val.json")
-    else:
-        raise FileNotFoundError(
-            f"--data {data}: expected COCO 2017 as unpacked, with "
-            "annotations/instances_train2017.json, the digits, with manifest.json, or what "
-            "`gdetkd data` has prepared, with dataset.json"
-        )
-    for stage, ann_file in ann_files.items():
-        for metric in _metrics(config.get(f"{stage}_evaluator")):
-            if "ann_file" in metric:
-                metric.ann_file = str(data / ann_file)  # for prepared data it is an absolute path
+def _stem(name: str) -> str:
+    return Path(name.split("::")[-1]).stem
 
 
-def _use_prepared(config: Config, summary: dict[str, Any]) -> dict[str, str]:
-    """Apply the summary of `gdetkd data`; return the annotation files to validate and test on."""
-    from gdetkd.datasets.prepare import config_options, one_split
-
-    if warning := one_split(summary):
-        print(warning, flush=True)
-    options = config_options(summary)
-    for stage, dataset in _datasets(config):
-        place = f"{stage}_dataloader.dataset."
-        dataset.ann_file = options[place + "ann_file"]
-        dataset.data_prefix = dict(img=options[place + "data_prefix.img"])
-    _use_classes(config, tuple(summary["classes"]))
-    return {s: str(options[f"{s}_dataloader.dataset.ann_file"]) for s in ("val", "test")}
-
-
-def _use_split(config: Config, train: str, train_images: str, val: str, val_images: str) -> None:
-    for stage, dataset in _datasets(config):
-        file, images = (train, train_images) if stage == "train" else (val, val_images)
-        dataset.ann_file = f"annotations/{file}.json"
-        dataset.data_prefix = dict(img=f"{images}/")
-
-
-def _use_classes(config: Config, classes: tuple[str, ...]) -> None:
-    for _, dataset in _datasets(config):
-        dataset.metainfo = dict(classes=classes)
-    for head in _with_classes(config.model):
-        head.num_classes = len(classes)
-
-
-def _datasets(config: Config) -> Iterator[tuple[str, ConfigDict]]:
-    """The config's data sets with their stages, without wrappers that repeat or join them."""
-    for stage in ("train", "val", "test"):
-        if f"{stage}_dataloader" in config:
-            yield from ((stage, leaf) for leaf in leaves(config[f"{stage}_dataloader"].dataset))
-
-
-def _with_classes(node: Any) -> Iterator[ConfigDict]:
-    """Every part of a model's config that has `num_classes`."""
-    if isinstance(node, dict):
-        if "num_classes" in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for part in node:
-            yield from _with_classes(part)
-
-
-def _metrics(evaluator: Any) -> list[ConfigDict]:
-    return evaluator if isinstance(evaluator, list) else [evaluator or ConfigDict()]
-
-
-def _portable(name: str) -> str:
+def _portable(name: str, weights: bool = False) -> str:
     """A file by its absolute path: the composed config may be moved and used from anywhere."""
-    return name if "::" in name else str(Path(find_config(name)).resolve())
+    if "::" in name or name.startswith(("http://", "https://")):
+        return name
+    path = Path(name if weights else find_config(name)).resolve()
+    if path.is_relative_to(PACKAGE / "configs"):
+        return f"{SHIPPED}{path.relative_to(PACKAGE / 'configs')}"
+    return str(path)

@@ -16,14 +16,16 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import init_default_scope
+from mmengine.registry import DefaultScope, init_default_scope
 from mmengine.structures import InstanceData
 from PIL import Image
 from torch import nn
 
 from gdetkd.detectors.mmdet.config_errors import config_errors, read_config
 from gdetkd.launch.learning_rate import scale_learning_rate
+from gdetkd.launch.rehearsal import Rehearsal, rehearse
 from gdetkd.ops.clock import time_call
+from gdetkd.ops.console import quiet
 from gdetkd.training.runner import resumable
 
 LONGEST = 60.0  # seconds for the step that a plan measures
@@ -42,10 +44,14 @@ class StepUsage:
         return replace(self, activations=self.activations * factor, seconds=self.seconds * factor)
 
 
-def show_plan(config: Config, processes: int) -> None:
+def show_plan(config: Config, processes: int, whole: bool = False) -> None:
     """Print what training this config on so many processes would need and write.
 
-    Nothing is downloaded and nothing of the run is written: the teacher gets random weights.
+    Nothing is downloaded and nothing of the run is written: the teacher gets random weights. Where
+    the data are here, a few steps are run on them; else on noise.
+
+    Args:
+        whole: Print the whole config, too.
 
     Raises:
         ValueError: The config does not build, or its pair cannot be distilled.
@@ -53,21 +59,28 @@ def show_plan(config: Config, processes: int) -> None:
     config = resumable(config)
     lines: list[str] = []
     scale_learning_rate(config, processes, lines.append)
-    print(config.pretty_text)
+    if whole:
+        print(config.pretty_text)
     with tempfile.TemporaryDirectory() as folder, config_errors(config.filename):
         model = build_with_random_teacher(config.model, Path(folder))
-    size, where = image_size(config)
-    usage = measure_step(model, config.train_dataloader.batch_size, size)
-    images, steps = images_and_steps(config, processes)
-    memory, whole = _memory(model, config.optim_wrapper.optimizer, usage)
     batch = config.train_dataloader.batch_size
+    with quiet(None):
+        rehearsal = rehearse(config, model)
+    size, where = image_size(config)
+    if rehearsal is not None:
+        size, where = rehearsal.size, "the largest of a few of the data, through the pipeline"
+    usage = measure_step(model, batch, size)
+    if rehearsal is not None:
+        usage = replace(usage, seconds=rehearsal.step)
+    images, steps = images_and_steps(config, processes)
+    memory, saved = _memory(model, config.optim_wrapper.optimizer, usage)
     accumulated = config.optim_wrapper.get("accumulative_counts", 1)
     once_in = f", an update every {accumulated} steps" if accumulated > 1 else ""
     work = Path(config.work_dir)
     saving = config.default_hooks.checkpoint
     unit = "epochs" if saving.get("by_epoch", True) else "steps"
     best = " and the best one (best_*.pth)" if saving.get("save_best") else ""
-    files = _gigabytes(whole * (1 + bool(best)))
+    files = _gigabytes(saved * (1 + bool(best)))
     distilled = str(config.model.type).endswith("DistilledDetector")
     alone = "beside each, the student alone; " if distilled else ""
     visualizer = config.get("visualizer") or {}
@@ -78,15 +91,32 @@ def show_plan(config: Config, processes: int) -> None:
         f"Images: {size[1]} x {size[0]} px ({where}); {batch} per step and process, "
         f"{processes} process(es){once_in}",
         memory,
-        f"Time: about {usage.seconds:.2f} s per step on {_device()}, one process"
-        + (f"; {steps} steps, {_duration(usage.seconds * steps)}" if steps else "")
-        + f" ({how(usage)}; without loading of images)",
+        _time(config, usage, steps, processes, rehearsal),
         f"Writes to {work}/: the last {saving.get('max_keep_ckpts', 1)} checkpoint(s), every "
         f"{saving.get('interval', 1)} {unit}{best}, about {files}; {alone}"
         f"the config; TIME/vis_data/ with scalars{tensorboard}; TIME/TIME.log",
         f"Resumes from: the newest complete checkpoint in {work}/ (--resume)",
     ]
     print("\n".join(lines))
+
+
+def _time(
+    config: Config, usage: StepUsage, steps: int | None, processes: int, done: Rehearsal | None
+) -> str:
+    """A sentence about the time of a step, and of the run with its validations, if known."""
+    text = f"Time: about {usage.seconds:.2f} s per step on {_device()}, one process"
+    means = f"{how(usage)}; without loading of images" if done is None else "measured on the data"
+    if not steps:
+        return f"{text} ({means})"
+    total, rounds = usage.seconds * steps, 0
+    if done is not None and config.get("val_cfg"):
+        loop = config.train_cfg
+        every = loop.get("val_interval", 1000 if "max_iters" in loop else 1)
+        rounds = -(-loop.get("max_iters", loop.get("max_epochs", 1)) // every)
+        rounds += str(config.model.type).endswith("DistilledDetector")  # the teacher, once
+        total += rounds * done.validation
+    checks = f" with {rounds} validations of {done.validation:.0f} s" if rounds else ""
+    return f"{text}; {steps} steps, {_duration(total)}{checks} ({means})"
 
 
 def how(usage: StepUsage) -> str:
@@ -118,6 +148,15 @@ def _memory(model: nn.Module, optimizer: ConfigDict, usage: StepUsage) -> tuple[
     total = _gigabytes(sum(parts.values()))
     sentence = f"Memory per process: about {total} = {shown} (fp32; {how(usage)})"
     return sentence, state + trained * moments
+
+
+def build_pair(model: ConfigDict, folder: Path) -> nn.Module:
+    """Build a detector; the teacher has its own weights where they are files of this machine."""
+    teacher = model.get("teacher") or {}
+    if str(teacher.get("checkpoint")).startswith(("http://", "https://")):
+        return build_with_random_teacher(model, folder)
+    with DefaultScope.overwrite_default_scope("mmdet"):
+        return MODELS.build(_untrained(model))
 
 
 def build_with_random_teacher(model: ConfigDict, folder: Path) -> nn.Module:

@@ -24,9 +24,9 @@ def run_worker(request: dict[str, Any]) -> None:
     """Join the process group and train.
 
     Args:
-        request: `config`, `options`, `work_dir`, `seed`, `amp` as for `load_config`; `resume` as
-            for `train`; `run`, the number of the run that this launch starts or continues;
-            `one_machine` and `folder` as for `init_process_group`.
+        request: `config`, `options`, `work_dir`, `seed`, `amp`, `data`, `start` as for
+            `load_config`; `resume` as for `train`; `run`, the number of the run that this launch
+            starts or continues; `one_machine` and `folder` as for `init_process_group`.
     """
     import torch
     import torch.distributed as dist
@@ -47,7 +47,8 @@ def run_worker(request: dict[str, Any]) -> None:
     init_process_group("nccl" if on_gpu else "gloo", folder)
     config = load_config(
         request["config"], request["options"], work_dir=request["work_dir"],
-        seed=request["seed"], amp=request["amp"],
+        seed=request["seed"], amp=request["amp"], data=request.get("data"),
+        start=request.get("start"),
     )  # fmt: skip
     config.launcher = "pytorch"
     if not on_gpu:

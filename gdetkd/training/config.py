@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from gdetkd.detectors.mmdet.building import is_type
 from gdetkd.detectors.mmdet.config_errors import config_errors, read_config
+from gdetkd.training.data import use_data, use_start
 
 
 def load_config(
@@ -23,6 +24,9 @@ def load_config(
     work_dir: str | os.PathLike | None = None,
     seed: int | None = None,
     amp: bool = False,
+    data: str | os.PathLike | None = None,
+    start: str | None = None,
+    split: str | None = None,
 ) -> Config:
     """Read a config and apply what the command line says of it.
 
@@ -32,13 +36,21 @@ def load_config(
         work_dir: Where the run writes; `work_dirs/CONFIG` by default.
         seed: Seed of the run, in place of the config's.
         amp: Mixed precision (GPU only).
+        data: A folder of data to train and test on, as for `use_data`.
+        start: What the backbone starts from, as for `use_start`.
+        split: The split of `data` to test on.
 
     Raises:
-        FileNotFoundError: There is no such config.
+        FileNotFoundError: There is no such config, or no such data.
         ValueError: It cannot be read, or the options do not fit it.
     """
     config = read_config(name)
+    if start is not None:
+        use_start(config.model, start)
+    if data is not None:
+        use_data(config, Path(data), split)
     with config_errors(name, passing=()):
+        _resolve_paths(config, Path(config.filename).resolve().parent)
         _check_options(config, options or {})
         config.merge_from_dict(dict(options or {}))
     if work_dir is not None:
@@ -59,6 +71,31 @@ def load_config(
         hooks.append(dict(type="DistillationHook"))
     config.custom_hooks = hooks
     return config
+
+
+def _resolve_paths(config: Config, folder: Path) -> None:
+    """Make the files that a config names absolute where they lie beside it."""
+
+    def resolve(node: Any, key: str) -> None:
+        name = node.get(key)
+        if isinstance(name, str) and "::" not in name and (folder / name).is_file():
+            node[key] = str(folder / name)
+
+    def visit(node: Any) -> None:
+        if isinstance(node, Mapping):
+            if "init_cfg" in node and isinstance(node["init_cfg"], Mapping):
+                resolve(node["init_cfg"], "checkpoint")
+            node = list(node.values())
+        if isinstance(node, list | tuple):
+            for part in node:
+                visit(part)
+
+    resolve(config, "load_from")
+    teacher = (config.get("model") or {}).get("teacher")
+    if isinstance(teacher, Mapping):
+        for key in ("config", "checkpoint"):
+            resolve(teacher, key)
+    visit(config.get("model"))
 
 
 def _check_options(config: Config, options: Mapping[str, Any]) -> None:

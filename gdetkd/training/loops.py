@@ -23,6 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader
 
 from gdetkd.checkpoints.reading import CheckpointError
+from gdetkd.ops.console import say
 from gdetkd.training.resumable_loader import ResumableLoader
 from gdetkd.training.rng_state import capture, restore
 from gdetkd.training.settings import check_unchanged, data_of, settings_of
@@ -102,7 +103,7 @@ class _Resumable:
         before = progress.get("settings")
         if isinstance(before, dict):  # older checkpoints have none
             for change in check_unchanged(before, self._settings()):
-                print(f"Changed since the checkpoint, and applied: {change}.", flush=True)
+                say(f"Changed since the checkpoint, and applied: {change}.")
         self._progress = progress
         self.validated = progress["validated"]
 

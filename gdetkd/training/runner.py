@@ -20,6 +20,7 @@ from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.datasets.config_check import check_data
 from gdetkd.detectors.mmdet.building import is_type, type_name
 from gdetkd.detectors.mmdet.config_errors import CheckedRunner
+from gdetkd.ops.console import say
 from gdetkd.training.last_checkpoint import last_checkpoint, run_number
 
 # What MMEngine cannot resume exactly, and what can.
@@ -114,9 +115,9 @@ def _last(work_dir: str | os.PathLike) -> str | None:
             f"{'; '.join(damaged)}. Remove them or leave out --resume to start at step 0"
         )
     for sentence in damaged:
-        print(f"Passed over a damaged checkpoint: {sentence}", flush=True)
+        say(f"Passed over a damaged checkpoint: {sentence}")
     if last is None:
-        print(f"Nothing to resume from in {work_dir}: starting at step 0.", flush=True)
+        say(f"Nothing to resume from in {work_dir}: starting at step 0.")
     return last
 
 

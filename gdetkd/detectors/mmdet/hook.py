@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import nn
 from gdetkd.checkpoints import atomic_files  # noqa: F401  (registers the backend "atomic")
 from gdetkd.checkpoints.student import export_student
 from gdetkd.detectors.mmdet.distilled import DistilledDetector
-
-WEAK_TEACHER_AP = 0.05
+from gdetkd.detectors.mmdet.teacher_check import measure_teacher, verdict
+from gdetkd.ops.console import DistillationWarning
 
 
 @HOOKS.register_module()
@@ -31,12 +32,16 @@ class DistillationHook(Hook):
       which `mmdet.apis.init_detector` loads with the student's plain config.
     - When a loss is not finite it keeps a checkpoint of the state before that step, if that is
       finite: weights, optimizer, queue. (BatchNorm's statistics have seen that step's images.)
+
+    Args:
+        baseline: AP of the student trained alone, if known: a teacher has to be better.
     """
 
     # After CheckpointHook (VERY_LOW), whose file it looks for.
     priority = "LOWEST"
 
-    def __init__(self) -> None:
+    def __init__(self, baseline: float | None = None) -> None:
+        self.baseline = baseline
         self._exported: dict[str, str] = {}  # the last file of every kind: 'last_ckpt', 'best_ckpt'
 
     def before_train(self, runner: Any) -> None:
@@ -68,13 +73,10 @@ class DistillationHook(Hook):
             f"{key.split('/')[-1]} {value:.3f}" for key, value in metrics.items() if value >= 0
         )
         runner.logger.info(f"Teacher on the validation set: {shown}")
-        main = next(iter(metrics.values()), 0.0)
-        if main < WEAK_TEACHER_AP:
-            runner.logger.warning(
-                f"The teacher is as good as dead ({next(iter(metrics), 'no metric')} {main:.3f}). "
-                "Its config, its weights, the classes and their order, or its data_preprocessor do "
-                "not match the data; distilling it will do harm."
-            )
+        if advice := verdict(metrics, self.baseline):
+            runner.logger.warning(advice)
+            if is_main_process():
+                warnings.warn(advice, DistillationWarning, stacklevel=2)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch=None, outputs=None) -> None:
         self._export(runner)
@@ -119,17 +121,6 @@ def _remove_orphans(folder: Path) -> None:
         ours = re.fullmatch(r"(best_.+_)?(iter|epoch)_\d+\.pth", whole)
         if ours and not (folder / whole).exists():
             student.unlink()
-
-
-def measure_teacher(runner: Any, teacher: nn.Module) -> dict[str, float]:
-    """The teacher's metrics on the runner's validation set; draws no global randomness."""
-    evaluator, loader = runner.val_loop.evaluator, runner.val_loop.dataloader
-    devices = range(torch.cuda.device_count())  # without them PyTorch warns where there are many
-    with torch.random.fork_rng(devices), torch.no_grad():
-        for batch in loader:
-            evaluator.process(data_samples=teacher.val_step(batch), data_batch=batch)
-        metrics = evaluator.evaluate(len(loader.dataset))
-    return {key: float(value) for key, value in metrics.items()}
 
 
 def _check_transfer(model: DistilledDetector) -> None:
