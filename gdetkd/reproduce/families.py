@@ -132,7 +132,7 @@ def works(found: Mapping[str, Any]) -> bool:
     """Whether a role trains: components that fall, and finite steps beside unchanged losses."""
     if "refused" in found:
         return False
-    tried = [own for own in found["components"].values() if "refused" not in own]
+    tried = [own for one in found["components"].values() if "refused" not in one]
     finite = found["losses"] and None not in found["losses"]
     return bool(tried and finite and found["own_losses_equal"]) and all(map(falls, tried))
 
@@ -145,8 +145,8 @@ def cell_text(found: Mapping[str, Any]) -> str:
         return "not finite"
     texts = []
     for name, letter in LETTERS.items():
-        own = found["components"][name]
-        texts.append("–" if "refused" in own else letter if falls(own) else f"({letter})")
+        one = found["components"][name]
+        texts.append("–" if "refused" in one else letter if falls(one) else f"({letter})")
     return " ".join(texts) + ("" if found["own_losses_equal"] else " (own losses differ)")
 
 

@@ -107,14 +107,14 @@ def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str
     if role == "teacher" and isinstance(adapter, QueryAdapter):  # or no query covers any box
         train(teacher, data, COVERING_STEPS)
     results = {name: try_alone(student, teacher, name, data) for name in COMPONENTS}
-    supported = {name: COMPONENTS[name] for name, own in results.items() if "start" in own}
+    supported = {name: COMPONENTS[name] for name, one in results.items() if "start" in one}
     pair = _pair(student, teacher, supported)
     plain = copy.deepcopy(student)
     torch.manual_seed(0)
-    own = losses_of(plain, data)
+    student_losses = losses_of(plain, data)
     torch.manual_seed(0)
     distilled = losses_of(pair, data)
-    same = all(_equal(value, distilled[key]) for key, value in own.items())
+    same = all(_equal(value, distilled[key]) for key, value in student_losses.items())
     losses = train(_pair(student, teacher, supported), data, steps)
     return dict(components=results, own_losses_equal=same, losses=losses)
 

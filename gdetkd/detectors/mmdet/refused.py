@@ -26,7 +26,7 @@ REASONS = {
     MaskFormer: MASKS,
     SemiBaseDetector: "trains a detector by a teacher of its own; distill its `student`",
     BaseMOTModel: "follows objects through videos; distill the `detector` in it",
-    BaseReID: "tells persons apart and detects nothing",
+    BaseReID: "distinguishes persons and detects nothing",
     Detectron2Wrapper: "hides a detector of detectron2, whose layers MMDetection does not see",
 }
 

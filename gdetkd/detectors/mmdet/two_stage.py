@@ -118,7 +118,7 @@ class TwoStageAdapter(MMDetAdapter):
 
     @contextmanager
     def _neck(self) -> Iterator[list[Sequence[Tensor]]]:
-        """All levels of the neck, if some are asked for that boxes are not pooled from."""
+        """All levels of the neck, if boxes are not pooled from some of those wanted."""
         found: list[Sequence[Tensor]] = []
         if self.levels is None or not self.detector.with_neck:
             yield found
