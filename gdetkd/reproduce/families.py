@@ -132,7 +132,7 @@ def works(found: Mapping[str, Any]) -> bool:
     """Whether a role trains: components that fall, and finite steps beside unchanged losses."""
     if "refused" in found:
         return False
-    tried = [own for one in found["components"].values() if "refused" not in one]
+    tried = [one for one in found["components"].values() if "refused" not in one]
     finite = found["losses"] and None not in found["losses"]
     return bool(tried and finite and found["own_losses_equal"]) and all(map(falls, tried))
 
