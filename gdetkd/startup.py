@@ -2,8 +2,9 @@
 
 - `import mmcv._ext` succeeds where MMCV comes without compiled operators (`mmcv-lite`). That finder
   stands at the end of `sys.meta_path`, so a compiled `mmcv._ext` is always found first.
-- MMEngine's loading of checkpoints and of YAML configs runs no code that a file brings along. Its
-  modules are changed just after they have been imported, see `PATCHES`.
+- MMEngine's loading of checkpoints and of YAML configs runs no code that a file brings along, and
+  MMDetection's `init_detector` takes distilled configs. Their modules are changed just after they
+  have been imported, see `PATCHES`.
 
 Both are installed when the interpreter starts, by `gdetkd_startup.pth`, and by `import gdetkd` for
 a copy of the package that was not installed. Only the standard library is imported here: this runs
@@ -20,10 +21,11 @@ from importlib.util import spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-# Modules of MMEngine, and those whose function `patch` changes them, imported when need be.
+# Modules of OpenMMLab, and those whose function `patch` changes them, imported when need be.
 PATCHES = {
     "mmengine.runner.checkpoint": "gdetkd.checkpoints.mmengine_loading",
     "mmengine.fileio.handlers.yaml_handler": "gdetkd.ops.safe_yaml",
+    "mmdet.apis.inference": "gdetkd.detectors.mmdet.inference",
 }
 
 

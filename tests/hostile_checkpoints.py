@@ -90,6 +90,13 @@ def shared(levels: int = 40) -> list:
     return value
 
 
+def deep(levels: int = 200) -> list:
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 def recursive() -> list:
     value = []
     value.append(value)
@@ -136,6 +143,14 @@ def damaged(good: dict) -> Iterator[tuple[str, Callable[[Path], object]]]:
         "false versions": {**good, "state_dict": with_attributes(state, _metadata=5)},
         "false methods": {**good, "state_dict": with_attributes(state, items=5, copy=5)},
         "recursive list": {**good, "meta": {**meta, "dataset_meta": {"classes": recursive()}}},
+        "shared lists": {**good, "meta": {**meta, "dataset_meta": {"classes": shared()}}},
+        "deep list": {**good, "meta": {**meta, "dataset_meta": {"classes": deep()}}},
+        "many strides": {
+            **good,
+            "state_dict": {
+                **state, **{f"a{n}": torch.ones(1).expand(2**18) for n in range(40)}
+            },
+        },
         "strides": {**good, "state_dict": {**state, first: torch.ones(1).expand(10**10)}},
         "no data": {**good, "state_dict": {**state, first: torch.empty(10, device="meta")}},
         "sparse": {**good, "state_dict": {**state, first: torch.eye(3).to_sparse()}},

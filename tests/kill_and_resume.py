@@ -1,12 +1,11 @@
-"""Kill a training again and again, resume it, and compare it with one that was left alone.
+"""Disturb a training again and again, resume it, and compare it with one that was left alone.
 
-    python -m tests.kill_and_resume --kills 20 --out results/training/kill.json
+    python -m tests.kill_and_resume --out results/training/kill.json
 
 A tiny distilled detector on tiny digits, on one thread of the CPU, with what can go wrong on the
-way: a queue, random flips, a schedule, validations, a best checkpoint. Every attempt is a process
-of its own that trains as `gdetkd train CONFIG --resume` does; it dies by SIGKILL, at a random
-moment or while it writes a checkpoint. Afterwards everything that the last checkpoint holds, clocks
-excepted, must be equal to the last bit.
+way: a queue, random flips, a schedule, validations, a best checkpoint. Once in one process, once in
+two. Every attempt is `gdetkd train CONFIG --resume`, and ends by one of EVENTS. Afterwards
+everything that the last checkpoint holds, clocks excepted, must be equal to the last bit.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import datetime
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -32,12 +32,24 @@ import torch
 from helpers import COMPONENTS, changed, distilled, faster_rcnn, run_config, save_detector
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from processes import Child, gdetkd, until, worker_of_rank
 
 from gdetkd.checkpoints.reading import read_checkpoint
+from gdetkd.launch import launch
+from gdetkd.launch.run_lock import owners
 from gdetkd.training.last_checkpoint import last_checkpoint
-from gdetkd.training.runner import train
 
 BETWEEN_CHECKPOINTS = 3
+# SIGKILL of the only process or of the agent at some time after a step, at any moment, and while a
+# checkpoint or its student-only file is being written; of a rank, after which the agent starts all
+# again; of the shell around a launched training, and then of what it left; a disk that is full at
+# the next checkpoint; a terminal that is closed.
+EVENTS = {
+    1: ["training"] * 4 + ["any moment"] * 2 + ["whole checkpoint"] * 2
+    + ["student checkpoint"] * 2 + ["wrapper", "full disk", "SIGHUP"],
+    2: ["rank 0", "rank 1", "training", "whole checkpoint", "student checkpoint", "wrapper",
+        "full disk", "SIGHUP"],
+}  # fmt: skip
 
 
 def config_for(folder: Path, data: Path, teacher: dict, steps: int, queue: int) -> Config:
@@ -59,72 +71,107 @@ def config_for(folder: Path, data: Path, teacher: dict, steps: int, queue: int) 
     return config
 
 
-def start(config: Config, log: Path) -> int:
-    """Train in a process of its own, from the last whole checkpoint; give its id."""
-    process = os.fork()  # as good as a new interpreter, less ten seconds of imports
-    if process:
-        return process
-    code = 1
-    try:
-        with open(log, "a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        train(config, resume=True)
-        code = 0
-    except BaseException:
-        import traceback
+class Attempts:
+    """`gdetkd train CONFIG --resume` in a work dir, started as often as it takes."""
 
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    def __init__(self, config: Path, work_dir: Path, processes: int, chance: random.Random):
+        self.config, self.work_dir, self.processes = config, work_dir, processes
+        self.chance, self.seconds = chance, (10.0, 1.0)  # to the first step, and of a step
+        self.child: Child | None = None
+        self.logs: set[Path] = set()
 
+    def start(self, file_size: int = resource.RLIM_INFINITY) -> Child:
+        """A new attempt, unless one is going on."""
 
-def finished(process: int) -> bool:
-    """Whether it has ended; raises if it failed by itself."""
-    done, status = os.waitpid(process, os.WNOHANG)
-    if done and status:
-        raise RuntimeError(f"the training failed by itself with status {status}; see its log")
-    return bool(done)
+        def prepare() -> None:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup's is inherited
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
 
+        if self.child is None or self.child.ended():
+            self.logs = set(self._logs())
+            several = ["--gpus", self.processes] if self.processes > 1 else []
+            self.child = gdetkd(
+                self.work_dir.parent, "train", self.config, "--resume",
+                "--work-dir", self.work_dir, *several, prepare=prepare,
+            )  # fmt: skip
+        return self.child
 
-def kill(process: int) -> None:
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
+    def finish(self) -> None:
+        """Train to the end."""
+        code, output = self.start().wait()
+        if code:
+            raise RuntimeError(f"the training failed by itself:\n{output}")
 
-
-def kill_while_writing(process: int, folder: Path, after: int) -> bool:
-    """Kill it while its checkpoint number `after` lies unfinished; whether that was achieved."""
-    seen: set[str] = set()
-    while not finished(process):
-        # Its own: one killed before may have left another.
-        unfinished = {path.name for path in folder.glob(f".*.{process}.tmp")}
-        new = {name for name in unfinished if "student" not in name} - seen
-        seen |= new
-        if new and len(seen) > after:
-            kill(process)
-            return any((folder / name).exists() for name in new)
-    raise RuntimeError("the training ended before it could be killed: give it more steps")
-
-
-def kill_after(process: int, folder: Path | None, seconds: float) -> bool:
-    """Kill it so long after its start, or, with a folder, after its first step; False if it ended.
-
-    A process logs every step in a folder of its own, named by the time.
-    """
-    before = set(folder.glob("*/vis_data/scalars.json")) if folder else set()
-    while folder and not set(folder.glob("*/vis_data/scalars.json")) - before:
-        if finished(process):
+    def disturb(self, event: str) -> bool:
+        """End an attempt by an event; False if it was at its end before."""
+        if event == "full disk":
+            code, output = self.start(file_size=2**20).wait()
+            return code == 1 and "cannot write" in output
+        if event == "wrapper":
+            return self._kill_wrapper()
+        if event.endswith("checkpoint"):
+            return any(self._kill_in_writing("student" in event) for _ in range(8))
+        child = self.start()
+        to_first_step, of_a_step = self.seconds
+        if event == "any moment":
+            time.sleep(self.chance.uniform(0, to_first_step))
+        elif not self._wait(lambda: set(self._logs()) - self.logs):
             return False
-        time.sleep(0.001)
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if finished(process):
+        else:
+            time.sleep(self.chance.uniform(0, 2 * BETWEEN_CHECKPOINTS * of_a_step))
+        if child.ended():
             return False
-        time.sleep(0.001)
-    kill(process)
-    return True
+        if event.startswith("rank"):
+            self.logs = set(self._logs())  # the next event comes after a step of the next start
+            os.kill(worker_of_rank(int(event[-1]), self.work_dir), signal.SIGKILL)
+        else:
+            os.kill(child.pid, signal.SIGHUP if event == "SIGHUP" else signal.SIGKILL)
+            child.wait()
+        return True
+
+    def _logs(self) -> Iterator[Path]:
+        return self.work_dir.glob("*/vis_data/scalars.json")  # a folder for every start
+
+    def _wait(self, true: Any) -> bool:
+        while not true():
+            if self.child.ended():
+                return False
+            time.sleep(0.001)
+        return True
+
+    def _kill_in_writing(self, student: bool) -> bool:
+        def unfinished() -> set[Path]:
+            found = self.work_dir.glob(".iter*.tmp")
+            return {path for path in found if ("student" in path.name) == student}
+
+        seen, passed_over = unfinished(), self.chance.randrange(2)  # one killed before left some
+        child = self.start()
+        while not child.ended():
+            new = unfinished() - seen
+            seen |= new
+            if new and passed_over:
+                passed_over -= 1
+            elif new:
+                writer = int(next(iter(new)).name.split(".")[-2])
+                for process in dict.fromkeys([writer, child.pid]):
+                    os.kill(process, signal.SIGKILL)
+                child.wait()
+                return any(path.exists() for path in new)
+        return False
+
+    def _kill_wrapper(self) -> bool:
+        logs = set(self._logs())
+        run = launch(str(self.config), self.work_dir, self.processes, resume=True)
+        until(lambda: set(self._logs()) - logs or run.status() != "running")
+        record = json.loads((self.work_dir / "launch.json").read_text())
+        os.kill(record["pid"], signal.SIGKILL)
+        run._child.wait()
+        if run.status() != "running":
+            return False
+        for process in owners(self.work_dir):
+            os.kill(process, signal.SIGKILL)
+        until(lambda: run.status() != "running")
+        return True
 
 
 def contents(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -158,70 +205,62 @@ def _equal(one: Any, other: Any) -> bool:
     return np.array_equal(one, other, equal_nan=isinstance(one, np.ndarray))
 
 
-def compare(kills: int, writes: int, steps: int, queue: int, seed: int, folder: Path) -> dict:
-    """Train undisturbed, then with `kills` kills, `writes` of them in a checkpoint; the record."""
+def compare(
+    events: list[str], processes: int, steps: int, queue: int, seed: int, folder: Path
+) -> dict:
+    """Train undisturbed, then with these events, to so many steps; the record."""
     from gdetkd.datasets.digits import build_digits
 
     torch.set_num_threads(1)
     data = folder / "digits"
     build_digits(data, splits={"train": 16, "val": 8})
     teacher = save_detector(faster_rcnn(base=6, channels=12, fc=24), folder / "teacher.pth")
-    calm, harried = folder / "calm", folder / "harried"
-    began = time.monotonic()
-    process = start(config_for(calm, data, teacher, steps, queue), folder / "calm.log")
-    first_step = None
-    while not finished(process):
-        if first_step is None and any(calm.glob("iter_*.pth")):
-            first_step = time.monotonic() - began
-        time.sleep(0.005)
-    seconds = time.monotonic() - began
-    a_step = (seconds - first_step) / (steps - BETWEEN_CHECKPOINTS)
-
+    config = folder / "config.py"
+    config_for(folder, data, teacher, steps, queue).dump(str(config))
     chance = random.Random(seed)
-    others = kills - writes
-    kinds = ["writing"] * writes + ["training"] * -(-others // 2) + ["any"] * (others // 2)
-    chance.shuffle(kinds)
+    calm, harried = (
+        Attempts(config, folder / name, processes, chance) for name in ("calm", "harried")
+    )
+    began = time.monotonic()
+    calm.start()
+    calm._wait(lambda: any(calm._logs()))
+    first_step = time.monotonic() - began
+    calm.finish()
+    seconds = time.monotonic() - began
+    harried.seconds = first_step, (seconds - first_step) / steps
+
     moments = []
-    for kind in kinds:
-        process = start(config_for(harried, data, teacher, steps, queue), folder / "harried.log")
+    for event in events:
         began = time.monotonic()
-        if kind == "writing":
-            hit = kill_while_writing(process, harried, chance.randrange(2))
-        elif kind == "training":
-            delay = chance.uniform(0, 2 * BETWEEN_CHECKPOINTS * a_step)
-            hit = kill_after(process, harried, delay)
-        else:
-            hit = kill_after(process, None, chance.uniform(0, first_step))
-        last, _ = last_checkpoint(harried)
+        hit = harried.disturb(event)
+        last, _ = last_checkpoint(harried.work_dir)
         moments.append(
             dict(
-                kind=kind,
+                event=event,
                 seconds=round(time.monotonic() - began, 2),
                 hit=hit,
                 resumes_from=Path(last).stem if last else None,
             )
         )
-    process = start(config_for(harried, data, teacher, steps, queue), folder / "harried.log")
-    while not finished(process):
-        time.sleep(0.01)
+    harried.finish()
 
-    one, other = (read_checkpoint(run / f"iter_{steps}.pth") for run in (calm, harried))
+    one, other = (read_checkpoint(run.work_dir / f"iter_{steps}.pth") for run in (calm, harried))
     paths = [path for path, _ in contents(one)]
-    best = [sorted(path.name for path in run.glob("*.pth")) for run in (calm, harried)]
+    files = [sorted(path.name for path in run.work_dir.glob("*.pth")) for run in (calm, harried)]
     return dict(
-        kills=sum(moment["hit"] for moment in moments),
-        of_them_while_writing=sum(m["hit"] for m in moments if m["kind"] == "writing"),
+        processes=processes,
+        events=sum(moment["hit"] for moment in moments),
         steps=steps,
         checkpoint_every=BETWEEN_CHECKPOINTS,
-        checkpoint_megabytes=round((calm / f"iter_{steps}.pth").stat().st_size / 1e6, 1),
+        checkpoint_megabytes=round((calm.work_dir / f"iter_{steps}.pth").stat().st_size / 1e6, 1),
         seed=seed,
         values_compared=len(paths),
         losses_compared=[p.split(".")[-1] for p in paths if "loss" in p and "log_scalars" in p],
         queue_compared=[p.split(".", 2)[-1] for p in paths if ".queue." in p],
         differences=differences(one, other),
-        files=best[0],
-        files_equal=best[0] == best[1],
-        left_unfinished=[path.name for path in harried.glob(".*.tmp")],
+        files=files[0],
+        files_equal=files[0] == files[1],
+        left_unfinished=[path.name for path in harried.work_dir.glob(".*.tmp")],
         seconds_undisturbed=round(seconds, 1),
         moments=moments,
     )
@@ -229,24 +268,36 @@ def compare(kills: int, writes: int, steps: int, queue: int, seed: int, folder: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="Write the record here, too.")
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gdetkd-kill-"))
-    record = compare(
-        asked.kills, max(1, asked.kills // 3), 6 * asked.kills + 6, 400_000, asked.seed, folder
-    )
+    runs = []
+    for processes, events in EVENTS.items():
+        if processes == 1:
+            random.Random(asked.seed).shuffle(events)
+        (folder / str(processes)).mkdir()
+        runs.append(
+            compare(
+                events, processes, 6 * len(events) + 6, 400_000, asked.seed, folder / str(processes)
+            )
+        )
+        print(json.dumps(runs[-1], indent=1), flush=True)
     from gdetkd.evaluation.records import environment
 
-    record |= dict(date=datetime.date.today().isoformat(), threads=1, **environment())
-    text = json.dumps(record, indent=1)
-    print(text)
+    record = dict(
+        command="python -m tests.kill_and_resume --out results/training/kill.json",
+        events=sum(run["events"] for run in runs),
+        runs=runs,
+        date=datetime.date.today().isoformat(),
+        threads=1,
+        **environment(),
+    )
     if asked.out:
         asked.out.parent.mkdir(parents=True, exist_ok=True)
-        asked.out.write_text(text + "\n")
-    if record["differences"] or not record["files_equal"]:
-        sys.exit(f"not the same: {record['differences'][:5]}; the runs are in {folder}")
+        asked.out.write_text(json.dumps(record, indent=1) + "\n")
+    if any(run["differences"] or not run["files_equal"] for run in runs):
+        sys.exit(f"not the same; the runs are in {folder}")
     shutil.rmtree(folder)
 
 

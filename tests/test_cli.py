@@ -84,6 +84,23 @@ def test_bad_input_is_said_in_a_sentence(tmp_path, arguments, said):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "nowhere.pth", "out.zip"),
+        ("test", "gdetkd::digits/faster_rcnn_r18.py", "nowhere.pth", "--submission", "out.zip"),
+    ],
+)
+def test_a_file_that_is_there_is_replaced_by_force_alone(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    Path("out.zip").write_text("someone's own")
+    with pytest.raises(ValueError, match="out.zip is there; --force replaces it"):
+        run(*arguments)
+    with pytest.raises(OSError if arguments[0] == "test" else ValueError, match="nowhere.pth"):
+        run(*arguments, "--force")
+    assert Path("out.zip").read_text() == "someone's own"
+
+
 def test_config_options_may_be_given_as_to_mmdetections_tools():
     short = "train c.py --cfg-options a=1 b.c='x' --amp d=2 --cfg-options e=3".split()
     long = "train c.py --cfg-options a=1 --cfg-options b.c='x' --amp d=2 --cfg-options e=3".split()

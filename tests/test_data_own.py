@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import faster_rcnn
 from miniature import COMMANDS, STAND_INS, write_miniature
 from mmengine.config import Config
 from perfect import boxes, perfect_ap
+from PIL import Image
 
 from gdetkd.cli import cli
+from gdetkd.datasets import images
 from gdetkd.datasets.digits import draw_digits, load_glyphs
 from gdetkd.datasets.prepare import prepare
+from gdetkd.datasets.report import InvalidAnnotation
 from gdetkd.datasets.samples import LAYOUTS
 
 FORMS = ("coco", "voc07", "bdd100k", "bdd100k_2018", "yolo", "csv", "xml", "json")
@@ -77,6 +84,52 @@ def drawn(form, indices):
     return sorted(
         STAND_INS[form][d.label] for i in indices for d in draw_digits(0, "train", i, glyphs)
     )
+
+
+PEAK = """
+import sys
+from gdetkd.cli import main
+try:
+    main()
+finally:
+    print([line for line in open("/proc/self/status") if line.startswith("VmHWM")])
+"""
+
+
+@pytest.mark.slow
+def test_large_images_need_no_more_memory_than_one_of_them(tmp_path):
+    """Three PNGs of 13,000 x 13,000, of which each has half a gigabyte when it is decoded."""
+    write_miniature("yolo", tmp_path / "data")
+    pictures = sorted((tmp_path / "data").rglob("*.jpg"))[:3]
+    Image.new("RGB", (13_000, 13_000)).save(tmp_path / "large.png", compress_level=1)
+    for picture in pictures:
+        shutil.copy(tmp_path / "large.png", picture)
+    command = [sys.executable, "-c", PEAK, "data", "yolo", "--root", str(tmp_path / "data")]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    splits = json.loads((tmp_path / "out" / "dataset.json").read_text())["splits"]
+    assert sum(split["count"] for split in splits.values()) == 30
+    print(done.stdout)
+    (kilobytes,) = re.findall(r"VmHWM:\D*(\d+) kB", done.stdout)
+    assert int(kilobytes) < 2**20
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
+def test_a_large_png_is_read_to_its_end_without_decoding_it(tmp_path, monkeypatch, mode):
+    monkeypatch.setattr(images, "LARGE", 100)
+    draw = np.random.default_rng(0).integers(0, 256, (37, 53, 4), np.uint8)
+    picture = Image.fromarray(draw).convert(mode)
+    picture.save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    found = images.examine(str(tmp_path / "a.png"))
+    assert (found.width, found.height) == (53, 37)
+    for place in (len(whole) // 2, len(whole) - 20, len(whole) - 30):
+        for damaged in (whole[:place], whole[:place] + b"\0\1" + whole[place + 2 :]):
+            (tmp_path / "a.png").write_bytes(damaged)
+            with pytest.raises(InvalidAnnotation, match="broken image"):
+                images.examine(str(tmp_path / "a.png"))
 
 
 @pytest.mark.parametrize("form", ["yolo", "csv", "xml", "json"])

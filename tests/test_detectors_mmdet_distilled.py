@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from gdetkd.detectors import adapter_for
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
+from gdetkd.detectors.mmdet.folding import fold_batch_norms
 
 ZERO = {name: {**settings, "weight": 0} for name, settings in COMPONENTS.items()}
 
@@ -315,20 +316,26 @@ def test_a_head_that_is_not_read_at_its_last_pass_is_refused(teacher):
 
 @pytest.fixture
 def original(teacher):
-    """The teacher as MMDetection alone builds and loads it."""
+    """The teacher as MMDetection alone builds and loads it; then made quick as ours is."""
     detector = build(teacher["config"], seed=5)
     load_checkpoint(detector, teacher["checkpoint"], map_location="cpu", strict=True)
     return detector.eval()
 
 
 def test_the_teacher_sees_the_same_boxes(teacher, original):
-    """Bit for bit what MMDetection's own teacher makes of the student's boxes."""
+    """What MMDetection's own teacher makes of the student's boxes; folded, it is so bit for bit."""
+    unfolded = copy.deepcopy(original)
+    fold_batch_norms(original, original.extract_feat)
+    original.to(memory_format=torch.channels_last)
     model, data = build(distilled(faster_rcnn(), teacher)), batch()
     student, view, _ = views_of(model, data)
     images = original.data_preprocessor(copy.deepcopy(data), True)["inputs"]
     with torch.no_grad():
         pyramid = original.extract_feat(images)
         found = original.roi_head._bbox_forward(pyramid, student.rois)
+        for folded, level in zip(pyramid, unfolded.extract_feat(images), strict=True):
+            # float32 through the backbone, in another order
+            torch.testing.assert_close(folded, level, rtol=1e-4, atol=1e-5)
     assert torch.equal(view.logits, found["cls_score"])
     assert torch.equal(view.pooled, found["bbox_feats"])
     for mine, theirs in zip(view.pyramid, pyramid, strict=True):
@@ -503,6 +510,8 @@ def test_a_teacher_that_is_needed_and_missing_is_refused(given):
     [
         (dict(autocast="half"), "expected one of ('float16', 'bfloat16'), or None to run as"),
         (dict(weights="a.pth"), "expected config, checkpoint, stage, autocast"),
+        (dict(cache="2GB"), "expected cache=dict(folder=..., megabytes=...), got '2GB'"),
+        (dict(cache=dict(folder="a")), "expected cache=dict(folder=..., megabytes=...), got {'f"),
     ],
 )
 def test_a_setting_that_no_teacher_has_is_refused(teacher, setting, named):
@@ -743,7 +752,8 @@ def test_a_teacher_in_half_precision(teacher):
 @pytest.mark.parametrize("quicker", ["channels_last", "compile"])
 def test_a_teacher_that_is_laid_out_or_compiled_sees_the_same(teacher, quicker):
     whole = losses_of(build(distilled(faster_rcnn(), teacher)), batch())
-    model = build(distilled(faster_rcnn(), dict(teacher, **{quicker: True})))
+    given = dict(teacher, channels_last=quicker == "channels_last", compile=quicker == "compile")
+    model = build(distilled(faster_rcnn(), given))
     last = model.teacher.backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
     assert last == (quicker == "channels_last")
     assert (model.teacher.neck._compiled_call_impl is not None) == (quicker == "compile")

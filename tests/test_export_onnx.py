@@ -68,10 +68,10 @@ def test_the_command_writes_what_a_file_of_the_student_predicts(tmp_path):
     with torch.no_grad():
         expected = model.eval()(pixel_values=image).logits
     torch.testing.assert_close(run(out, image)["logits"], expected, rtol=1e-4, atol=1e-4)
-    done = CliRunner().invoke(cli, ["export", given, out, "--onnx", "no_such_model"])
+    done = CliRunner().invoke(cli, ["export", given, out, "--force", "--onnx", "no_such_model"])
     assert "expected a folder with a config.json, or --classes N and one of" in str(done.exception)
     known = ["--onnx", "fasterrcnn_mobilenet_v3_large_320_fpn", "--classes", "3"]
-    done = CliRunner().invoke(cli, ["export", given, out, *known])
+    done = CliRunner().invoke(cli, ["export", given, out, "--force", *known])
     assert "student.pth has other weights than fasterrcnn_mobilenet" in str(done.exception)
 
 

@@ -11,6 +11,7 @@ from gdetkd.ops.roi_align import (
     dense_backward_pays,
     roi_align,
     roi_align_backward,
+    roi_align_levels,
 )
 
 SCALE = 1 / 8
@@ -124,3 +125,32 @@ def test_boxes_get_no_gradient_and_twice_is_refused():
     with pytest.raises(RuntimeError, match="once_differentiable|differentiate twice"):
         grad.sum().backward()
     assert rois.grad is None
+
+
+@pytest.mark.parametrize("sides", [(24, 12, 6), (24, 12, 6, 3), (200, 100)])
+@pytest.mark.parametrize("ratio", [0, 1, 2, 3])
+def test_all_levels_in_one_call_are_torchvisions_of_each(sides, ratio):
+    torch.manual_seed(0)
+    strides = [96 / side for side in sides]
+    levels = [torch.randn(3, 5, s, s, dtype=torch.float64, requires_grad=True) for s in sides]
+    rois = boxes(40)
+    ours = roi_align_levels(levels, rois, (7, 5), strides, ratio)
+    theirs = [
+        reference(x, rois, (7, 5), 1 / s, ratio, True) for x, s in zip(levels, strides, strict=True)
+    ]
+    # The small ones, at a fixed ratio, really are one call.
+    quick = "_RoIAlignLevels" in type(ours[0].grad_fn).__name__
+    assert quick == (ratio > 0 and all(dense_backward_pays(x.shape, rois, (7, 5), ratio)
+                                       for x in levels))  # fmt: skip
+    grads = [torch.randn_like(pooled) for pooled in theirs]
+    of_ours = torch.autograd.grad(ours, levels, grads)
+    of_theirs = torch.autograd.grad(theirs, levels, grads)
+    for found, expected in zip((*ours, *of_ours), (*theirs, *of_theirs), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-11)
+
+
+def test_a_box_that_is_not_a_number_pools_zeros_from_all_levels():
+    levels = [torch.ones(1, 2, side, side, requires_grad=True) for side in (8, 4)]
+    rois = torch.tensor([[0, torch.nan, 0, 20, 20], [0, 0.0, 0, 20, 20]])
+    for pooled in roi_align_levels(levels, rois, (2, 2), (4, 8), 2):
+        assert not pooled[0].any() and torch.equal(pooled[1], torch.ones(2, 2, 2))

@@ -12,12 +12,18 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
-from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
+from importlib.metadata import (
+    PackageNotFoundError,
+    distributions,
+    metadata,
+    packages_distributions,
+)
 from pathlib import Path
 
 import hatchling.build
 import pytest
 import yaml
+from lock_requirements import known_hashes, locked, without_hashes
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -26,6 +32,7 @@ import gdetkd
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK, MAKEFILE = ROOT / "requirements.txt", ROOT / "Makefile"
 HOOK = "gdetkd_startup.pth"
 MIB = 2**20
 
@@ -39,8 +46,8 @@ def requirements(lines: list[str]) -> dict[str, Requirement]:
 
 
 def pins() -> dict[str, Requirement]:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    return requirements([line for line in lines if line and not line.startswith("#")])
+    lines = without_hashes(LOCK.read_text())
+    return requirements([line for line in lines if line and not line.startswith(("#", "--"))])
 
 
 def pinned_version(name: str) -> str:
@@ -78,22 +85,44 @@ def test_pins_accept_every_python_3_11() -> None:
         assert SpecifierSet(wanted or "").contains("3.11.0"), f"{name} asks for Python {wanted}"
 
 
+def test_every_pin_has_the_hash_of_its_wheel() -> None:
+    """One per pin, in the layout that renewing them would write."""
+    text = LOCK.read_text()
+    hashes = known_hashes(text)
+    assert list(hashes) == list(pins())
+    assert locked(without_hashes(text), hashes) == text
+    assert "--only-binary :all:\n" in text and "--require-hashes -r" in MAKEFILE.read_text()
+
+
+def test_exactly_the_pins_are_installed() -> None:
+    """In the environment of `make env`; pip is Python's own, gdetkd the project."""
+    if Path(sys.prefix).name != ".venv":
+        pytest.skip("not the environment of make: other packages are its owner's affair")
+    here = {canonicalize_name(found.name): found.version for found in distributions()}
+    wanted = {
+        name: pinned_version(name)
+        for name, pin in pins().items()
+        if pin.marker is None or pin.marker.evaluate()
+    }
+    own = {"pip", "gdetkd"}
+    assert {name: version for name, version in here.items() if name not in own} == wanted
+
+
 def test_conda_environment_is_held_to_the_same_pins() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert environment["name"] == "gdetkd"
     assert environment["dependencies"] == [
         "python=3.11",
         "pip",
-        {"pip": ["-r requirements.txt", "-e ."]},
+        {"pip": ["--require-hashes", "-r requirements.txt"]},
     ]
 
 
 def test_one_python_version_everywhere() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
     set_up = next(s for s in workflow["jobs"]["test"]["steps"] if "python" in s.get("uses", ""))
-    makefile = (ROOT / "Makefile").read_text()
     assert set_up["with"]["python-version"] == "3.11"
-    assert "PYTHON ?= python3.11\n" in makefile
+    assert "PYTHON ?= python3.11\n" in MAKEFILE.read_text()
     assert PYPROJECT["project"]["requires-python"] == ">=3.11"
     assert PYPROJECT["tool"]["ruff"]["target-version"] == "py311"
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 from click.testing import CliRunner
 from helpers import batch, build, losses_of, save_detector
 from reproduce_records import record
@@ -32,7 +33,7 @@ from gdetkd.reproduce.registry import (
     load_table,
     register_table,
 )
-from gdetkd.reproduce.runs import as_run, chosen, run_missing
+from gdetkd.reproduce.runs import as_run, chosen, keep_pyramids, run_missing
 from gdetkd.training.config import load_config, schedule
 
 EXPERIMENTS = experiments_of(DIGITS)
@@ -270,3 +271,16 @@ def test_a_table_that_does_not_fit_is_refused(outside):
     with pytest.raises(ValueError, match="temperature.yaml: expected a table"):
         load_table(outside)
     assert not {"another", "temperature"} & set(TABLES)
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("digits/gdetkd_faster_rcnn_r18", True), ("digits/faster_rcnn_r18", False),
+     ("coco/gdetkd_faster_rcnn_r18", False)],
+)  # fmt: skip
+def test_pyramids_are_kept_where_there_is_a_teacher_and_nothing_is_augmented(name, kept, tmp_path):
+    config = load_config(f"gdetkd::{name}.py")
+    keep_pyramids(config, tmp_path)
+    assert ("cache" in (config.model.get("teacher") or {})) == (
+        kept and not torch.cuda.is_available()
+    )

@@ -73,3 +73,14 @@ def test_a_process_that_imports_mmengine_alone(tmp_path):
 def test_the_loader_knows_no_other_python_tag():
     known = [tag for tag in DataLoader.yaml_constructors if tag and "python" in tag]
     assert known == ["tag:yaml.org,2002:python/tuple"]
+
+
+@pytest.mark.parametrize("said", ["aliases make more", "recursion"])
+def test_documents_without_end_are_refused(tmp_path, said):
+    """A list of ten lists of ten ..., 10^12 entries in 13 lines; a list that holds itself."""
+    tens = (f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 13))
+    lines = ["a0: &a0 x", *tens]
+    text = "\n".join(lines) if said == "aliases make more" else "a: &a [*a]"
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        load_config(str(tmp_path / "config.yaml"))

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gdetkd.checkpoints.reading import CheckpointError
+from gdetkd.checkpoints.student import renamed_to_fit
 
 
 def load_strictly(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
@@ -47,6 +48,7 @@ def check_usable(model: nn.Module, state: Mapping[str, Any], where: str = "") ->
     Args:
         where: The file, for the message.
     """
+    state = renamed_to_fit(model, state)
     expected = {
         name.removeprefix("module."): getattr(value, "shape", None)
         for name, value in model.state_dict().items()

@@ -20,6 +20,7 @@ import torch
 from gdetkd.checkpoints.hub import fetch
 from gdetkd.checkpoints.loading import check_usable
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
+from gdetkd.checkpoints.student import renamed_to_fit
 
 
 def patch(module: ModuleType) -> None:
@@ -88,11 +89,14 @@ def _of_prefix(load: Callable) -> Callable:
 
 
 def _checked(load: Callable) -> Callable:
-    """MMEngine's `load_state_dict(module, state_dict, ...)`, which stops if nothing would fit."""
+    """MMEngine's `load_state_dict(module, state_dict, ...)`, which stops if nothing would fit.
+
+    A plain detector takes the student of a distilled one's weights.
+    """
 
     @functools.wraps(load)
     def load_state_dict(module: Any, state_dict: dict, *args: Any, **settings: Any) -> None:
         check_usable(module, state_dict)
-        load(module, state_dict, *args, **settings)
+        load(module, renamed_to_fit(module, state_dict), *args, **settings)
 
     return load_state_dict

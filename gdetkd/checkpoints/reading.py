@@ -21,6 +21,7 @@ from gdetkd.checkpoints.migration import rename_old_keys
 from gdetkd.checkpoints.unpickling import allow_checkpoint_types
 
 _PICKLE = 2**26  # bytes: a file in the stream layout begins with its pickles
+ENTRIES, LEVELS = 10**7, 100  # of the containers in a checkpoint, written out
 
 
 class CheckpointError(ValueError):
@@ -145,34 +146,55 @@ def _check_size(file: IO[bytes]) -> None:
 
 
 def _check_values(checkpoint: Any) -> None:
-    """Refuse what no training writes: containers in themselves, false attributes or sizes."""
-    known, open_ids = set(), set()
+    """Refuse what no training writes: containers in themselves, false attributes or sizes.
+
+    Also what becomes much more than it is when it is written out: lists that hold one list twice,
+    over and over, and tensors that repeat their storage.
+    """
+    known: dict[int, tuple[int, int]] = {}  # entries in all, and levels, by container
+    open_ids, storages, claimed = set(), {}, 0
     stack = [(checkpoint, False)]
     while stack:
         value, leaving = stack.pop()
+        if isinstance(value, Tensor):
+            claimed += _check_tensor(value)
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        if not isinstance(value, (dict, list, tuple, set)):
+            continue
+        inside = list(dict.values(value) if isinstance(value, dict) else value)
         if leaving:
             open_ids.remove(id(value))
-        elif isinstance(value, Tensor):
-            _check_tensor(value)
-        elif isinstance(value, (dict, list, tuple, set)):
-            if id(value) in open_ids:
-                raise CheckpointError("expected plain data, got a container that contains itself")
-            if id(value) in known:
-                continue
-            known.add(id(value))
-            open_ids.add(id(value))
-            attributes = getattr(value, "__dict__", {})
-            versions = attributes.get("_metadata", {})
-            if attributes.keys() - {"_metadata"} or not isinstance(versions, dict):
-                raise CheckpointError(f"expected plain data, got attributes {list(attributes)[:3]}")
-            if not all(isinstance(entry, dict) for entry in dict.values(versions)):
-                raise CheckpointError("expected versions of modules as dictionaries")
-            stack.append((value, True))
-            inside = dict.values(value) if isinstance(value, dict) else value
-            stack.extend((item, False) for item in inside)
+            below = [known.get(id(item), (1, 0)) for item in inside]
+            entries = 1 + sum(count for count, _ in below)
+            levels = 1 + max((level for _, level in below), default=0)
+            if entries > ENTRIES or levels > LEVELS:
+                raise CheckpointError(
+                    f"expected plain data, got {entries} entries on {levels} levels of containers, "
+                    f"more than the {ENTRIES} on {LEVELS} that a training leaves"
+                )
+            known[id(value)] = entries, levels
+            continue
+        if id(value) in open_ids:
+            raise CheckpointError("expected plain data, got a container that contains itself")
+        if id(value) in known:
+            continue
+        open_ids.add(id(value))
+        attributes = getattr(value, "__dict__", {})
+        versions = attributes.get("_metadata", {})
+        if attributes.keys() - {"_metadata"} or not isinstance(versions, dict):
+            raise CheckpointError(f"expected plain data, got attributes {list(attributes)[:3]}")
+        if not all(isinstance(entry, dict) for entry in dict.values(versions)):
+            raise CheckpointError("expected versions of modules as dictionaries")
+        stack.append((value, True))
+        stack.extend((item, False) for item in inside)
+    if claimed > 4 * sum(storages.values()) + 2**20:  # some weights may be tied
+        raise CheckpointError(
+            f"expected {claimed} bytes in tensors, got {sum(storages.values())} that they share"
+        )
 
 
-def _check_tensor(value: Tensor) -> None:
+def _check_tensor(value: Tensor) -> int:
+    """Refuse a tensor without data of its own; the bytes that it would be alone."""
     value.__dict__.clear()  # attributes could stand in for methods
     if value.layout != torch.strided or value.device.type == "meta":
         raise CheckpointError(
@@ -183,6 +205,7 @@ def _check_tensor(value: Tensor) -> None:
         raise CheckpointError(
             f"expected {claimed} bytes in a tensor of {list(value.shape)}, got {stored}"
         )
+    return claimed
 
 
 def _why_unreadable(head: bytes, error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import gdetkd
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
@@ -18,7 +19,25 @@ from gdetkd.ops.atomic_write import atomic_write
 STUDENT = "distiller.student."
 
 
-def _take(state: dict, prefix: str) -> OrderedDict:
+def renamed_to_fit(model: nn.Module, state: dict) -> dict:
+    """A distilled detector's weights as the plain student's, or the student's as part of it.
+
+    So that MMDetection's own tools take either file with either config. A state that has the
+    model's kind of names is given back as it is.
+    """
+    expected, found = (
+        {str(name).removeprefix("module.").split(".")[0] for name in names}
+        for names in (model.state_dict(), state)
+    )
+    if "distiller" in found and "distiller" not in expected:
+        plain = take(state, "module." * any(str(n).startswith("module.") for n in state))
+        return take(plain, STUDENT) or state
+    if "distiller" in expected and "distiller" not in found:
+        return {f"{STUDENT}{str(name).removeprefix('module.')}": state[name] for name in state}
+    return state
+
+
+def take(state: dict, prefix: str) -> OrderedDict:
     """The entries under `prefix`, without it, and the module versions kept beside them."""
     cut = len(prefix)
     taken = OrderedDict((key[cut:], state[key]) for key in state if key.startswith(prefix))
@@ -43,7 +62,7 @@ def _model_state(checkpoint: dict) -> dict:
             "expected weights (a state dict, alone or under 'state_dict' or 'model'), got the keys "
             f"{sorted(map(str, checkpoint))[:8]}; name the checkpoint of a training run"
         )
-    return _take(state, "module.") if all(key.startswith("module.") for key in state) else state
+    return take(state, "module.") if all(key.startswith("module.") for key in state) else state
 
 
 def student_state(checkpoint: dict, weights: str = "auto") -> tuple[dict, str]:
@@ -71,9 +90,9 @@ def student_state(checkpoint: dict, weights: str = "auto") -> tuple[dict, str]:
     if averaged is not None and weights == "raw":
         # EMAHook swaps the two when it saves: the averaged weights are in 'state_dict', and the
         # trained ones in 'ema_state_dict' under 'module.', beside the step count.
-        state = _model_state({"state_dict": _take(averaged, "module.")})
+        state = _model_state({"state_dict": take(averaged, "module.")})
     which = "ema" if averaged is not None and weights != "raw" else "raw"
-    student = _take(state, STUDENT)
+    student = take(state, STUDENT)
     if student:
         return student, which
     if any(key.startswith("distiller.") for key in state):
@@ -152,7 +171,7 @@ def export_student(
     if destination.exists() and destination.samefile(source):
         raise CheckpointError(f"{destination}: expected another file than the source, got the same")
     state, which = _of_file(checkpoint, source)
-    exported = _take(state, "")
+    exported = take(state, "")
     for key, value in exported.items():
         # Cloned: torch.save writes the whole storage behind a view.
         exported[key] = (_fp16(value) if half else value).detach().clone()

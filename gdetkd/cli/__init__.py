@@ -61,11 +61,6 @@ def main() -> None:
             err=True,
         )
         sys.exit(1)
-    except KeyError as error:  # MMEngine's error for a config that names an unknown type
-        if "registry" not in str(error):
-            raise
-        click.echo(f"gdetkd: {error.args[0]}", err=True)
-        sys.exit(1)
     except (ValueError, OSError, FloatingPointError) as error:
         click.echo(f"gdetkd: {error}", err=True)
         sys.exit(1)

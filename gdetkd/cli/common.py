@@ -41,9 +41,16 @@ gpus_option = click.option(
     help="Processes of this machine, one per GPU, under torchrun's agent; without GPUs, on the "
     "CPU. On one machine they are not reachable from the network.",
 )  # fmt: skip
+force_option = click.option("--force", is_flag=True, help="Replace a file that is there.")
 data_root_option = click.option(
     "--data-root", default=DATA_ROOT, show_default=True, help="Folder of the benchmark."
 )
+
+
+def keep_existing(path: str, force: bool) -> None:
+    """Raise ValueError if a file would be overwritten that nobody said to replace."""
+    if Path(path).exists() and not force:
+        raise ValueError(f"{path} is there; --force replaces it, another name keeps both")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:

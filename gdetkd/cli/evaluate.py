@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from gdetkd.cli.common import cfg_options, need_benchmark, print_table, work_dir_option
+from gdetkd.cli.common import (
+    cfg_options,
+    force_option,
+    keep_existing,
+    need_benchmark,
+    print_table,
+    work_dir_option,
+)
 
 
 @click.command()
@@ -21,9 +28,10 @@ from gdetkd.cli.common import cfg_options, need_benchmark, print_table, work_dir
     "--detections", type=click.Path(), metavar="FILE.json",
     help="Also write the detections, for `gdetkd compare`.",
 )  # fmt: skip
+@force_option
 @work_dir_option
 @cfg_options
-def test(config, checkpoint, split, submission, detections, work_dir, options) -> None:
+def test(config, checkpoint, split, submission, detections, force, work_dir, options) -> None:
     """Evaluate CHECKPOINT; of a distilled detector's, the student alone."""
     from gdetkd.checkpoints.hub import find_checkpoint
     from gdetkd.evaluation.testing import test as run
@@ -31,12 +39,15 @@ def test(config, checkpoint, split, submission, detections, work_dir, options) -
 
     loaded = load_config(config, dict(options), work_dir=work_dir)
     if submission:
+        keep_existing(submission, force)
         from gdetkd.evaluation.submission import submit
 
         count = submit(loaded, find_checkpoint(checkpoint), submission)
         click.echo(f"{submission}: {count} detections, as the server for test-dev2017 takes them")
         return
     need_benchmark(loaded)
+    if detections:
+        keep_existing(detections, force)
     metrics = run(loaded, find_checkpoint(checkpoint), split, detections)
     where = split or loaded.test_dataloader.dataset.get("ann_file", "the config's test set")
     rows = [
@@ -57,8 +68,12 @@ def test(config, checkpoint, split, submission, detections, work_dir, options) -
 )  # fmt: skip
 @click.option("--classes", type=int, help="Of torchvision's, num_classes, the background included.")
 @click.option("--size", nargs=2, type=int, default=(640, 640), show_default=True, help="H W, px.")
-def export(checkpoint: str, out: str, half: bool, model: str | None, classes, size) -> None:
+@force_option
+def export(
+    checkpoint: str, out: str, half: bool, model: str | None, classes, size, force: bool
+) -> None:
     """Write the student of CHECKPOINT alone to OUT, for MMDetection's init_detector."""
+    keep_existing(out, force)
     if model:
         _export_onnx(checkpoint, out, model, classes, size)
     else:

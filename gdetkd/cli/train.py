@@ -44,13 +44,12 @@ def train(
 
     Processes that die are started again and go on from the last complete checkpoint.
     """
-    from gdetkd.datasets.config_check import check_data
     from gdetkd.launch import processes
     from gdetkd.launch.learning_rate import scale_learning_rate
     from gdetkd.launch.nodes import join_slurm, resolve_nodes
     from gdetkd.launch.run_lock import claim
     from gdetkd.training.config import load_config
-    from gdetkd.training.runner import check_writable
+    from gdetkd.training.runner import check_trainable, check_writable
     from gdetkd.training.runner import train as run_training
 
     loaded = load_config(config, dict(options), work_dir=work_dir, seed=seed, amp=amp)
@@ -69,7 +68,7 @@ def train(
         resume=True if resume == "last" else resume or False,
     )  # fmt: skip
     if gpus:
-        check_data(loaded)
+        check_trainable(loaded)
     under_srun = not gpus and join_slurm()
     first = os.environ["RANK"] == "0" if under_srun else machines is None or machines.rank == 0
     with claim(loaded.work_dir) if first else contextlib.nullcontext():

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 INK = (0, 200, 255)  # BGR; legible on light and dark images
+SIDE = 256  # pixels of the longer side of an image on the sheet
 
 
 def contact_sheet(
     samples: Sequence[tuple[np.ndarray, Sequence[tuple[Sequence[float], str]]]],
-    side: int = 256,
+    side: int = SIDE,
     columns: int = 8,
 ) -> np.ndarray:
     """Draw images in a grid: (H, W, 3) uint8 BGR.
@@ -33,14 +34,20 @@ def contact_sheet(
     return sheet
 
 
-def _draw(image: np.ndarray, boxes: Sequence, side: int) -> np.ndarray:
+def fit(image: np.ndarray, boxes: Sequence, side: int) -> tuple[np.ndarray, list]:
+    """An image whose longer side has `side` pixels, and its boxes in them."""
     scale = side / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    drawn = cv2.resize(
+    small = cv2.resize(
         image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     )
+    return small, [([value * scale for value in box], text) for box, text in boxes]
+
+
+def _draw(image: np.ndarray, boxes: Sequence, side: int) -> np.ndarray:
+    drawn, boxes = fit(image, boxes, side)
     for (x, y, w, h), text in boxes:
-        left, top, right, bottom = (round(v * scale) for v in (x, y, x + w, y + h))
+        left, top, right, bottom = (round(v) for v in (x, y, x + w, y + h))
         cv2.rectangle(drawn, (left, top), (right, bottom), INK, 1)
         at = (left + 2, max(top - 3, 11))
         for color, thickness in (((0, 0, 0), 3), (INK, 1)):

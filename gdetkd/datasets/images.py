@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import io
 import os
+import struct
+import threading
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +21,10 @@ FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP")  # what OpenCV reads as 
 WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 BITS_PER_SAMPLE = 258  # a TIFF tag
 ORIENTATION = 274  # an Exif tag; 1 = upright, from 5 width and height change places
+# Pixels, which take up to 4 bytes decoded, in each of several threads. A larger PNG is read without
+# decoding, any other larger image is decoded while no other is.
+LARGE = 2**23
+_LARGE = threading.Lock()
 REMARKS = {
     ("L", "1"): ("gray image", "read as three equal channels"),
     ("LA", "La", "RGBA", "RGBa", "PA"): ("RGBA image", "read without its transparency"),
@@ -70,17 +77,48 @@ def examine(path: str) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open(path, "rb") as file:
-                data = file.read()
-            with Image.open(io.BytesIO(data)) as image:
-                picture = _describe(image, data)
+            with Image.open(path) as image:
+                picture = _describe(image, path)
+                large = image.width * image.height > LARGE
+                if large and image.format == "PNG" and not image.info.get("interlace"):
+                    _read_png(path)
+                    return picture
                 image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
-                image.load()
+                with _LARGE if large else contextlib.nullcontext():
+                    image.load()
+                    image.close()
     except InvalidAnnotation:
         raise
     except Exception as error:  # Pillow's decoders raise whatever they stumble over
         raise InvalidAnnotation("broken image", f"{type(error).__name__}: {error}") from error
     return picture
+
+
+def _read_png(path: str) -> None:
+    """Read a PNG to its end in little memory: the checksums of its parts, and all of its rows."""
+    unpack, rows, header = zlib.decompressobj(), 0, b""
+    with open(path, "rb") as file:
+        file.seek(8)
+        kind = b""
+        while kind != b"IEND":
+            length, kind = struct.unpack(">I4s", file.read(8))
+            checksum = zlib.crc32(kind)
+            while length:
+                data = file.read(min(length, 2**16))
+                if not data:
+                    raise OSError("image file is truncated")
+                length, checksum = length - len(data), zlib.crc32(data, checksum)
+                header = header or data
+                while kind == b"IDAT" and data:
+                    rows += len(unpack.decompress(data, 2**20))
+                    data = unpack.unconsumed_tail
+            if struct.pack(">I", checksum) != file.read(4):
+                raise OSError(f"broken PNG file (checksum of {kind!r})")
+    rows += len(unpack.flush())
+    width, height, bits, color = struct.unpack(">IIBB", header[:10])
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    if rows != height * (1 + -(-width * bits * channels // 8)):  # a byte before each row
+        raise OSError("image file is truncated")
 
 
 def examine_all(paths: Iterable[str]) -> Iterator[Picture | InvalidAnnotation]:
@@ -96,15 +134,16 @@ def _examined(path: str) -> Picture | InvalidAnnotation:
         return problem
 
 
-def _describe(image: Image.Image, data: bytes) -> Picture:
+def _describe(image: Image.Image, path: str) -> Picture:
     if image.format not in FORMATS:
         raise InvalidAnnotation(
             "image format", f"expected one of {', '.join(FORMATS)}, got {image.format}"
         )
-    if image.mode in WIDE_MODES or _bits(image, data) > 8:
+    bits = _bits(image, path)
+    if image.mode in WIDE_MODES or bits > 8:
         raise InvalidAnnotation(
             "16-bit image",
-            f"expected 8 bits a channel, got {_bits(image, data)} (mode {image.mode}): the loader "
+            f"expected 8 bits a channel, got {bits} (mode {image.mode}): the loader "
             "would keep the upper 8; scale the values yourself",
         )
     remarks = [remark for modes, remark in REMARKS.items() if image.mode in modes]
@@ -115,7 +154,8 @@ def _describe(image: Image.Image, data: bytes) -> Picture:
     if turn != 1:
         remarks.append(("turned image", f"Exif orientation {turn}: the loader turns it"))
     size = image.size[::-1] if turn >= 5 else image.size
-    digest = hashlib.blake2b(data, digest_size=16).digest()
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "md5").digest()
     return Picture(*size, tuple(remarks), turn, digest)
 
 
@@ -130,10 +170,11 @@ def _orientation(image: Image.Image) -> int:
     return turn if turn in range(2, 9) else 1
 
 
-def _bits(image: Image.Image, data: bytes) -> int:
+def _bits(image: Image.Image, path: str) -> int:
     """Bits a channel; Pillow hides 16 bits behind the mode RGB."""
     if image.format == "PNG":
-        return data[24]
+        with open(path, "rb") as file:
+            return file.read(25)[24]
     if image.format == "TIFF":
         bits = image.tag_v2.get(BITS_PER_SAMPLE, (8,))
         return max(bits) if isinstance(bits, tuple) else int(bits)

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gdetkd.datasets.contact_sheet import contact_sheet
+from gdetkd.datasets.contact_sheet import SIDE, contact_sheet, fit
 from gdetkd.datasets.report import Report
 from gdetkd.datasets.samples import Layout
 from gdetkd.ops.atomic_write import atomic_write
@@ -141,9 +141,11 @@ def _samples(root: Path, contents: Mapping[str, dict]) -> list:
                 chosen[annotation["image_id"]].append(entry)
         for image in images:
             if image["id"] in chosen:
-                pixels = np.fromfile(root / image["file_name"], np.uint8)
-                samples.append((cv2.imdecode(pixels, cv2.IMREAD_COLOR), chosen[image["id"]]))
-    return [(image, boxes) for image, boxes in samples if image is not None]
+                encoded = np.fromfile(root / image["file_name"], np.uint8)
+                pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+                if pixels is not None:  # shrunk at once: a single one may have half a gigabyte
+                    samples.append(fit(pixels, chosen[image["id"]], SIDE))
+    return samples
 
 
 def _write(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from gdetkd.distillation.component import Component, ComponentOutput, register_c
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 from gdetkd.losses import level_weights, semantic_guided_imitation
 from gdetkd.losses.common import check_integer, check_number
-from gdetkd.ops.roi_align import roi_align
+from gdetkd.ops.roi_align import roi_align_levels
 
 
 @register_component("imitation")
@@ -83,10 +83,8 @@ class Imitation(Component):
             )
         chosen = self.chosen(student.rois)
         rois, target = student.rois[chosen], teacher.pooled.detach()[chosen]
-        levels = [
-            roi_align(level, rois, self.size, 1 / stride, self.sampling_ratio)
-            for level, stride in zip(self.adapted(student.pyramid), self.strides, strict=True)
-        ]
+        adapted = list(self.adapted(student.pyramid))
+        levels = roi_align_levels(adapted, rois, self.size, self.strides, self.sampling_ratio)
         embedded = torch.stack([self.embed(level) for level in levels], 1)
         weights = level_weights(embedded, self.embed(target), self.log_temperature.exp())
         loss = semantic_guided_imitation(levels, target, weights)

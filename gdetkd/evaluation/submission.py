@@ -8,6 +8,7 @@ rounded to a tenth; at most 100 detections of an image count.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -20,7 +21,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from gdetkd.detectors.mmdet.building import is_type
 from gdetkd.evaluation.testing import test
+from gdetkd.ops.atomic_write import atomic_write
 
 ANNOTATIONS, IMAGES = "annotations/image_info_test-dev2017.json", "test2017/"
 PER_IMAGE = 100
@@ -125,8 +128,10 @@ def write(detections: list[dict], out: Path) -> None:
     """The zip with the one JSON file, under the name that the server asks for."""
     match = NAME.fullmatch(out.stem)
     name = re.sub(r"[^A-Za-z0-9-]+", "-", match[1] if match else out.stem).strip("-") or "gdetkd"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with (
+        atomic_write(out) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
         archive.writestr(
             f"detections_test-dev2017_{name}_results.json",
             json.dumps(detections, separators=(",", ":")),
@@ -135,14 +140,14 @@ def write(detections: list[dict], out: Path) -> None:
 
 def _on_test_dev(config: Config, root: Path, prefix: str) -> Config:
     """The config with test-dev2017 as its test set, and files instead of a score."""
-    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    config = copy.deepcopy(config)
     dataset = config.test_dataloader.dataset
-    if dataset.type not in ("CocoDataset", "mmdet.CocoDataset"):
+    if not is_type(dataset, "CocoDataset"):
         raise ValueError(f"--submission: expected a CocoDataset to test on, got {dataset.type}")
     dataset.data_root, dataset.ann_file = str(root), ANNOTATIONS
     dataset.data_prefix = dict(img=IMAGES)
     # There are no annotations to load.
-    dataset.pipeline = [step for step in dataset.pipeline if step["type"] != "LoadAnnotations"]
+    dataset.pipeline = [step for step in dataset.pipeline if not is_type(step, "LoadAnnotations")]
     config.test_evaluator = dict(
         type="CocoMetric",
         metric="bbox",

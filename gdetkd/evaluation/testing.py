@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
 from gdetkd.datasets.config_check import check_data
 from gdetkd.detectors.mmdet.building import plain_student
+from gdetkd.detectors.mmdet.config_errors import CheckedRunner
 from gdetkd.ops.atomic_write import atomic_write
 
 
@@ -104,7 +104,7 @@ def _run(config: Config, state: dict, checkpoint: str) -> dict[str, float]:
         config.pop(key, None)
     check_data(config, ["test"])
     config.load_from, config.resume = None, False
-    runner = Runner.from_cfg(config)
+    runner = CheckedRunner.from_cfg(config)
     load_strictly(runner.model, state, checkpoint)
     return {key: float(value) for key, value in runner.test().items()}
 

@@ -13,6 +13,8 @@ from mmengine.config import Config, ConfigDict
 
 from gdetkd.checkpoints.hub import find_checkpoint, find_config
 from gdetkd.datasets.config_check import leaves
+from gdetkd.detectors.mmdet.building import is_type, type_name
+from gdetkd.detectors.mmdet.config_errors import read_config
 
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
 # The paper's K = 80 x 1024 is ten gathered batches, of which one is the current batch.
@@ -46,13 +48,13 @@ def compose(
         FileNotFoundError: No such config or data.
         ValueError: A config is not a detector's, or no weights of the teacher are known.
     """
-    config = Config.fromfile(find_config(student))
-    for name, loaded in ((student, config), (teacher, Config.fromfile(find_config(teacher)))):
+    config = _by_name(read_config(student))
+    for name, loaded in ((student, config), (teacher, read_config(teacher))):
         if not isinstance(loaded.get("model"), dict) or "type" not in loaded.model:
             raise ValueError(f"{name}: expected the config of a detector, got one without a model")
     if "train_dataloader" not in config:
         raise ValueError(f"{student}: expected a config with a train_dataloader, got none")
-    if str(config.model.type).endswith("DistilledDetector"):
+    if is_type(config.model, "DistilledDetector"):
         raise ValueError(
             f"{student}: expected a plain detector as the student, got a distilled one"
         )
@@ -65,7 +67,7 @@ def compose(
     if not weights.startswith(("http://", "https://")):
         find_checkpoint(weights)  # before anything is written
     use_data(config, data)
-    base = Config.fromfile(find_config(BASE))
+    base = read_config(BASE)
     # A Sparse R-CNN's boxes are those of its queries, sampled as a dense detector's.
     dense = config.model.get("roi_head", {}).get("type", "SparseRoIHead") == "SparseRoIHead"
     components = base.dense_components if dense else base.two_stage_components
@@ -81,10 +83,33 @@ def compose(
     )
     imports = (config.get("custom_imports") or {}).get("imports", [])
     config.custom_imports = dict(imports=[*imports, *base.custom_imports.imports])
-    added = [hook.type for hook in base.custom_hooks]
-    hooks = [hook for hook in config.get("custom_hooks") or [] if hook["type"] not in added]
+    added = {type_name(hook) for hook in base.custom_hooks}
+    hooks = [hook for hook in config.get("custom_hooks") or [] if type_name(hook) not in added]
     config.custom_hooks = [*hooks, *base.custom_hooks]
     return config
+
+
+def _by_name(config: Config) -> Config:
+    """A pure-Python ("lazy") config as one of text, whose types are names instead of classes.
+
+    A class of OpenMMLab goes by its registered name: by its path, MMEngine cannot find all of them.
+    """
+    if not Config._is_lazy_import(config.filename):
+        return config
+
+    def named(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(named, value))
+        if not isinstance(value, dict):
+            return value
+        value = {key: named(item) for key, item in value.items()}
+        kind = value.get("type")
+        if isinstance(kind, str) and kind.split(".")[0] in ("mmdet", "mmcv", "mmengine"):
+            value["type"] = kind.split(".")[-1]
+        return value
+
+    content = {"default_scope": "mmdet", **config.to_dict()}
+    return Config(named(content), filename=config.filename)
 
 
 def proposals(model: ConfigDict) -> int:

@@ -21,7 +21,7 @@ from mmengine.structures import InstanceData
 from PIL import Image
 from torch import nn
 
-from gdetkd.checkpoints.hub import find_config
+from gdetkd.detectors.mmdet.config_errors import config_errors, read_config
 from gdetkd.launch.learning_rate import scale_learning_rate
 from gdetkd.ops.clock import time_call
 from gdetkd.training.runner import resumable
@@ -54,7 +54,7 @@ def show_plan(config: Config, processes: int) -> None:
     lines: list[str] = []
     scale_learning_rate(config, processes, lines.append)
     print(config.pretty_text)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, config_errors(config.filename):
         model = build_with_random_teacher(config.model, Path(folder))
     size, where = image_size(config)
     usage = measure_step(model, config.train_dataloader.batch_size, size)
@@ -133,7 +133,7 @@ def build_with_random_teacher(model: ConfigDict, folder: Path) -> nn.Module:
     if teacher and teacher.get("config"):
         settings = teacher.config
         if isinstance(settings, str):
-            settings = Config.fromfile(find_config(settings)).model
+            settings = read_config(settings).model
         weights = folder / "random_teacher.pth"
         torch.save({"state_dict": MODELS.build(_untrained(settings)).state_dict()}, weights)
         teacher.checkpoint = str(weights)

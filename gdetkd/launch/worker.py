@@ -127,10 +127,6 @@ def main() -> None:
         run_worker(request)
     except ConnectionError:  # another process died: worth another try
         raise
-    except KeyError as error:
-        if "registry" not in str(error):
-            raise
-        _leave(folder, str(error.args[0]))
     except (ValueError, OSError, FloatingPointError) as error:
         _leave(folder, str(error))
 

@@ -10,11 +10,12 @@ from typing import IO
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
+def atomic_write(path: str | os.PathLike, durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write beside `path`, brought to the disk and into its place when the block ends.
 
     Its folder is made if need be. If the block fails, the old file is as it was, and nothing else
-    is left.
+    is left. Not `durable`, it does not wait for the disk: of what can be computed again, a crash of
+    the machine may leave a damaged file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,10 +23,12 @@ def atomic_write(path: str | os.PathLike) -> Iterator[IO[bytes]]:
     try:
         with open(beside, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(beside, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 

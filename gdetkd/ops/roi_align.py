@@ -6,7 +6,10 @@ gradient sample by sample on one thread; two matrix products give the same numbe
 rounding) many times faster as long as the map is small. Large maps keep torchvision's kernel.
 """
 
+from collections.abc import Sequence
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align as _torchvision_roi_align
 
@@ -120,6 +123,104 @@ def bilinear_weights(
         hat = hat.masked_fill(outside[..., None], 0)
         weights.append(hat.view(len(rois), bins, sampling_ratio, cells).mean(2))
     return weights[0], weights[1]
+
+
+def roi_align_levels(
+    levels: Sequence[Tensor],
+    rois: Tensor,
+    output_size: tuple[int, int],
+    strides: Sequence[float],
+    sampling_ratio: int = 0,
+) -> list[Tensor]:
+    """Pool every box from every level of a pyramid, aligned; as `roi_align` level by level.
+
+    Small maps on the CPU are pooled in one call, whose inner loop runs over the channels of a cell.
+
+    Args:
+        levels: (B, C, H, W) each, receive gradients.
+        rois: (N, 5) [image, x1, y1, x2, y2], image pixels; no gradient.
+        output_size, sampling_ratio: As for `roi_align`.
+        strides: Of each level, image pixels per cell.
+
+    Returns:
+        One (N, C, h, w) per level.
+    """
+    small = all(
+        level.dtype in (torch.float32, torch.float64)
+        and dense_backward_pays(level.shape, rois, output_size, sampling_ratio)
+        for level in levels
+    )
+    if small:
+        rois = rois.detach().to(levels[0].dtype)
+        pooled = _RoIAlignLevels.apply(rois, output_size, strides, sampling_ratio, *levels)
+        return list(pooled)
+    return [
+        roi_align(level, rois, output_size, 1 / stride, sampling_ratio)
+        for level, stride in zip(levels, strides, strict=True)
+    ]
+
+
+def _gathered(
+    levels: Sequence[Tensor],
+    rois: Tensor,
+    output_size: tuple[int, int],
+    strides: Sequence[float],
+    ratio: int,
+) -> tuple[Tensor, ...]:
+    """Each bin as a weighted sum of rows of one table, the cells (., C) of all levels."""
+    table = torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels])
+    cells, weights, before = [], [], 0
+    for level, stride in zip(levels, strides, strict=True):
+        batch, _, height, width = level.shape
+        boxes = rois[:, 1:] / stride - 0.5
+        rows, row_weights = _nearest(boxes[:, 1::2], output_size[0], ratio, height)
+        columns, column_weights = _nearest(boxes[:, 0::2], output_size[1], ratio, width)
+        rows = before + (rois[:, 0].int()[:, None, None] * height + rows) * width
+        # (N, h, 1, 2 ratio, 1) and (N, 1, w, 1, 2 ratio)
+        cells.append(rows[:, :, None, :, None] + columns[:, None, :, None])
+        weights.append(row_weights[:, :, None, :, None] * column_weights[:, None, :, None])
+        before += batch * height * width
+    bags = torch.stack(cells).view(-1, 4 * ratio**2)
+    pooled = F.embedding_bag(
+        bags, table, per_sample_weights=torch.stack(weights).view(bags.shape), mode="sum"
+    )
+    pooled = pooled.view(len(levels), len(rois), -1, table.shape[1]).transpose(2, 3).contiguous()
+    return pooled.unflatten(3, output_size).unbind()
+
+
+def _nearest(sides: Tensor, bins: int, ratio: int, cells: int) -> tuple[Tensor, Tensor]:
+    """The two cells around each sample of a bin along one axis, and their weights in its mean.
+
+    sides: (N, 2), where a box starts and ends, in cells. Both results are (N, bins, 2 ratio).
+    """
+    start, end = sides.unbind(1)
+    steps = torch.arange(bins * ratio, dtype=sides.dtype).add_(0.5).div_(bins * ratio)
+    position = start[:, None] + (end - start)[:, None] * steps
+    inside = (position >= -1) & (position <= cells)  # as in `bilinear_weights`
+    position = position.clamp(0, cells - 1).where(inside, 0)
+    low = position.int()
+    to_high = position - low
+    weights = torch.stack([1 - to_high, to_high], 2) * inside[..., None] / ratio
+    around = torch.stack([low, (low + 1).clamp_(max=cells - 1)], 2)
+    return around.view(-1, bins, 2 * ratio), weights.view(-1, bins, 2 * ratio)
+
+
+class _RoIAlignLevels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rois, output_size, strides, ratio, *levels):
+        ctx.save_for_backward(rois)
+        ctx.settings = [(x.shape, 1 / s, ratio, True) for x, s in zip(levels, strides, strict=True)]
+        return _gathered(levels, rois, output_size, strides, ratio)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *grads):
+        (rois,) = ctx.saved_tensors
+        of_levels = [
+            roi_align_backward(grad, rois, *settings)
+            for grad, settings in zip(grads, ctx.settings, strict=True)
+        ]
+        return None, None, None, None, *of_levels
 
 
 class _RoIAlign(torch.autograd.Function):

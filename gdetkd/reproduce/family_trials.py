@@ -13,6 +13,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
@@ -73,21 +74,22 @@ def build_small(name: str) -> tuple[nn.Module, int, int]:
     for side, base, width in SIZES:
         try:
             detector = build_to_train(tiny_model(f"mmdet::{name}.py", base, width), seed=1)
-            if not _refused(detector):
+            classes = _classes(detector)
+            if classes is not None:
                 with torch.no_grad():
-                    losses_of(detector, batch(side))
+                    losses_of(detector, batch(side, classes))
             return detector, side, width
         except Exception as error:  # whatever a library raises at a size that it does not take
             last = error
     raise last
 
 
-def _refused(detector: nn.Module) -> bool:
+def _classes(detector: nn.Module) -> int | None:
+    """How many classes a detector has; None for one that is refused."""
     try:
-        adapter_for(detector, "student").specs()
+        return adapter_for(detector, "student").specs()[0].num_classes
     except ValueError:
-        return True
-    return False
+        return None
 
 
 def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str
         return dict(refused=str(error))
     partner = build_to_train(tiny_model("faster_rcnn", base=12, width=32, classes=classes), seed=1)
     pair = (detector, partner) if role == "student" else (partner, detector)
-    student, teacher = (alive(copy.deepcopy(each), side) for each in pair)
+    student, teacher = (alive(copy.deepcopy(each), side, classes) for each in pair)
     data = batch(side, classes)
     if role == "teacher" and isinstance(adapter, QueryAdapter):  # or no query covers any box
         train(teacher, data, COVERING_STEPS)
@@ -153,7 +155,11 @@ def _detector(model: nn.Module) -> nn.Module:
 
 def losses_of(model: nn.Module, data: dict) -> dict[str, Any]:
     """The losses of a batch, of a detector or of a `Distiller`."""
+    MessageHub.get_current_instance().update_info("epoch", 0)  # as a Runner does; TOOD asks for it
     data = _detector(model).data_preprocessor(copy.deepcopy(data), True)
+    if not any("mask" in name for name, _ in _detector(model).named_modules()):
+        for sample in data["data_samples"]:
+            del sample.gt_instances.masks  # RTMDet would center its boxes by them
     call = model if isinstance(model, Distiller) else model.loss
     return call(data["inputs"], data["data_samples"])
 
@@ -180,7 +186,7 @@ def train(model: nn.Module, data: dict, steps: int, alone: bool = False) -> list
     return values
 
 
-def alive(detector: nn.Module, side: int) -> nn.Module:
+def alive(detector: nn.Module, side: int, classes: int = 10) -> nn.Module:
     """Heads that predict something, and BatchNorm with statistics of its features.
 
     The heads of an untrained detector predict almost nothing.
@@ -190,7 +196,7 @@ def alive(detector: nn.Module, side: int) -> nn.Module:
             nn.init.kaiming_normal_(parameter)
     with torch.no_grad():
         for seed in range(4):
-            losses_of(detector, batch(side, seed=seed))
+            losses_of(detector, batch(side, classes, seed=seed))
     return detector
 
 

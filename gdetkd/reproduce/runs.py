@@ -22,6 +22,9 @@ from gdetkd.reproduce import records
 from gdetkd.reproduce.experiments import BENCHMARKS, Experiment
 from gdetkd.reproduce.registry import TABLES, experiments_of
 
+# Steps of a pipeline that make the same of an image each time.
+UNCHANGING = {"LoadImageFromFile", "LoadAnnotations", "PackDetInputs"}
+
 
 def missing(experiments: Sequence[Experiment], path: Path, seeds: int | None) -> list[tuple]:
     """(experiment, seed) pairs with no record yet, in the order of the experiments."""
@@ -157,6 +160,7 @@ def run_one(experiment: Experiment, seed: int, folder: Path) -> dict:
     config = as_run(config)
     scale_learning_rate(config, 1, print)  # COCO's rates are for 16 images a step
     digest = records.config_hash(config)
+    keep_pyramids(config, folder.parent / "teacher_pyramids")
     made_in = environment()  # before: the checkout may change while it runs
     resume, made_in["commit"] = _begin(folder, digest, made_in["commit"])
     start = time.time()
@@ -199,6 +203,21 @@ def as_run(config: Any) -> Any:
     """A config as a sweep runs it: the teacher's AP is on record, so no run measures it again."""
     config.custom_hooks = [h for h in config.custom_hooks if h["type"] != "DistillationHook"]
     return config
+
+
+def keep_pyramids(config: Any, folder: Path) -> None:
+    """Let runs share what a teacher makes of images that are never augmented; see `PyramidCache`.
+
+    On a CPU alone. It changes no result, so it is not part of a config's hash.
+    """
+    kinds = {step["type"] for step in config.train_dataloader.dataset.get("pipeline", [])}
+    if (
+        config.model.get("teacher")
+        and kinds
+        and kinds <= UNCHANGING
+        and not torch.cuda.is_available()
+    ):
+        config.model.teacher.setdefault("cache", dict(folder=str(folder), megabytes=6000))
 
 
 def peaks(runner: Any) -> dict[str, float]:

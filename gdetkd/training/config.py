@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from gdetkd.checkpoints.hub import find_config
 from gdetkd.detectors.mmdet.building import is_type
+from gdetkd.detectors.mmdet.config_errors import config_errors, read_config
 
 
 def load_config(
@@ -36,17 +35,12 @@ def load_config(
 
     Raises:
         FileNotFoundError: There is no such config.
-        ValueError: It cannot be read, the options do not fit it, or amp is requested on a CPU.
+        ValueError: It cannot be read, or the options do not fit it.
     """
-    path = find_config(name)
-    try:
-        config = Config.fromfile(path)
+    config = read_config(name)
+    with config_errors(name, passing=()):
         _check_options(config, options or {})
         config.merge_from_dict(dict(options or {}))
-    except Exception as error:  # a config is someone's program: it may raise anything
-        raise ValueError(f"config {name}: {type(error).__name__}: {error}") from error
-    if amp and not torch.cuda.is_available():
-        raise ValueError("mixed precision: expected a GPU, found none; leave out --amp")
     if work_dir is not None:
         config.work_dir = str(work_dir)
     elif config.get("work_dir") is None:

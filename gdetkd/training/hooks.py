@@ -14,11 +14,12 @@ from gdetkd.detectors.mmdet.hook import unwrapped
 
 @HOOKS.register_module()
 class ClassesHook(Hook):
-    """Refuses to train a head with other classes than the data has."""
+    """Refuses to train a head with other classes than the data has, or on nothing annotated."""
 
     def before_train(self, runner: Any) -> None:
         """Raise ValueError, naming the head and both numbers."""
-        classes = runner.train_dataloader.dataset.metainfo.get("classes")
+        dataset = runner.train_dataloader.dataset
+        classes = dataset.metainfo.get("classes")
         if classes is None or isinstance(classes, str):
             raise ValueError(
                 "expected the training set's metainfo to have a tuple of classes, got "
@@ -32,6 +33,15 @@ class ClassesHook(Hook):
                     f"({', '.join(classes[:3])}, ...). Set num_classes={len(classes)} in the "
                     "model's config, or the data set's metainfo"
                 )
+        if hasattr(dataset, "get_data_info") and not any(
+            "instances" not in info or info["instances"]
+            for info in map(dataset.get_data_info, range(len(dataset)))
+        ):
+            raise ValueError(
+                f"nothing to train on: none of the {len(dataset)} images of the training set has "
+                "an object of the config's classes; check its ann_file, metainfo.classes and "
+                "filter_cfg"
+            )
 
 
 @HOOKS.register_module()

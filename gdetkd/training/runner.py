@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 import warnings
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
@@ -16,7 +18,8 @@ import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
 from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.datasets.config_check import check_data
-from gdetkd.detectors.mmdet.building import type_name
+from gdetkd.detectors.mmdet.building import is_type, type_name
+from gdetkd.detectors.mmdet.config_errors import CheckedRunner
 from gdetkd.training.last_checkpoint import last_checkpoint, run_number
 
 # What MMEngine cannot resume exactly, and what can.
@@ -38,13 +41,14 @@ def train(config: Config, resume: bool | str = False, run: int | None = None) ->
     Raises:
         CheckpointError: The file to resume or load from is no checkpoint, holds weights alone, or
             those of another model; or there are only damaged ones to resume from.
-        ValueError: The data do not fit the config (`check_data`).
+        ValueError: The config is not one to train with here (`check_trainable`), or what it
+            describes cannot be built.
     """
     # From a library at every step; the loss is logged all the same.
     warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
     check_writable(config.work_dir)
     if "TORCHELASTIC_RUN_ID" not in os.environ:  # else checked before the processes started
-        check_data(config)
+        check_trainable(config)
     config = resumable(config)
     if type_name(config.train_cfg) in EXACT.values():
         config.train_cfg.run = run or run_number(config.work_dir, resume)
@@ -61,7 +65,7 @@ def train(config: Config, resume: bool | str = False, run: int | None = None) ->
     return runner
 
 
-class _Runner(Runner):
+class _Runner(CheckedRunner):
     """MMEngine's Runner, with one error for whatever a file provokes when it is loaded."""
 
     def load_or_resume(self) -> None:
@@ -74,6 +78,31 @@ class _Runner(Runner):
                 f"{self._load_from}: expected a checkpoint of such a training, but it cannot be "
                 f"loaded ({type(error).__name__}: {error}); name another one"
             ) from error
+
+
+def check_trainable(config: Config) -> None:
+    """Check that a config is complete, that this machine can train it, and its data.
+
+    Raises:
+        FileNotFoundError, ValueError: Saying what is missing, or what does not fit (`check_data`).
+    """
+    _check_complete(config)
+    if is_type(config.optim_wrapper, "AmpOptimWrapper") and not torch.cuda.is_available():
+        raise ValueError(
+            "mixed precision: expected a GPU for AmpOptimWrapper, found none; leave out --amp, or "
+            "set optim_wrapper.type=OptimWrapper"
+        )
+    check_data(config)
+
+
+def _check_complete(config: Config) -> None:
+    needed = ("model", "train_dataloader", "train_cfg", "optim_wrapper")
+    missing = [key for key in needed if not config.get(key)]
+    if missing:
+        raise ValueError(
+            f"config {config.filename}: expected one to train with, got one without "
+            f"{', '.join(missing)}; inherit it from a config that has them (_base_)"
+        )
 
 
 def _last(work_dir: str | os.PathLike) -> str | None:
@@ -97,12 +126,19 @@ def resumable(config: Config) -> Config:
     It keeps the last checkpoint and the best one, where the config does not say otherwise, and
     saves after whole optimizer steps only. Batches and draws stay those of the config's own types;
     a loop or a checkpoint hook of another type is left as it is.
+
+    Raises:
+        ValueError: The config lacks what a training needs.
     """
-    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    _check_complete(config)
+    config = copy.deepcopy(config)
     imports = config.setdefault("custom_imports", ConfigDict(imports=[])).imports
     config.custom_imports.imports = list(dict.fromkeys([*imports, "gdetkd.detectors.mmdet"]))
-    hooks = config.get("custom_hooks") or []
-    config.custom_hooks = [*hooks, dict(type="ClassesHook")]
+    hooks = [*(config.get("custom_hooks") or []), dict(type="ClassesHook")]
+    if is_type(config.model, "DistilledDetector"):  # a list in a config replaces that of its base
+        missing = not any(is_type(hook, "DistillationHook") for hook in hooks)
+        hooks += [dict(type="DistillationHook")] * missing
+    config.custom_hooks = hooks
     loop = config.train_cfg
     if "by_epoch" in loop:
         loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"

@@ -3,6 +3,7 @@
 A resumed optimizer brings its learning rate and its schedule with it, so that new ones in the
 config would be ignored; other data or another seed would give other batches at the same position.
 All of that is refused by name. What a config says of the rest takes effect, and is printed.
+`README.md` beside this file has the table; `tests/test_resume_changes.py` has a test of each row.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ FIXED = (
     "optim_wrapper.paramwise_cfg",
     "param_scheduler",
     "randomness.seed",
+    "train_dataloader.sampler",
+    "train_dataloader.batch_sampler",
 )
 APPLIED = (
-    "optim_wrapper.type",
-    "optim_wrapper.clip_grad",
-    "optim_wrapper.accumulative_counts",
-    "train_cfg.max_iters",
-    "train_cfg.max_epochs",
-    "train_cfg.val_interval",
-    "train_dataloader.batch_size",
-    "model.components",
+    "model",
+    "optim_wrapper",
+    "train_cfg",
+    "train_dataloader",
+    "default_hooks",
+    "custom_hooks",
 )
 
 
@@ -43,6 +44,7 @@ def settings_of(config: Config) -> dict[str, Any]:
         for key in name.split("."):
             value = value.get(key) if isinstance(value, Mapping) or value is config else None
         found[name] = json.loads(json.dumps(value, default=_name))
+    (found["train_cfg"] or {}).pop("run", None)
     return found
 
 
@@ -78,7 +80,7 @@ def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
         if name not in before or name not in now:
             continue
         changed = _changes(name, before[name], now[name])
-        changes = [f"{key} is {new} and was {old}" for key, old, new in changed]
+        changes = [f"{key} is {new!s:.90} and was {old!s:.90}" for key, old, new in changed]
         if changes and name not in APPLIED:
             raise CheckpointError(
                 f"cannot resume: {'; '.join(changes[:3])}. A resumed training goes on with what it "

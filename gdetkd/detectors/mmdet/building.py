@@ -12,9 +12,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from gdetkd.checkpoints.hub import find_checkpoint, find_config
+from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.loading import load_strictly
 from gdetkd.checkpoints.student import read_student
+from gdetkd.detectors.mmdet.config_errors import config_errors, read_config
 
 
 def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module:
@@ -33,8 +34,10 @@ def load_detector(config: str | Mapping[str, Any], checkpoint: str) -> nn.Module
     """
     where = find_checkpoint(checkpoint)
     state = read_student(where)
-    with DefaultScope.overwrite_default_scope("mmdet"):
-        detector = MODELS.build(model_settings(config))
+    settings = model_settings(config)
+    name = config if isinstance(config, str) else "of the detector"
+    with DefaultScope.overwrite_default_scope("mmdet"), config_errors(name):
+        detector = MODELS.build(settings)
     load_strictly(detector, state, where)
     return detector.requires_grad_(False).eval()
 
@@ -54,7 +57,7 @@ def model_settings(config: str | Mapping[str, Any]) -> ConfigDict:
     Without the backbone's pretrained weights, which building would look for.
     """
     if isinstance(config, str):
-        loaded = plain_student(Config.fromfile(find_config(config)))
+        loaded = plain_student(read_config(config))
         model = loaded.model
         if "data_preprocessor" in loaded:  # MMEngine hands it to a model that has none
             model.setdefault("data_preprocessor", loaded.data_preprocessor)
@@ -67,7 +70,7 @@ def model_settings(config: str | Mapping[str, Any]) -> ConfigDict:
 
 def plain_student(config: Config) -> Config:
     """A copy of the config with the student alone as its model."""
-    config = Config(config._cfg_dict.to_dict(), filename=config.filename)
+    config = copy.deepcopy(config)
     if is_type(config.model, "DistilledDetector"):
         config.model = ConfigDict(config.model.student)
         config.custom_hooks = [
@@ -82,5 +85,5 @@ def is_type(component: Mapping[str, Any], name: str) -> bool:
 
 def type_name(component: Mapping[str, Any]) -> str:
     """The type of a component's config: given as a name, with a scope or not, or as a class."""
-    kind = component["type"]
+    kind = component.get("type")
     return getattr(kind, "__name__", str(kind)).split(".")[-1]

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import reduce
 
 import torch
-from mmdet.models.dense_heads import GFLHead, RPNHead
+from mmdet.models.dense_heads import GFLHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmdet.models.detectors import TwoStageDetector
+from mmdet.models.detectors import RPN, TwoStageDetector
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
@@ -226,7 +226,7 @@ class DenseRecorder:
                     predicted,
                     get_box_tensor(sample.gt_instances.bboxes),
                     # To an RPN every object is of its one class.
-                    sample.gt_instances.labels * (not isinstance(head, RPNHead)),
+                    sample.gt_instances.labels * (not isinstance(adapter.detector, RPN)),
                     head.num_classes,
                 )
                 for predicted, sample in zip(boxes, batch_data_samples, strict=True)

@@ -178,6 +178,7 @@ READINGS: dict[Callable, type[DenseHead]] = {
     heads.RepPointsHead._predict_by_feat_single: RepPoints,
     heads.CenterNetHead._predict_by_feat_single: CenterNet,
     heads.GuidedAnchorHead._predict_by_feat_single: GuidedAnchoring,
+    heads.GARPNHead._predict_by_feat_single: GuidedAnchoring,
 } | {
     head._predict_by_feat_single: DenseHead
     for head in (

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import mmdet
 import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.dist import all_reduce
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from gdetkd.detectors.distiller import Distiller
-from gdetkd.detectors.mmdet.building import load_detector
+from gdetkd.detectors.mmdet.building import load_detector, model_settings
+from gdetkd.detectors.mmdet.folding import fold_batch_norms
+from gdetkd.detectors.mmdet.pyramid_cache import PyramidCache
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -34,7 +39,9 @@ class DistilledDetector(BaseDetector):
             `checkpoint`, a file or URL (or `gdetkd::NAME`). Of a cascade, `stage` is the one that
             teaches a student of a single stage (by default the last). To be quicker:
             `autocast`, a dtype ('float16', 'bfloat16') it runs in, by default that of the student;
-            `channels_last`; `compile`.
+            `channels_last`, by default on a machine without a GPU; `compile`; `cache`, a
+            dict(folder=..., megabytes=...) of its pyramids on disk (`PyramidCache`). Batch
+            normalizations of backbone and neck are folded into the convolutions before them.
         components: Settings by component, each with its `weight`.
         transfer_heads: Put the teacher's RPN and RCNN weights into the student and freeze them
             (supplement A).
@@ -63,6 +70,7 @@ class DistilledDetector(BaseDetector):
         built = MODELS.build(student)
         super().__init__(data_preprocessor=built.data_preprocessor)
         self.before_stopping: Callable[[], str] | None = None
+        self._warned = False
         self.distiller = Distiller(
             built,
             lambda: build_teacher(**teacher),
@@ -107,6 +115,14 @@ class DistilledDetector(BaseDetector):
             NonFiniteLossError: Naming the losses; the weights are still those of the last step.
         """
         total, log_vars = super().parse_losses(losses)
+        if self.before_stopping is None and not self._warned:
+            self._warned = True  # a list of hooks in a config replaces that of its base
+            print_log(
+                "No DistillationHook in custom_hooks: the teacher is not measured, and no "
+                "student-only file is kept beside the checkpoints.",
+                logger="current",
+                level=logging.WARNING,
+            )
         # All ranks stop, or the others would wait for this one's gradients.
         finite = torch.isfinite(total.detach()).int()
         all_reduce(finite, "min")
@@ -122,8 +138,9 @@ class DistilledDetector(BaseDetector):
             kept = self.before_stopping() if self.before_stopping else "No checkpoint was kept."
             raise NonFiniteLossError(
                 f"stopped before the step: {', '.join(culprits) or other}. "
-                f"{kept} Lower the learning rate or that loss's weight, or clip gradients "
-                "(optim_wrapper.clip_grad), and resume."
+                f"{kept} Clip gradients (optim_wrapper.clip_grad) or lower that loss's weight, and "
+                "resume; or begin a new training from its weights (load_from) with a lower "
+                "learning rate, which a resumed optimizer would not take over."
             )
         return total, log_vars
 
@@ -140,8 +157,9 @@ class DistilledDetector(BaseDetector):
 def build_teacher(
     config: str | dict | None = None,
     checkpoint: str | None = None,
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     compile: bool = False,
+    cache: Mapping[str, Any] | None = None,
     **unknown: Any,
 ) -> nn.Module:
     """Build a teacher, load its weights, freeze it.
@@ -152,8 +170,8 @@ def build_teacher(
     """
     if unknown:
         raise ValueError(
-            "teacher: expected config, checkpoint, stage, autocast, channels_last or compile, got "
-            f"{', '.join(unknown)}"
+            "teacher: expected config, checkpoint, stage, autocast, channels_last, compile or "
+            f"cache, got {', '.join(unknown)}"
         )
     if not config or not checkpoint:
         raise ValueError(
@@ -165,10 +183,22 @@ def build_teacher(
         teacher = load_detector(config, checkpoint)
     except ValueError as error:
         raise ValueError(f"teacher: {error}") from error
+    fold_batch_norms(teacher, teacher.extract_feat)
+    if channels_last is None:
+        channels_last = not torch.cuda.is_available()
     if channels_last:
         teacher.to(memory_format=torch.channels_last)
     if compile:
         teacher.backbone.compile()
         if teacher.with_neck:
             teacher.neck.compile()
+    if cache is not None:
+        if not isinstance(cache, Mapping) or set(cache) != {"folder", "megabytes"}:
+            raise ValueError(
+                f"teacher: expected cache=dict(folder=..., megabytes=...), got {cache!r}"
+            )
+        how = dict(channels_last=channels_last, compile=compile, mmdet=mmdet.__version__)
+        settings = f"{model_settings(config)} {how}"
+        # On the instance, in front of the method.
+        teacher.extract_feat = PyramidCache(teacher, settings, teacher.extract_feat, **cache)
     return teacher

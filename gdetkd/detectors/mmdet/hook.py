@@ -14,7 +14,6 @@ from mmengine.registry import HOOKS
 from torch import nn
 
 from gdetkd.checkpoints import atomic_files  # noqa: F401  (registers the backend "atomic")
-from gdetkd.checkpoints.reading import CheckpointError
 from gdetkd.checkpoints.student import export_student
 from gdetkd.detectors.mmdet.distilled import DistilledDetector
 
@@ -32,7 +31,6 @@ class DistillationHook(Hook):
       which `mmdet.apis.init_detector` loads with the student's plain config.
     - When a loss is not finite it keeps a checkpoint of the state before that step, if that is
       finite: weights, optimizer, queue. (BatchNorm's statistics have seen that step's images.)
-    - It refuses to start from a checkpoint of which nothing would be loaded.
     """
 
     # After CheckpointHook (VERY_LOW), whose file it looks for.
@@ -40,18 +38,6 @@ class DistillationHook(Hook):
 
     def __init__(self) -> None:
         self._exported: dict[str, str] = {}  # the last file of every kind: 'last_ckpt', 'best_ckpt'
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Raise CheckpointError for a plain detector's weights, which would not be loaded."""
-        if not isinstance(unwrapped(runner.model), DistilledDetector):
-            return
-        names = list(checkpoint.get("state_dict", checkpoint))
-        if not any(str(name).removeprefix("module.").startswith("distiller.") for name in names):
-            raise CheckpointError(
-                "expected a distilled run's checkpoint, with weights under 'distiller.', got "
-                f"{names[:3]}; to start the student from a plain detector's weights, give it "
-                "init_cfg=dict(type='Pretrained', checkpoint=FILE)"
-            )
 
     def before_train(self, runner: Any) -> None:
         model = unwrapped(runner.model)

@@ -1,0 +1,196 @@
+"""Configs of users: mistyped, incomplete, pure Python; and under MMDetection's own tools."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import distilled, faster_rcnn, run_config
+from mmdet.apis import DetInferencer, inference_detector, init_detector
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmengine.registry.root import MODELS as ROOT  # noqa: F401  (fills the registries)
+from mmengine.runner import Runner
+
+from gdetkd.evaluation.testing import test as evaluate
+from gdetkd.launch.compose import compose, write_config
+from gdetkd.training.config import load_config
+from gdetkd.training.runner import resumable, train
+
+LISTED = "mmdet.models.losses.smooth_l1_loss"  # a module that a function of its name hides
+
+
+def with_test_set(config):
+    """With the validation's data as those to test on."""
+    config.test_dataloader, config.test_cfg = config.val_dataloader, dict(type="TestLoop")
+    config.test_evaluator = config.val_evaluator
+    config.visualizer = dict(type="DetLocalVisualizer", name="visualizer")
+    return config
+
+
+@pytest.fixture(scope="module")
+def plain(digits, tmp_path_factory):
+    """The file of a plain detector's config."""
+    folder = tmp_path_factory.mktemp("plain")
+    with_test_set(run_config(faster_rcnn(), digits, folder / "work", steps=1)).dump(
+        str(folder / "plain.py")
+    )
+    return str(folder / "plain.py")
+
+
+@pytest.fixture(scope="module")
+def trained(digits, teacher, tmp_path_factory):
+    """The file of a distilled config without DistillationHook, and the folder of its run."""
+    folder = tmp_path_factory.mktemp("distilled")
+    config = run_config(
+        distilled(faster_rcnn(), teacher), digits, folder / "work", steps=1,
+        default_hooks__checkpoint=dict(interval=1, by_epoch=False),
+        custom_hooks=[dict(type="EmptyCacheHook")],
+    )  # fmt: skip
+    with_test_set(config).dump(str(folder / "distilled.py"))
+    train(load_config(str(folder / "distilled.py")))
+    return str(folder / "distilled.py"), folder / "work"
+
+
+# --- Mistakes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("model.backbone.depht=18", "'depht'"),
+        ("model.roi_head.bbox_head.loss_cls.type=CrosEntropyLoss", "CrosEntropyLoss is not in the"),
+        ("optim_wrapper.optimizer.lrr=1", "'lrr'"),
+        ("optim_wrapper.optimiser.lr=1", "'optimiser'"),
+        ("train_cfg.max_iter=4", "'max_iter'"),
+        ("train_dataloader.batchsize=4", "'batchsize'"),
+        ("train_dataloader.dataset.pipelin=4", "'pipelin'"),
+        ("default_hooks.logger.intervall=4", "'intervall'"),
+        ("val_evaluator.metrik=bbox", "'metrik'"),
+        ("optim_wrapper.type=AmpOptimWrapper", "mixed precision: expected a GPU"),
+    ],
+)
+def test_a_mistyped_key_at_any_level_is_a_sentence(plain, tmp_path, option, said):
+    if "Amp" in option and torch.cuda.is_available():
+        pytest.skip("mixed precision works here")
+    key, value = option.split("=")
+    value = int(value) if value.isdecimal() else value
+    with pytest.raises(ValueError, match=said):
+        train(load_config(plain, {key: value}, work_dir=tmp_path))
+
+
+@pytest.mark.parametrize("ending", ["yaml", "json"])
+def test_a_config_without_what_a_training_needs(plain, tmp_path, ending):
+    content = Config.fromfile(plain).to_dict()
+    del content["train_cfg"]
+    file = str(tmp_path / f"config.{ending}")
+    Config(content).dump(file)
+    for use in (train, resumable):
+        with pytest.raises(ValueError, match=f"config.{ending}: expected.* without train_cfg"):
+            use(load_config(file, work_dir=tmp_path))
+
+
+def test_a_training_on_nothing_annotated_is_refused(plain, tmp_path):
+    """Whatever the data set's class, of which some read no file of COCO's format."""
+    options = {
+        "train_dataloader.dataset.type": "gdetkd_unlabeled",
+        "train_dataloader.dataset.metainfo": dict(classes=tuple("0123456789")),
+    }
+    from mmdet.datasets import CocoDataset
+    from mmdet.registry import DATASETS
+
+    class Unlabeled(CocoDataset):
+        def load_data_list(self):
+            return [dict(info, instances=[]) for info in super().load_data_list()]
+
+    DATASETS.register_module("gdetkd_unlabeled", module=Unlabeled, force=True)
+    with pytest.raises(ValueError, match="nothing to train on: none of the 16 images"):
+        train(load_config(plain, options, work_dir=tmp_path))
+
+
+def test_a_distilled_run_keeps_its_hook(trained):
+    """A list of hooks in a config replaces that of its base."""
+    _, work_dir = trained
+    assert (work_dir / "iter_1_student.pth").exists()
+
+
+# --- MMDetection's own ways -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["iter_1.pth", "iter_1_student.pth"])
+def test_mmdetections_tools_take_either_file_with_either_config(trained, plain, digits, name):
+    """All four show the student's boxes; what tools/test.py calls is called here."""
+    config, work_dir = trained
+    image = str(next((digits / "val").iterdir()))
+    weights = str(work_dir / name)
+    found = []
+    for each in (config, plain):
+        detector = init_detector(each, weights, device="cpu")
+        found.append(inference_detector(detector, image).pred_instances.scores.tolist())
+        inferencer = DetInferencer(each, weights, device="cpu")
+        (result,) = inferencer(image, no_save_vis=True, print_result=False)["predictions"]
+        found.append(result["scores"])
+        loaded = Config.fromfile(each)
+        loaded.load_from = weights
+        loaded.work_dir = str(work_dir / "tested")
+        metrics = Runner.from_cfg(loaded).test()
+        assert metrics == evaluate(load_config(each), weights)
+    assert found[0] and all(scores == pytest.approx(found[0]) for scores in found)
+
+
+# --- Pure-Python configs --------------------------------------------------------------------------
+
+
+def pure_python(config, path):
+    """Write a config as MMEngine's "lazy" ones are: types are classes, imported at the top."""
+    classes = set()
+
+    def written(value):
+        if isinstance(value, dict):
+            entries = (f"{key!r}: {written(item)}" for key, item in value.items())
+            return "{" + ", ".join(entries) + "}"
+        if isinstance(value, (list, tuple)):
+            return f"{type(value).__name__}([{', '.join(map(written, value))}])"
+        if isinstance(value, type):
+            classes.add(f"from {value.__module__} import {value.__name__}")
+            return value.__name__
+        return repr(value)
+
+    lines = [f"{key} = {written(value)}" for key, value in config.items()]
+    Path(path).write_text("\n".join([*sorted(classes), *lines]) + "\n")
+
+
+def with_classes(value):
+    """A config whose types are classes where a registry of MMDetection knows their names."""
+    from mmdet import registry
+
+    known = [entry for _, entry in inspect.getmembers(registry) if isinstance(entry, Registry)]
+    if isinstance(value, dict):
+        value = {key: with_classes(item) for key, item in value.items()}
+        kind = value.get("type")
+        if isinstance(kind, str) and kind not in ("BN", "RoIAlign", "nms"):
+            value["type"] = next(found for entry in known if (found := entry.get(kind)) is not None)
+    elif isinstance(value, (list, tuple)):
+        value = [with_classes(item) for item in value]
+    return value
+
+
+def test_pure_python_configs_are_trained_distilled_and_tested(digits, tmp_path):
+    config = with_test_set(run_config(faster_rcnn(), digits, tmp_path / "work", steps=1))
+    config.default_hooks.checkpoint.update(interval=1)
+    config.custom_hooks = [dict(type="SafeCheckpointHook")]
+    content = config.to_dict()
+    del content["default_scope"]
+    file = str(tmp_path / "lazy.py")
+    pure_python(with_classes(content), file)
+    assert f"from {LISTED} import L1Loss" in Path(file).read_text()
+    assert train(load_config(file)).iter == 1
+    weights = str(tmp_path / "work" / "iter_1.pth")
+    assert "coco/bbox_mAP" in evaluate(load_config(file), weights)
+    composed = compose(file, file, digits, weights)
+    out = tmp_path / "distilled.py"
+    write_config(composed, out, file, file)
+    options = {"default_hooks.checkpoint.interval": 1}
+    again = load_config(str(out), options, work_dir=tmp_path / "again")
+    assert train(again).iter == 1
+    assert (tmp_path / "again" / "iter_1_student.pth").exists()
