@@ -31,9 +31,13 @@ FRAMEWORK_FREE = (
     "detectors/__init__.py",
     "detectors/adapter.py",
     "detectors/distiller.py",
+    "detectors/locations.py",
+    "detectors/onnx_export.py",
     "detectors/pixels.py",
+    "detectors/sampling.py",
     "detectors/transfer.py",
     "detectors/torchvision",
+    "detectors/transformers",
 )
 OUTSIDE = {"__init__.py", "startup.py", "gdetkd_startup.pth", "configs", "assets"}  # face, data
 

@@ -58,7 +58,8 @@ def pinned_version(name: str) -> str:
 def asked_for() -> list[str]:
     project = PYPROJECT["project"]
     extras = sum(project["optional-dependencies"].values(), [])
-    return project["dependencies"] + extras + PYPROJECT["build-system"]["requires"]
+    lines = project["dependencies"] + extras + PYPROJECT["build-system"]["requires"]
+    return [line for line in lines if Requirement(line).name != "gdetkd"]
 
 
 def test_every_pin_is_exact() -> None:
@@ -159,6 +160,17 @@ def test_whatever_the_package_imports_is_declared() -> None:
                     continue
                 found = {canonicalize_name(owner) for owner in owners.get(top, [])}
                 assert found & declared, f"{file.relative_to(ROOT)} imports {top}: undeclared"
+
+
+def test_the_core_needs_torch_and_torchvision_and_what_the_command_prints_with() -> None:
+    project = PYPROJECT["project"]
+    core = {Requirement(line).name for line in project["dependencies"]}
+    assert core == {"torch", "torchvision", "click", "packaging", "rich"}
+    everything = {Requirement(line) for line in project["optional-dependencies"]["all"]}
+    (itself,) = everything
+    assert itself.extras == set(project["optional-dependencies"]) - {"all", "dev"}
+    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    assert set(workflow["jobs"]["extras"]["strategy"]["matrix"]["extra"]) == {"", *itself.extras}
 
 
 def test_make_says_what_is_missing_without_python(tmp_path: Path) -> None:
@@ -325,6 +337,53 @@ for file in sorted(folder.rglob("*.py")):
 def test_installed_copy_knows_what_was_measured(installed: Path) -> None:
     code = "from gdetkd.reproduce.report import headline; print(headline())"
     assert run_installed(installed, "python", "-c", code).startswith("On record")
+
+
+WITHOUT_EXTRAS = """
+import sys  # as where nothing but the core is installed
+names = "mmdet mmengine mmcv cv2 pandas matplotlib scipy pycocotools transformers onnx"
+for name in (names + " onnxruntime onnxscript skimage yaml").split():
+    sys.modules[name] = None
+"""
+
+
+def test_installed_core_distils_and_names_the_extra_that_is_missing(installed: Path) -> None:
+    """The hook at the start of Python has run before, and did no harm without MMEngine."""
+    train = """
+import torch, gdetkd
+from gdetkd import Distiller, losses
+from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn as build
+student, teacher = (build(num_classes=3, weights_backbone=None, min_size=64) for _ in range(2))
+distiller = Distiller(student, teacher, dict(imitation=dict(weight=1.0)))
+target = dict(boxes=torch.tensor([[5, 5, 40, 40.0]]), labels=torch.tensor([1]))
+print(float(distiller([torch.rand(3, 64, 64)], [target])["kd_imitation_loss"].detach()) > 0)
+"""
+    assert run_installed(installed, "python", "-c", WITHOUT_EXTRAS + train) == "True"
+    command = """
+from gdetkd.cli import main
+for arguments in (["train", "c.py"], ["demo"], ["bench", "contrastive"]):
+    sys.argv = ["gdetkd", *arguments]
+    try:
+        main()
+    except SystemExit as stop:
+        assert stop.code == 1
+sys.argv = ["gdetkd", "--help"]
+main()
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [installed / "bin/python", "-c", WITHOUT_EXTRAS + command],
+        cwd=installed.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    messages = done.stderr.strip().splitlines()
+    form = r"gdetkd: this needs \w+, which is not installed; install it with pip install "
+    assert len(messages) == 3, done.stderr
+    assert all(re.fullmatch(form + r"'gdetkd\[mmdet\]'", line) for line in messages), messages
+    assert "Usage: gdetkd" in done.stdout
 
 
 def test_installed_command_answers(installed: Path) -> None:

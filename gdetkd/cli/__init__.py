@@ -10,11 +10,16 @@ import click
 from gdetkd import __version__
 from gdetkd.cli import bench, compare, data, demo, doctor, evaluate, reproduce, train
 
+# Which extra brings a module that is missing; the others come with `mmdet`.
+EXTRAS = dict(
+    transformers="transformers", onnx="onnx", onnxruntime="onnx", onnxscript="onnx", timm="photos"
+)
+
 
 @click.group(context_settings=dict(help_option_names=["-h", "--help"]))
 @click.version_option(__version__, prog_name="gdetkd")
 def cli() -> None:
-    """G-DetKD: knowledge distillation for MMDetection's detectors."""
+    """G-DetKD: knowledge distillation for object detectors."""
 
 
 for command in (
@@ -48,6 +53,17 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if not module or module == "gdetkd":
+            raise
+        extra = EXTRAS.get(module, "mmdet")
+        click.echo(
+            f"gdetkd: this needs {module}, which is not installed; install it with "
+            f"pip install 'gdetkd[{extra}]'",
+            err=True,
+        )
+        sys.exit(1)
     except (ValueError, OSError, FloatingPointError) as error:
         click.echo(f"gdetkd: {error}", err=True)
         sys.exit(1)

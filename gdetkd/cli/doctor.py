@@ -62,13 +62,17 @@ def check_dependencies() -> Iterator[Finding]:
     yield Finding("Python", python, fine, "" if fine else f"use Python {wanted}")
     modules = modules_by_distribution()
     extras = set(package.get_all("Provides-Extra") or []) - DEVELOPMENT
+    seen = set()
     for line in package.get_all("Requires-Dist") or []:
         requirement = Requirement(line)
+        if requirement.name == "gdetkd":  # an extra that takes in another one
+            continue
         if requirement.marker is None or requirement.marker.evaluate(dict(extra="")):
             yield check_requirement(requirement, modules)
             continue
         for extra in sorted(extras):
-            if requirement.marker.evaluate(dict(extra=extra)):
+            if requirement.marker.evaluate(dict(extra=extra)) and requirement.name not in seen:
+                seen.add(requirement.name)
                 yield check_requirement(requirement, modules, extra)
                 break
 
@@ -126,10 +130,17 @@ def _operators() -> Finding:
         module = importlib.import_module("mmcv._ext")
     except Exception as error:  # a compiled one for another torch, for instance
         optional = importlib.util.find_spec("mmcv") is None  # then it is missing above
-        remedy = "pip install 'mmcv-lite>=2.1,<2.2'"
+        remedy = "pip install 'gdetkd[mmdet]'"
         return Finding("mmcv operators", str(error), False, remedy, optional)
     ours = str(getattr(module, "__file__", "")).endswith("mmcv_ext.py")
     return Finding("mmcv operators", "torchvision's kernels" if ours else "compiled mmcv", True)
+
+
+def _unusable(what: str, error: Exception) -> Finding:
+    """A part of the package that does not work: a module of an extra is missing, or a file."""
+    missing = isinstance(error, ModuleNotFoundError) and (error.name or "gdetkd") != "gdetkd"
+    remedy = "pip install 'gdetkd[mmdet]'" if missing else "reinstall gdetkd"
+    return Finding(what, str(error), False, remedy, optional=missing)
 
 
 def _accelerator() -> Finding:
@@ -149,7 +160,7 @@ def _teacher() -> Finding:
 
         find_checkpoint("gdetkd::digits_faster_rcnn_r34.pth")
     except (ImportError, OSError) as error:
-        return Finding("shipped teacher", str(error), False, "reinstall gdetkd")
+        return _unusable("shipped teacher", error)
     return Finding("shipped teacher", "digits_faster_rcnn_r34.pth", True)
 
 
@@ -157,7 +168,7 @@ def _digits(root: str) -> Finding:
     try:
         from gdetkd.datasets.embedded import verify
     except ImportError as error:
-        return Finding("digits", str(error), False, "reinstall gdetkd")
+        return _unusable("digits", error)
     if verify(root):
         return Finding("digits", f"complete, in {root}", True)
     return Finding("digits", f"not in {root}", False, "gdetkd data digits", optional=True)

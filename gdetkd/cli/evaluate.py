@@ -103,12 +103,59 @@ def detect(config, checkpoint, images, out, threshold) -> None:
 @click.argument("checkpoint")
 @click.argument("out")
 @click.option("--half", is_flag=True, help="Store the weights in fp16.")
+@click.option(
+    "--onnx", "model", metavar="MODEL",
+    help="Write an ONNX file instead, of a student of another library: MODEL is a folder of "
+    "transformers with its config.json, or the name of a detector of torchvision.",
+)  # fmt: skip
+@click.option("--classes", type=int, help="Of torchvision's, num_classes, the background included.")
+@click.option("--size", nargs=2, type=int, default=(640, 640), show_default=True, help="H W, px.")
 @force_option
-def export(checkpoint: str, out: str, half: bool, force: bool) -> None:
+def export(
+    checkpoint: str, out: str, half: bool, model: str | None, classes, size, force: bool
+) -> None:
     """Write the student of CHECKPOINT alone to OUT, for MMDetection's init_detector."""
-    from gdetkd.checkpoints.student import export_student
-
     keep_existing(out, force)
-    which = export_student(checkpoint, out, half=half)
-    size = Path(out).stat().st_size / 1e6
-    click.echo(f"{out}: the student's weights ({which}), {size:.1f} MB")
+    if model:
+        _export_onnx(checkpoint, out, model, classes, size)
+    else:
+        from gdetkd.checkpoints.student import export_student
+
+        which = export_student(checkpoint, out, half=half)
+        size = Path(out).stat().st_size / 1e6
+        click.echo(f"{out}: the student's weights ({which}), {size:.1f} MB")
+
+
+def _export_onnx(checkpoint: str, out: str, model: str, classes: int | None, size) -> None:
+    """CHECKPOINT is what `torch.save(distiller.student_state_dict(), ...)` wrote, read as data.
+
+    Raises:
+        ValueError: The model is neither, or the weights are not its own.
+    """
+    import torch
+
+    from gdetkd.detectors import export_onnx
+
+    if Path(model).is_dir():
+        from transformers import AutoConfig, AutoModelForObjectDetection
+
+        detector = AutoModelForObjectDetection.from_config(AutoConfig.from_pretrained(model))
+        image = torch.rand(1, 3, *size)
+    else:
+        from torchvision.models import detection, get_model, list_models
+
+        known = list_models(detection)
+        if model not in known or classes is None:
+            raise ValueError(
+                "export --onnx: expected a folder with a config.json, or --classes N and one of "
+                f"{', '.join(known)}; got {model!r} and --classes {classes}"
+            )
+        detector = get_model(model, weights=None, weights_backbone=None, num_classes=classes)
+        image = torch.rand(3, *size)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        detector.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint} has other weights than {model}: {error}") from error
+    export_onnx(detector, out, image)
+    click.echo(f"{out}: {type(detector).__name__}, {Path(out).stat().st_size / 1e6:.1f} MB")

@@ -2,6 +2,7 @@
 
 from gdetkd.detectors.adapter import ADAPTERS, Adapter, TrainingPass, adapter_for, register
 from gdetkd.detectors.distiller import Distiller
+from gdetkd.detectors.onnx_export import export_onnx
 from gdetkd.detectors.pixels import PixelFormat
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "PixelFormat",
     "TrainingPass",
     "adapter_for",
+    "export_onnx",
     "register",
 ]

@@ -137,6 +137,7 @@ ADAPTERS: list[type[Adapter]] = []
 LIBRARIES = {
     "mmdet": "gdetkd.detectors.mmdet",
     "torchvision.models.detection": "gdetkd.detectors.torchvision",
+    "transformers": "gdetkd.detectors.transformers",
 }
 
 

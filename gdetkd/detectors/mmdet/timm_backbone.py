@@ -50,7 +50,7 @@ class TimmBackbone(BaseModule):
         except ImportError as error:
             raise ImportError(
                 f"backbone {model!r}: expected timm, which is not installed ({error}); "
-                "pip install 'gdetkd[timm]'"
+                "pip install 'gdetkd[photos]'"
             ) from error
         try:
             self.body = timm.create_model(
