@@ -176,7 +176,7 @@ def train(model: nn.Module, data: dict, steps: int, alone: bool = False) -> list
         if alone:
             losses = {name: value for name, value in losses.items() if "kd_" in name}
         total, _ = _detector(model).parse_losses(losses)
-        values.append(round(float(total), 5) if total.isfinite() else None)
+        values.append(round(float(total.detach()), 5) if total.isfinite() else None)
         if values[-1] is None:
             return values
         optimizer.zero_grad()

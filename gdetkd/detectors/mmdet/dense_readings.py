@@ -80,6 +80,7 @@ class SABL(DenseHead):
 
     names = ("retina_cls", "retina_bbox_reg")
     priors = "square_anchor_generator"
+    border = 1.0
 
     def decode(self, outputs: Outputs) -> list[Tensor]:
         buckets, offsets = zip(*outputs[1], strict=True)
