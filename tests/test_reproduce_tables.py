@@ -167,9 +167,12 @@ def test_larger_students_of_digits_are_distilled_by_their_teacher(name, tmp_path
     distilled_by = {key.split(".")[-1] for key in values if "kd_" in key and "loss" in key}
     assert total.isfinite() and distilled_by == {f"kd_{part}_loss" for part in COMPONENTS}
     if name.endswith("large"):
-        assert sum(p.numel() for p in model.teacher.parameters()) == sum(
-            p.numel() for p in model.student.parameters()
-        )
+        # Without vectors: the teacher's batch normalizations are folded into biases.
+        sizes = [
+            sum(p.numel() for p in detector.parameters() if p.dim() > 1)
+            for detector in (model.teacher, model.student)
+        ]
+        assert sizes[0] == sizes[1]
 
 
 def test_steps_change_every_part_of_the_schedule():
