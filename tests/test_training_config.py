@@ -1,23 +1,16 @@
 """Configs of users: mistyped, incomplete, pure Python; and under MMDetection's own tools."""
 
-import inspect
-from pathlib import Path
-
 import pytest
 import torch
 from helpers import distilled, faster_rcnn, run_config
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
-from mmengine.registry import Registry
 from mmengine.registry.root import MODELS as ROOT  # noqa: F401  (fills the registries)
 from mmengine.runner import Runner
 
 from gdetkd.evaluation.testing import test as evaluate
-from gdetkd.launch.compose import compose, write_config
 from gdetkd.training.config import load_config
 from gdetkd.training.runner import resumable, train
-
-LISTED = "mmdet.models.losses.smooth_l1_loss"  # a module that a function of its name hides
 
 
 def with_test_set(config):
@@ -136,59 +129,3 @@ def test_mmdetections_tools_take_either_file_with_either_config(trained, plain, 
         metrics = Runner.from_cfg(loaded).test()
         assert metrics == evaluate(load_config(each), weights)
     assert found[0] and all(scores == pytest.approx(found[0]) for scores in found)
-
-
-# --- Pure-Python configs --------------------------------------------------------------------------
-
-
-def pure_python(config, path):
-    """Write a config as MMEngine's "lazy" ones are: types are classes, imported at the top."""
-    classes = set()
-
-    def written(value):
-        if isinstance(value, dict):
-            entries = (f"{key!r}: {written(item)}" for key, item in value.items())
-            return "{" + ", ".join(entries) + "}"
-        if isinstance(value, (list, tuple)):
-            return f"{type(value).__name__}([{', '.join(map(written, value))}])"
-        if isinstance(value, type):
-            classes.add(f"from {value.__module__} import {value.__name__}")
-            return value.__name__
-        return repr(value)
-
-    lines = [f"{key} = {written(value)}" for key, value in config.items()]
-    Path(path).write_text("\n".join([*sorted(classes), *lines]) + "\n")
-
-
-def with_classes(value):
-    """A config whose types are classes where a registry of MMDetection knows their names."""
-    from mmdet import registry
-
-    known = [entry for _, entry in inspect.getmembers(registry) if isinstance(entry, Registry)]
-    if isinstance(value, dict):
-        value = {key: with_classes(item) for key, item in value.items()}
-        kind = value.get("type")
-        if isinstance(kind, str) and kind not in ("BN", "RoIAlign", "nms"):
-            value["type"] = next(found for entry in known if (found := entry.get(kind)) is not None)
-    elif isinstance(value, (list, tuple)):
-        value = [with_classes(item) for item in value]
-    return value
-
-
-def test_pure_python_configs_are_trained_distilled_and_tested(digits, tmp_path):
-    config = with_test_set(run_config(faster_rcnn(), digits, tmp_path / "work", steps=1))
-    config.default_hooks.checkpoint.update(interval=1)
-    config.custom_hooks = [dict(type="SafeCheckpointHook")]
-    file = str(tmp_path / "lazy.py")
-    pure_python(with_classes(config.to_dict()), file)
-    assert f"from {LISTED} import L1Loss" in Path(file).read_text()
-    assert train(load_config(file)).iter == 1
-    weights = str(tmp_path / "work" / "iter_1.pth")
-    assert "coco/bbox_mAP" in evaluate(load_config(file), weights)
-    composed = compose(file, file, digits, weights)
-    out = tmp_path / "distilled.py"
-    write_config(composed, out, file, file)
-    options = {"default_hooks.checkpoint.interval": 1}
-    again = load_config(str(out), options, work_dir=tmp_path / "again")
-    assert train(again).iter == 1
-    assert (tmp_path / "again" / "iter_1_student.pth").exists()

@@ -127,6 +127,9 @@ def _histogram(content: dict) -> dict[str, int]:
     return {entry["name"]: counts[entry["id"]] for entry in content["categories"]}
 
 
+DRAWN = 2**26  # pixels of an image on the sheet at most: OpenCV takes up to 8 bytes for each
+
+
 def _samples(root: Path, contents: Mapping[str, dict]) -> list:
     """Images spread evenly over the splits, with their boxes."""
     samples = []
@@ -140,7 +143,7 @@ def _samples(root: Path, contents: Mapping[str, dict]) -> list:
                 entry = (annotation["bbox"], names[annotation["category_id"]])
                 chosen[annotation["image_id"]].append(entry)
         for image in images:
-            if image["id"] in chosen:
+            if image["id"] in chosen and image["width"] * image["height"] <= DRAWN:
                 encoded = np.fromfile(root / image["file_name"], np.uint8)
                 pixels = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
                 if pixels is not None:  # shrunk at once: a single one may have half a gigabyte
