@@ -22,7 +22,6 @@ from helpers import (
     faster_rcnn,
     losses_of,
     save_detector,
-    structure,
     views_of,
 )
 from mmdet.registry import MODELS
@@ -30,7 +29,6 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 from torch.nn import functional as F
 
-from gdetkd.detectors import adapter_for
 from gdetkd.detectors.mmdet.distilled import NonFiniteLossError
 from gdetkd.detectors.mmdet.folding import fold_batch_norms
 
@@ -557,21 +555,6 @@ def test_weights_that_do_not_fit_are_refused(teacher, tmp_path, wrong):
 )
 def test_wrong_settings_are_refused(teacher, distill, named):
     assert named in refusal(faster_rcnn(), teacher, distill)
-
-
-UNSUPPORTED = {
-    "Sparse R-CNN": ("mmdet::sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py", "DIIHead"),
-    "SABL": ("mmdet::sabl/sabl-faster-rcnn_r50_fpn_1x_coco.py", "BucketingBBoxCoder"),
-    "Grid R-CNN": ("mmdet::grid_rcnn/grid-rcnn_r50_fpn_gn-head_2x_coco.py", "no regression"),
-}
-
-
-@pytest.mark.parametrize("kind", UNSUPPORTED)
-def test_detectors_that_are_not_supported_are_refused_by_name(kind):
-    name, named = UNSUPPORTED[kind]
-    with pytest.raises(ValueError, match=named) as error:
-        adapter_for(structure(name), "student").specs()
-    assert str(error.value).startswith("student")
 
 
 # --- Head transfer --------------------------------------------------------------------------------

@@ -47,9 +47,9 @@ def test_it_counts_the_images_and_the_steps(planned):
 def test_the_teacher_gets_weights_of_its_shapes(tmp_path):
     config = ConfigDict(distilled(faster_rcnn(), TEACHER))
     model = build_with_random_teacher(config, tmp_path)
-    alike = build(TEACHER["config"]).eval()
-    fold_batch_norms(alike, alike.extract_feat)
-    shapes = {name: value.shape for name, value in alike.state_dict().items()}
+    same = build(TEACHER["config"]).eval()
+    fold_batch_norms(same, same.extract_feat)
+    shapes = {name: value.shape for name, value in same.state_dict().items()}
     assert {name: value.shape for name, value in model.teacher.state_dict().items()} == shapes
 
 

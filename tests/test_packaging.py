@@ -98,7 +98,8 @@ def test_exactly_the_pins_are_installed() -> None:
     """In the environment of `make env`; pip is Python's own, gdetkd the project."""
     if Path(sys.prefix).name != ".venv":
         pytest.skip("not the environment of make: other packages are its owner's affair")
-    here = {canonicalize_name(found.name): found.version for found in distributions()}
+    folder = [sysconfig.get_path("purelib")]  # not what setuptools brings for itself
+    here = {canonicalize_name(found.name): found.version for found in distributions(path=folder)}
     wanted = {
         name: pinned_version(name)
         for name, pin in pins().items()

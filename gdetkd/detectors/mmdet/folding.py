@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ def fold_batch_norms(detector: nn.Module, extract: Callable[[Tensor], Sequence[T
         detector.set_submodule(names[conv], folded)
         detector.set_submodule(names[norm], nn.Identity())
     after = extract(image)
+    if isinstance(after, Mapping):
+        after, before = after.values(), before.values()
     if all(
         (a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(after, before, strict=True)
     ):

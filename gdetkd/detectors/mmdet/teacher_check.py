@@ -26,7 +26,7 @@ def measure_teacher(runner: Any, teacher: nn.Module) -> dict[str, float]:
     with torch.random.fork_rng(devices), torch.no_grad():
         for batch in loader:
             samples = teacher.val_step(batch)
-            scored += [correct(sample) for sample in samples if "gt_instances" in sample]
+            scored += [correct(s) for s in samples if "bboxes" in s.get("gt_instances", ())]
             evaluator.process(data_samples=samples, data_batch=batch)
         metrics = evaluator.evaluate(len(loader.dataset))
     found = {key: float(value) for key, value in metrics.items()}
