@@ -93,8 +93,9 @@ def write_config(path, model, data, steps=4, interval=2, **changes):
 def sentence(output):
     """What the command says at its end; a traceback is none."""
     assert "Traceback" not in output, output
-    (line,) = [line for line in output.splitlines() if line.startswith("gdetkd: ")]
-    return line
+    lines = [line for line in output.splitlines() if line.startswith("gdetkd: ")]
+    assert len(lines) == 1, output
+    return lines[0]
 
 
 def worker_of_rank(rank, folder):

@@ -127,5 +127,5 @@ def test_mmdetections_tools_take_either_file_with_either_config(trained, plain, 
         loaded.load_from = weights
         loaded.work_dir = str(work_dir / "tested")
         metrics = Runner.from_cfg(loaded).test()
-        assert metrics == evaluate(load_config(each), weights)
+        assert metrics.items() <= evaluate(load_config(each), weights).items()  # recall beside them
     assert found[0] and all(scores == pytest.approx(found[0]) for scores in found)

@@ -15,7 +15,7 @@ from gdetkd.evaluation.records import read_json_lines
 from gdetkd.evaluation.testing import SHOWN, add_recall
 from gdetkd.launch.learning_rate import scale_learning_rate
 from gdetkd.ops.console import quiet, say
-from gdetkd.training.hooks import Stopped
+from gdetkd.training.hooks import ProgressHook, Stopped
 from gdetkd.training.runner import final_metrics, train
 
 LOG = "console.log"
@@ -51,6 +51,7 @@ def train_here(
         say(f"{stopped}. To go on:\n  gdetkd {shlex.join([*again, '--resume'])}")
         sys.exit(130)
     finally:
+        ProgressHook.close()
         signal.signal(signal.SIGINT, handler)
     found = {"trained": final_metrics(runner)}
     teacher = runner.message_hub.runtime_info.get("teacher")

@@ -52,6 +52,14 @@ class ProgressHook(Hook):
     """Progress with ETA: a bar on a terminal, elsewhere at most twenty lines."""
 
     priority = "LOWEST"  # with DistillationHook or after it, to tell what that measured
+    _bar: tqdm | None = None  # of this process
+
+    @classmethod
+    def close(cls) -> None:
+        """End the bar's line, also where the training failed, so that a message has its own."""
+        if cls._bar is not None:
+            cls._bar.close()
+            cls._bar = None
 
     def before_train(self, runner: Any) -> None:
         teacher = runner.message_hub.runtime_info.get("teacher")
@@ -60,7 +68,7 @@ class ProgressHook(Hook):
             error = teacher.get("calibration_error")
             off = "" if error is None else f"; its scores are off by {error:.2f} on average"
             say(f"Teacher on the validation set: {name} {value:.3f}{off}")
-        self._bar = tqdm(
+        ProgressHook._bar = tqdm(
             total=runner.max_iters,
             initial=runner.iter,
             unit="step",
@@ -78,7 +86,7 @@ class ProgressHook(Hook):
         self._bar.clear()
 
     def after_train(self, runner: Any) -> None:
-        self._bar.close()
+        self.close()
 
 
 class Stopped(KeyboardInterrupt):
