@@ -153,3 +153,21 @@ def test_a_plans_step_takes_as_long_as_the_runs(road, tmp_path, monkeypatch):
     step = StepClock.seconds / 15 / torch.get_num_threads()  # between 16 steps
     assert planned.size == (128, 128) and planned.validation > 0
     assert 1 / 1.5 < planned.step / step < 1.5, (planned, step)
+
+
+@pytest.mark.slow
+def test_the_road_on_real_pictures(tmp_path):
+    """Tree crowns in tiles, with detectors that are small enough for a test, for two steps."""
+    from deepforest_road import run
+
+    short = ("--cfg-options", "train_cfg.max_iters=2", "train_cfg.val_interval=2",
+             "default_hooks.checkpoint.interval=2", "train_dataloader.batch_size=2",
+             "val_dataloader.dataset.indices=2", "--init", "none")  # fmt: skip
+    pair = ("digits/faster_rcnn_r18", "digits/retinanet_r18")
+    try:
+        found = run(tmp_path, *pair, 1, *short)
+    except OSError as error:
+        pytest.skip(f"{error}")
+    summary = json.loads((tmp_path / "crowns" / "dataset.json").read_text())
+    assert summary["classes"] == ["Tree"] and summary["splits"]["val"]["count"] > 1
+    assert 0 <= found["distilled"][0] <= 1
