@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import nbformat
 import numpy as np
+import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from run_notebooks import FOLDER, notebooks, read
@@ -33,6 +34,15 @@ PATIENCE = 400  # seconds for what takes a few on an idle machine
 def find_browser() -> str | None:
     """Where a Chromium or Chrome is installed."""
     return next((path for path in map(shutil.which, NAMES) if path), None)
+
+
+def need_browser() -> None:
+    """Skip the test where there is no browser; fail it where one is required."""
+    if find_browser() is None:
+        reason = "no Chromium or Chrome; on Debian: apt-get install chromium"
+        if os.environ.get("GDETKD_BROWSER") == "required":
+            pytest.fail(f"GDETKD_BROWSER=required: {reason}")
+        pytest.skip(reason)
 
 
 @contextlib.contextmanager

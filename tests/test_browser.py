@@ -1,7 +1,5 @@
 """What a reader touches, in JupyterLab in headless Chromium: sliders, buttons, moving pictures."""
 
-import os
-
 import pytest
 
 from gdetkd.launch import launch
@@ -10,16 +8,10 @@ browser = pytest.importorskip("browser", reason="pip install playwright")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-REQUIRED = os.environ.get("GDETKD_BROWSER") == "required"
-
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    if browser.find_browser() is None:
-        reason = "no Chromium or Chrome; on Debian: apt-get install chromium"
-        if REQUIRED:
-            pytest.fail(f"GDETKD_BROWSER=required: {reason}")
-        pytest.skip(reason)
+    browser.need_browser()
     with browser.laboratory(tmp_path_factory.mktemp("lab")) as laboratory:
         yield laboratory
 

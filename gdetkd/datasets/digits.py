@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from gdetkd.datasets import embedded
-from gdetkd.datasets.embedded import Draw, EmbeddedBenchmark, Placed, generator
+from gdetkd.datasets.embedded import Draw, EmbeddedBenchmark, Placed, crop, generator
 
 CLASSES = tuple("0123456789")
 IMAGE_SIZE = 128
@@ -114,12 +114,7 @@ def render(seed, split, index, digits, glyphs, photos) -> np.ndarray:
     170 gray levels at full ink, then noise of 2 to 10 levels (one sigma) is added.
     """
     random = generator(seed, split, index, 1)
-    photo = photos[int(random.integers(len(photos)))]
-    side = int(random.integers(96, min(photo.shape[:2]) * 3 // 4 + 1))
-    y = int(random.integers(photo.shape[0] - side + 1))
-    x = int(random.integers(photo.shape[1] - side + 1))
-    crop = cv2.resize(photo[y : y + side, x : x + side], (IMAGE_SIZE, IMAGE_SIZE))
-    image = crop.astype(np.float32)
+    image = crop(random, photos, 96, IMAGE_SIZE)
     for digit in digits:
         x, y, w, h = digit.box
         ink = cv2.resize(glyphs[digit.glyph][0], (w, h), interpolation=cv2.INTER_LINEAR)

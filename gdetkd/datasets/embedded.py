@@ -201,6 +201,17 @@ def generator(seed: int, split: str, index: int, stream: int) -> np.random.Gener
     return np.random.default_rng([seed, SPLITS.index(split), index, stream])
 
 
+def crop(
+    random: np.random.Generator, photos: list[np.ndarray], smallest: int, size: int
+) -> np.ndarray:
+    """A square of a photograph, at least `smallest` px wide, as (size, size, 3) float32."""
+    photo = photos[int(random.integers(len(photos)))]
+    side = int(random.integers(smallest, min(photo.shape[:2]) * 3 // 4 + 1))
+    y = int(random.integers(photo.shape[0] - side + 1))
+    x = int(random.integers(photo.shape[1] - side + 1))
+    return cv2.resize(photo[y : y + side, x : x + side], (size, size)).astype(np.float32)
+
+
 def run_lengths(mask: np.ndarray) -> dict:
     """A mask (h, w) as COCO's uncompressed run lengths: column by column, starting with zeros."""
     flat = mask.ravel(order="F")

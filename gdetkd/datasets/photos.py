@@ -24,7 +24,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from gdetkd.datasets.embedded import Draw, EmbeddedBenchmark, Placed, generator, load_photos
+from gdetkd.datasets.embedded import (
+    Draw,
+    EmbeddedBenchmark,
+    Placed,
+    crop,
+    generator,
+    load_photos,
+)
 
 STAMPS = "/usr/share/tuxpaint/stamps"  # of Debian's package
 PACKAGE = "tuxpaint-stamps-default"
@@ -284,12 +291,7 @@ def render(
     1.2 px, one sigma); then all is lit together, and noise of 1 to 6 levels added.
     """
     random = generator(seed, split, index, 1)
-    photo = photos[int(random.integers(len(photos)))]
-    side = int(random.integers(128, min(photo.shape[:2]) * 3 // 4 + 1))
-    y = int(random.integers(photo.shape[0] - side + 1))
-    x = int(random.integers(photo.shape[1] - side + 1))
-    crop = cv2.resize(photo[y : y + side, x : x + side], (IMAGE_SIZE, IMAGE_SIZE))
-    image = crop.astype(np.float32)
+    image = crop(random, photos, 128, IMAGE_SIZE)
     for each in objects:
         cut_out, (inside, cropped) = cut_outs[each.cut_out], _window(each, MARGIN)
         both = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -222,11 +222,10 @@ class SingleStageAdapter(TorchvisionAdapter):
             hooks.append(
                 layer.register_forward_pre_hook(lambda _, inputs: seen.features.append(inputs[0]))
             )
-        try:
-            yield seen
-        finally:
+        with ExitStack() as stack:
             for hook in hooks:
-                hook.remove()
+                stack.enter_context(hook)  # which removes it at the end
+            yield seen
 
 
 class Recording:

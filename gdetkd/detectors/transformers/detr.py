@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -259,11 +259,10 @@ class QueryAdapter(Adapter):
             sources = [model.encoder if hasattr(model, "encoder") else model.backbone]
         hooks = [source.register_forward_hook(on_maps) for source in sources]
         hooks += [layer.register_forward_pre_hook(on_classes) for layer in self.class_layers()]
-        try:
-            yield seen
-        finally:
+        with ExitStack() as stack:
             for hook in hooks:
-                hook.remove()
+                stack.enter_context(hook)  # which removes it at the end
+            yield seen
 
 
 class Recording:
