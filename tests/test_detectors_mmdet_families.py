@@ -35,7 +35,7 @@ QUERIES = {
     "dab_detr/dab-detr_r50_8xb2-50e_coco": (64, 8, 32),
     "deformable_detr/deformable-detr_r50_16xb2-50e_coco": (64, 8, 32),
     "dino/dino-4scale_r50_8xb2-12e_coco": (64, 8, 256),
-    "sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco": (64, 8, 256),
+    "sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco": (64, 8, 16),
 }
 
 

@@ -28,7 +28,7 @@ ZOO = {
 }
 WIDTHS = (
     "in_channels", "out_channels", "feat_channels", "conv_out_channels", "embed_dims",
-    "num_feats", "feedforward_channels", "fc_out_channels",
+    "num_feats", "feedforward_channels", "fc_out_channels", "proposal_feature_channel",
 )  # fmt: skip
 
 # Heads whose GroupNorm has 32 groups unless told.
@@ -132,6 +132,8 @@ def _few_boxes(model: ConfigDict) -> None:
             extractor.finest_scale = 12
             if "scales" in model.get("rpn_head", {}).get("anchor_generator", {}):
                 model.rpn_head.anchor_generator.scales = [4]
+        if "num_proposals" in model.get("rpn_head", {}):
+            model.rpn_head.num_proposals = 40
     elif "anchor_generator" in model.get("bbox_head", {}):
         generator = model.bbox_head.anchor_generator
         if "octave_base_scale" in generator:
