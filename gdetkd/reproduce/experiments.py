@@ -75,7 +75,8 @@ class Benchmark:
 
 _STUDENTS = dict(
     faster_rcnn="faster_rcnn_r18", retinanet="retinanet_r18", fcos="fcos_r18",
-    c4="faster_rcnn_c4_r18", cascade="cascade_rcnn_r18", gfl="gfl_r18",
+    c4="faster_rcnn_c4_r18", cascade="cascade_rcnn_r18", gfl="gfl_r18", rtmdet="rtmdet",
+    yolox="yolox",
 )  # fmt: skip
 # On digits, students grow from R18 with 16 channels to R34 with 32, the teacher's size.
 _WIDE = {"backbone.base_channels": 32}
