@@ -199,3 +199,21 @@ def pairs(results: Path, only: tuple[str, ...]) -> None:
     families.run_families(path, only, click.echo)
     path.with_suffix(".md").write_text(families.families_page(read_json_lines(path)))
     click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")
+
+
+@reproduce.command
+@click.option(
+    "--results", type=click.Path(path_type=Path), default="results/digits", show_default=True
+)
+@click.option("--only", multiple=True, help="A run, e.g. mobilenet; may be repeated.")
+@click.option("--seeds", type=click.IntRange(min=1), help="At most so many; by default 3.")
+def loop(results: Path, only: tuple[str, ...], seeds: int | None) -> None:
+    """Students of torchvision and transformers on digits, by a plain PyTorch loop."""
+    from gdetkd.evaluation.records import read_json_lines
+    from gdetkd.reproduce import loop_runs
+
+    write_digits(DATA_ROOT, seed=0)
+    path, work_dir = results / "loop.jsonl", Path("work_dirs/loop")
+    loop_runs.run_missing(path, Path(DATA_ROOT), work_dir, only, seeds, click.echo)
+    path.with_suffix(".md").write_text(loop_runs.loop_page(read_json_lines(path)))
+    click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")
