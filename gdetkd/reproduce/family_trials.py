@@ -155,7 +155,8 @@ def _detector(model: nn.Module) -> nn.Module:
 
 def losses_of(model: nn.Module, data: dict) -> dict[str, Any]:
     """The losses of a batch, of a detector or of a `Distiller`."""
-    MessageHub.get_current_instance().update_info("epoch", 0)  # as a Runner does; TOOD asks for it
+    for name in ("epoch", "iter"):  # as a Runner does; TOOD and BoxInst read them
+        MessageHub.get_current_instance().update_info(name, 0)
     data = _detector(model).data_preprocessor(copy.deepcopy(data), True)
     if not any("mask" in name for name, _ in _detector(model).named_modules()):
         for sample in data["data_samples"]:

@@ -63,7 +63,7 @@ def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> 
         return _c4(model, base, classes)
     model = ConfigDict(_narrow(model, width, classes))
     necks = model.get("neck") or []
-    first = necks[0] if isinstance(necks, list) else necks
+    first = next(iter(necks), None) if isinstance(necks, list) else necks
     if outs and first:
         levels = [base * 2**index for index in outs]
         first.in_channels = levels if isinstance(first.in_channels, list) else levels[-1]
