@@ -205,7 +205,6 @@ def test_boxes_of_one_location():
 
 REFUSED = {
     "cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco": "CornerHead pairs corners",
-    "rpn/rpn_r50_fpn_1x_coco": "RPN proposes regions without classes",
     "solo/solo_r50_fpn_1x_coco": "SOLO predicts masks without boxes",
     "mask2former/mask2former_r50_8xb2-lsj-50e_coco": "Mask2Former predicts masks",
 }

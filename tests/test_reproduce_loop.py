@@ -1,4 +1,4 @@
-"""Students of other libraries in the plain loop: the same run after an interrupt, and its record."""
+"""Students of other libraries in the plain loop: a run after an interrupt, and its record."""
 
 import pytest
 import torch

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from mmdet.models.detectors import (
-    RPN,
     SOLO,
     Detectron2Wrapper,
     GroundingDINO,
@@ -22,7 +21,6 @@ from gdetkd.detectors.mmdet.base import MMDetAdapter
 
 MASKS = "predicts masks without boxes"
 REASONS = {
-    RPN: "proposes regions without classes; distill the two-stage detector that it serves",
     SOLO: MASKS,
     SOLOv2: MASKS,
     MaskFormer: MASKS,
