@@ -4,8 +4,8 @@
   stands at the end of `sys.meta_path`, so a compiled `mmcv._ext` is always found first.
 - MMEngine's loading of checkpoints and of YAML configs runs no code that a file brings along, and
   `gdetkd::NAME` is a config in `_base_` and weights in `load_from` or `init_cfg`; MMDetection's
-  `init_detector` takes distilled configs. Their modules are changed just after they have been
-  imported, see `PATCHES`.
+  `init_detector` takes distilled configs, and its inferencers run no config of a checkpoint. Their
+  modules are changed just after they have been imported, see `PATCHES`.
 
 Both are installed when the interpreter starts, by `gdetkd_startup.pth`, and by `import gdetkd` for
 a copy of the package that was not installed. Only the standard library is imported here: this runs
@@ -27,6 +27,7 @@ PATCHES = {
     "mmengine.runner.checkpoint": "gdetkd.checkpoints.mmengine_loading",
     "mmengine.fileio.handlers.yaml_handler": "gdetkd.ops.safe_yaml",
     "mmengine.config.config": "gdetkd.checkpoints.mmengine_names",
+    "mmengine.infer.infer": "gdetkd.checkpoints.mmengine_inferencer",
     "mmdet.apis.inference": "gdetkd.detectors.mmdet.inference",
 }
 

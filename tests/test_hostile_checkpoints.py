@@ -6,29 +6,33 @@ The URLs are served on the loopback address; nothing leaves the machine.
 import functools
 import hashlib
 import http.server
-import os
 import resource
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import pytest
 import torch
 from helpers import build, faster_rcnn, run_config
 from hostile_checkpoints import damaged, explosive, not_resumable, payload
-from mmdet.apis import init_detector
-from mmengine.config import Config
+from mmdet.apis import DetInferencer, init_detector
 from mmengine.model.weight_init import PretrainedInit
-from mmengine.runner import CheckpointLoader, load_checkpoint
+from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 
 from gdetkd.checkpoints.hub import fetch, find_checkpoint
-from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
+from gdetkd.checkpoints.reading import read_checkpoint
 from gdetkd.checkpoints.student import export_student
+from gdetkd.cli import main
 from gdetkd.detectors.mmdet.building import load_detector
+from gdetkd.evaluation.pictures import detect_pictures
+from gdetkd.evaluation.testing import detections
 from gdetkd.evaluation.testing import test as evaluate
+from gdetkd.launch.compose import compose
+from gdetkd.training.config import load_config
 from gdetkd.training.runner import train
 
 
@@ -48,6 +52,17 @@ def served(tmp_path_factory):
         server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def downloaded(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloaded")
+
+
+@pytest.fixture
+def downloads(downloaded, monkeypatch):
+    """Tests that share their downloads, so that every file is fetched once."""
+    monkeypatch.setenv("TORCH_HOME", str(downloaded))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """Downloads of a test stay in its folder; and the switch is on that would open torch's door."""
@@ -57,47 +72,68 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def good(digits, tmp_path_factory):
-    """A whole checkpoint of a training of two steps."""
+def at(digits, tmp_path_factory):
+    """What the entries work with: a trained detector, its config, its run, its data."""
     folder = tmp_path_factory.mktemp("good")
     saving = dict(default_hooks__checkpoint=dict(interval=2, by_epoch=False))
-    train(run_config(faster_rcnn(), digits, folder, steps=2, **saving))
-    return read_checkpoint(folder / "iter_2.pth")
+    config = run_config(faster_rcnn(), digits, folder, steps=2, **saving)
+    config.test_dataloader, config.test_cfg = config.val_dataloader, dict(type="TestLoop")
+    config.test_evaluator = config.val_evaluator
+    config.visualizer = dict(type="DetLocalVisualizer", name="visualizer")
+    config.dump(str(folder / "config.py"))
+    picture = next((digits / "val").iterdir())
+    return SimpleNamespace(
+        runner=train(config), good=read_checkpoint(folder / "iter_2.pth"),
+        config=str(folder / "config.py"), loaded=load_config(str(folder / "config.py")),
+        digits=digits, detector=build(faster_rcnn()), picture=picture, out=folder / "out",
+    )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def detector():
-    return build(faster_rcnn())
+def load_from(name, at, load=None):
+    """What the start of a training does with `load_from`, in one that was built before."""
+    at.runner._load_from, at.runner._resume, at.runner._has_loaded = name, False, False
+    (load or type(at.runner).load_or_resume)(at.runner)
 
 
-def config_of(detector_config):
-    return Config(
-        dict(
-            default_scope="mmdet",
-            model=detector_config,
-            test_dataloader=dict(dataset=dict(type="CocoDataset")),
-        )
-    )
+def distill(name, at):
+    """`gdetkd distill --checkpoint`, up to the first step."""
+    build(compose(at.config, at.config, at.digits, name).model)
 
 
 # What loads weights, by what a user calls.
 ENTRIES = {
-    "export": lambda name, detector, folder: export_student(find_checkpoint(name), folder / "out"),
-    "teacher": lambda name, detector, folder: load_detector(faster_rcnn(), name),
-    "init_detector": lambda name, detector, folder: init_detector(
-        config_of(faster_rcnn()), name, device="cpu"
+    "export": lambda name, at: export_student(find_checkpoint(name), at.out / "student.pth"),
+    "test": lambda name, at: evaluate(at.loaded, find_checkpoint(name)),
+    "detect": lambda name, at: detect_pictures(
+        at.config, find_checkpoint(name), [at.picture], at.out, 0.5
     ),
-    "load_checkpoint": lambda name, detector, folder: load_checkpoint(detector, name),
-    "init_cfg": lambda name, detector, folder: PretrainedInit(name)(detector),
-    "init_cfg with a prefix": lambda name, detector, folder: PretrainedInit(
-        name, prefix="backbone."
-    )(detector.backbone),
+    "compare": lambda name, at: detections(at.loaded, find_checkpoint(name)),
+    "distill": distill,
+    "teacher": lambda name, at: load_detector(faster_rcnn(), name),
+    "train load_from": load_from,
+    "Runner": lambda name, at: load_from(name, at, Runner.load_or_resume),
+    "init_detector": lambda name, at: init_detector(at.loaded, name, device="cpu"),
+    "DetInferencer": lambda name, at: DetInferencer(at.loaded, name, device="cpu"),
+    "load_checkpoint": lambda name, at: load_checkpoint(at.detector, name),
+    "init_cfg": lambda name, at: PretrainedInit(name)(at.detector),
+    "init_cfg with a prefix": lambda name, at: PretrainedInit(name, prefix="backbone.")(
+        at.detector.backbone
+    ),
 }
+FITS_NO_MODEL = ("other names", "other shapes")  # weights that only a model can refuse
 
 
-def files(good, marker):
-    yield from damaged(good)
-    yield from explosive(good, marker)
+@pytest.fixture(scope="module")
+def hostile(served, at):
+    """All files, written once, as (name, path, URL); and what would be there if one had run."""
+    folder, url = served
+    marker = folder / "marker"
+    found = []
+    for number, (name, write) in enumerate([*damaged(at.good), *explosive(at.good, marker)]):
+        write(folder / f"{number}.pth")
+        found.append((name, str(folder / f"{number}.pth"), f"{url}/{number}.pth"))
+    assert len(found) >= 50
+    return found, marker
 
 
 def expect_a_sentence(call, *args):
@@ -110,54 +146,51 @@ def expect_a_sentence(call, *args):
     return str(caught.value)
 
 
+def memory():
+    """The most that this process has held so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_every_file_through_every_entry(served, good, detector, tmp_path, entry):
-    folder, url = served
-    marker, path = tmp_path / "marker", folder / "weights.pth"
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    count = 0
-    for number, (name, write) in enumerate(files(good, marker)):
-        if entry == "export" and name in ("other names", "other shapes"):
-            continue  # weights of another model
-        path = folder / f"{number}.pth"
-        write(path)
-        for place in (str(path), f"{url}/{path.name}"):
-            said = expect_a_sentence(ENTRIES[entry], place, detector, tmp_path)
-            assert path.name in said or "expected weights of" in said, (name, said)
+def test_every_file_through_every_entry(hostile, downloads, at, entry):
+    files, marker = hostile
+    before = memory()
+    for name, path, url in files:
+        if entry == "export" and name in FITS_NO_MODEL:
+            continue
+        for place in (path, url):
+            said = expect_a_sentence(ENTRIES[entry], place, at)
+            assert Path(path).name in said or "expected weights of" in said, (name, said)
             assert not marker.exists(), name
-        path.unlink()
-        count += 1
-    assert count >= 40
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 2**20  # KiB: a GiB
+    assert memory() - before < 1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("resume", [False, True])
-def test_every_file_through_a_training(served, good, digits, tmp_path, resume):
-    folder, url = served
-    marker = tmp_path / "marker"
-    cases = list(files(good, marker)) + (list(not_resumable(good)) if resume else [])
-    for number, (name, write) in enumerate(cases):
-        path = folder / f"{number}.pth"
-        write(path)
-        # What a URL adds is the download, which the test above sees with every file.
-        for place in (str(path), f"{url}/{path.name}")[: 2 if number % 5 == 0 else 1]:
-            config = run_config(faster_rcnn(), digits, tmp_path / "run", steps=4)
+def test_every_file_through_a_training(hostile, downloads, at, tmp_path, resume):
+    """Whole trainings: `--resume` with every file; `load_from`, which the test above has, a few."""
+    files, marker = hostile
+    if resume:
+        for number, (name, write) in enumerate(not_resumable(at.good)):
+            write(tmp_path / f"{number}.pth")
+            files = [*files, (name, str(tmp_path / f"{number}.pth"), None)]
+    before = memory()
+    for name, *places in files if resume else files[::12]:
+        for place in filter(None, places):
+            config = run_config(faster_rcnn(), at.digits, tmp_path / "run", steps=4)
             if not resume:
                 config.load_from = place
             said = expect_a_sentence(train, config, place if resume else False)
             assert not marker.exists(), (name, said)
-        path.unlink()
+    assert memory() - before < 1
 
 
-def test_good_files_load_by_path_and_url(served, good, detector, digits, tmp_path):
+def test_good_files_load_by_path_and_url(served, at, tmp_path):
     folder, url = served
-    torch.save(good, folder / "good.pth")
+    torch.save(at.good, folder / "good.pth")
     for place in (str(folder / "good.pth"), f"{url}/good.pth"):
         for call in ENTRIES.values():
-            call(place, detector, tmp_path)
-        config = run_config(faster_rcnn(), digits, tmp_path / "a", steps=3)
+            call(place, at)
+        config = run_config(faster_rcnn(), at.digits, tmp_path / "a", steps=3)
         assert train(config, resume=place).iter == 3
         config.load_from = place
         assert train(config).iter == 3
@@ -241,19 +274,17 @@ def test_a_download_that_breaks_off_leaves_nothing(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-def test_one_sentence_from_the_command(good, tmp_path):
-    """The command itself, once: what reaches it as ValueError or OSError is printed."""
-    (tmp_path / "a.pth").write_bytes(b"PK cut off")
-    command = [sys.executable, "-m", "gdetkd.cli", "export", str(tmp_path / "a.pth"), "out.pth"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=os.environ)
-    assert done.returncode == 1 and done.stderr.startswith("gdetkd: ") and "damaged" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_evaluation_refuses_them_too(good, digits, tmp_path):
-    (tmp_path / "a.pth").write_bytes(b"")
-    config = run_config(faster_rcnn(), digits, tmp_path, steps=1)
-    config.test_dataloader, config.test_cfg = config.val_dataloader, dict(type="TestLoop")
-    config.test_evaluator = config.val_evaluator
-    with pytest.raises(CheckpointError, match="the file is empty"):
-        evaluate(config, str(tmp_path / "a.pth"))
+@pytest.mark.parametrize(
+    "command", ["export {} out.pth", "test {config} {}", "train {config} --resume {}"]
+)
+def test_one_sentence_from_the_command(at, tmp_path, monkeypatch, capsys, command):
+    """What reaches the command as ValueError or OSError is printed."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.pth").write_bytes(b"PK cut off")
+    words = command.format("a.pth", config=at.config).split()
+    monkeypatch.setattr(sys, "argv", ["gdetkd", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and "gdetkd: " in said and "damaged" in said, said
+    assert "Traceback" not in said

@@ -1,14 +1,19 @@
 """Configs of users: mistyped, incomplete, pure Python; and under MMDetection's own tools."""
 
+import inspect
+
 import pytest
 import torch
 from helpers import distilled, faster_rcnn, run_config
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmengine.config import Config
+from mmengine.registry import Registry
 from mmengine.registry.root import MODELS as ROOT  # noqa: F401  (fills the registries)
 from mmengine.runner import Runner
 
+from gdetkd.checkpoints.reading import CheckpointError
 from gdetkd.evaluation.testing import test as evaluate
+from gdetkd.launch.compose import compose, write_config
 from gdetkd.training.config import load_config
 from gdetkd.training.runner import resumable, train
 
@@ -129,3 +134,63 @@ def test_mmdetections_tools_take_either_file_with_either_config(trained, plain, 
         metrics = Runner.from_cfg(loaded).test()
         assert metrics.items() <= evaluate(load_config(each), weights).items()  # recall beside them
     assert found[0] and all(scores == pytest.approx(found[0]) for scores in found)
+
+
+@pytest.mark.parametrize("name", ["iter_1.pth", "iter_1_student.pth"])
+def test_an_inferencer_without_a_config_says_which_one_to_give(trained, tmp_path, name):
+    """MMDetection's would run the text of a config that a checkpoint carries."""
+    _, work_dir = trained
+    with pytest.raises(CheckpointError, match=rf"{name}: expected a config.*distilled.py"):
+        DetInferencer(weights=str(work_dir / name), device="cpu")
+    copied = tmp_path / name
+    copied.write_bytes((work_dir / name).read_bytes())
+    with pytest.raises(CheckpointError, match="is not run; DetInferencer.*its training left"):
+        DetInferencer(weights=str(copied), device="cpu")
+
+
+# --- Pure-Python configs --------------------------------------------------------------------------
+
+
+def pure_python(config):
+    """The text of a config as MMEngine's "lazy" ones: types are classes, imported at the top."""
+    from mmdet import registry
+
+    known = [
+        entry
+        for _, entry in inspect.getmembers(registry)
+        if isinstance(entry, Registry) and entry.scope == "mmdet"
+    ]
+    imports = set()
+
+    def written(value, key=None):
+        if isinstance(value, dict):
+            entries = (f"{name!r}: {written(item, name)}" for name, item in value.items())
+            return "{" + ", ".join(entries) + "}"
+        if isinstance(value, (list, tuple)):
+            return f"{type(value).__name__}([{', '.join(map(written, value))}])"
+        if key == "type" and value not in ("BN", "RoIAlign", "nms"):
+            found = next(found for entry in known if (found := entry.get(value)) is not None)
+            imports.add(f"from {found.__module__} import {found.__name__}")
+            return found.__name__
+        return repr(value)
+
+    lines = [f"{name} = {written(value)}" for name, value in config.items()]
+    return "\n".join([*sorted(imports), *lines]) + "\n"
+
+
+def test_pure_python_configs_are_trained_distilled_and_tested(digits, tmp_path):
+    config = with_test_set(run_config(faster_rcnn(), digits, tmp_path / "work", steps=1))
+    config.default_hooks.checkpoint.update(interval=1)
+    config.custom_hooks = []
+    file = tmp_path / "lazy.py"
+    file.write_text(pure_python(config.to_dict()))
+    # A function of that name hides the module: MMEngine cannot find the class by its path.
+    assert "from mmdet.models.losses.smooth_l1_loss import L1Loss" in file.read_text()
+    assert train(load_config(str(file))).iter == 1
+    weights = str(tmp_path / "work" / "iter_1.pth")
+    assert "coco/bbox_mAP" in evaluate(load_config(str(file)), weights)
+    out = tmp_path / "distilled.py"
+    write_config(compose(str(file), str(file), digits, weights), out, str(file), str(file))
+    options = {"default_hooks.checkpoint.interval": 1}
+    assert train(load_config(str(out), options, work_dir=tmp_path / "again")).iter == 1
+    assert (tmp_path / "again" / "iter_1_student.pth").exists()

@@ -1,4 +1,7 @@
-"""Where configs and weights are: in a file, in this package, or in MMDetection's."""
+"""Where configs and weights are: in a file, in this package, or in MMDetection's.
+
+torch and tqdm are imported late: the command asks for a file before the libraries are loaded.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,6 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import urlopen
-
-import torch
-from tqdm import tqdm
 
 from gdetkd.ops.atomic_write import atomic_write
 
@@ -91,6 +91,9 @@ def fetch(url: str) -> Path:
     Raises:
         FileNotFoundError: It cannot be fetched, or is not the file that its name promises.
     """
+    import torch
+    from tqdm import tqdm
+
     name = Path(urlparse(url).path).name or "checkpoint.pth"
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     promised = _HASH.search(name)
@@ -127,8 +130,10 @@ def _sha256(path: str | Path) -> str:
 def _existing(path: Path, kind: str, name: str) -> str:
     if not path.is_file():
         where = f" (looked for {path})" if str(path) != name else ""
+        others = dict(
+            config="`gdetkd::NAME` or `mmdet::NAME`", checkpoint="a URL or `gdetkd::NAME`"
+        )
         raise FileNotFoundError(
-            f"{kind}: expected a file, `gdetkd::` or `mmdet::` and a name, or for weights a URL; "
-            f"there is no {name!r}{where}"
+            f"{kind}: expected a file, {others[kind]}; there is no {name!r}{where}"
         )
     return str(path)

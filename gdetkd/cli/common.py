@@ -10,6 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from gdetkd.checkpoints.hub import find_checkpoint, find_config
+
 DATA_ROOT = "data/digits"
 PHOTOS_ROOT = "data/photos"
 
@@ -29,6 +31,29 @@ class ConfigOption(click.ParamType):
             return key, {"true": True, "false": False}.get(text.lower(), text)
 
 
+class Existing(click.ParamType):
+    """The name of a file that is there, or of a URL: said before the libraries are loaded.
+
+    It stays the name that was given, which says more than a path in the package or the cache.
+    """
+
+    def __init__(self, kind: str, find: Callable[[str], str]) -> None:
+        self.name, self.find = kind, find
+
+    def convert(self, value, param, ctx):
+        if not value.startswith(("http://", "https://")):
+            self.find(value)
+        return value
+
+
+def _find_teacher(name: str) -> str:
+    """A teacher's config may also be the one that its training left."""
+    folders = (Path(name), Path("work_dirs") / Path(name.split("::")[-1]).stem)
+    return name if any(folder.is_dir() for folder in folders) else find_config(name)
+
+
+CONFIG, CHECKPOINT = Existing("config", find_config), Existing("checkpoint", find_checkpoint)
+TEACHER = Existing("teacher", _find_teacher)
 cfg_options = click.option(
     "--cfg-options", "options", multiple=True, type=ConfigOption(),
     help="Override values of the config by their dotted keys: a.b=1 c=2.",

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from gdetkd.cli.common import need_benchmark, print_table
+from gdetkd.cli.common import CHECKPOINT, CONFIG, need_benchmark, print_table
 
 CLASSES = 12  # rows of a table in the terminal; the page has all
 
 
 @click.command()
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", type=CHECKPOINT)
+@click.argument("b", type=CHECKPOINT)
 @click.option(
-    "--config", "configs", multiple=True,
+    "--config", "configs", multiple=True, type=CONFIG,
     help="Of checkpoints: that of both, or given twice, that of A and that of B.",
 )  # fmt: skip
 @click.option(

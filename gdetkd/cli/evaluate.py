@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from gdetkd.cli.common import (
+    CHECKPOINT,
+    CONFIG,
     cfg_options,
     data_option,
     force_option,
@@ -20,8 +22,8 @@ from gdetkd.cli.common import (
 
 
 @click.command()
-@click.argument("config")
-@click.argument("checkpoint")
+@click.argument("config", type=CONFIG)
+@click.argument("checkpoint", type=CHECKPOINT)
 @data_option
 @click.option("--split", help="Another split than the config's, e.g. test.")
 @click.option(
@@ -70,8 +72,8 @@ def test(
 
 
 @click.command()
-@click.argument("config")
-@click.argument("checkpoint")
+@click.argument("config", type=CONFIG)
+@click.argument("checkpoint", type=CHECKPOINT)
 @click.argument("images", nargs=-1, required=True, type=click.Path(exists=True))
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder of the pictures and of detections.json.")  # fmt: skip
@@ -100,7 +102,7 @@ def detect(config, checkpoint, images, out, threshold) -> None:
 
 
 @click.command()
-@click.argument("checkpoint")
+@click.argument("checkpoint", type=CHECKPOINT)
 @click.argument("out")
 @click.option("--half", is_flag=True, help="Store the weights in fp16.")
 @click.option(
@@ -115,7 +117,10 @@ def export(
     checkpoint: str, out: str, half: bool, model: str | None, classes, size, force: bool
 ) -> None:
     """Write the student of CHECKPOINT alone to OUT, for MMDetection's init_detector."""
+    from gdetkd.checkpoints.hub import find_checkpoint
+
     keep_existing(out, force)
+    checkpoint = find_checkpoint(checkpoint)
     if model:
         _export_onnx(checkpoint, out, model, classes, size)
     else:

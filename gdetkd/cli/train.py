@@ -9,6 +9,9 @@ from pathlib import Path
 import click
 
 from gdetkd.cli.common import (
+    CHECKPOINT,
+    CONFIG,
+    TEACHER,
     data_option,
     need_benchmark,
     training_options,
@@ -18,7 +21,7 @@ from gdetkd.cli.common import (
 
 
 @click.command()
-@click.argument("config")
+@click.argument("config", type=CONFIG)
 @data_option
 @work_dir_option
 @with_options(training_options)
@@ -92,14 +95,14 @@ def run_train(
 
 
 @click.command()
-@click.argument("teacher")
-@click.argument("student")
+@click.argument("teacher", type=TEACHER)
+@click.argument("student", type=CONFIG)
 @data_option
 @click.option(
-    "--checkpoint",
+    "--checkpoint", type=CHECKPOINT,
     help="The teacher's weights; by default the best ones in the work dir of its training, or "
     "those of MMDetection's zoo.",
-)
+)  # fmt: skip
 @click.option("--transfer-heads", is_flag=True, help="The teacher's heads, frozen.")
 @click.option("--out", type=click.Path(), help="The config's file; default: STUDENT_distilled.py.")
 @work_dir_option

@@ -14,7 +14,7 @@ from gdetkd.checkpoints.hub import PACKAGE, SHIPPED, find_checkpoint, find_confi
 from gdetkd.checkpoints.student import trained_classes
 from gdetkd.datasets.config_check import class_names, leaves
 from gdetkd.detectors.mmdet.building import is_type, type_name
-from gdetkd.detectors.mmdet.config_errors import read_config
+from gdetkd.detectors.mmdet.config_errors import read_config, rename_types
 from gdetkd.training.data import use_data, use_start
 from gdetkd.training.last_checkpoint import last_checkpoint
 
@@ -179,27 +179,13 @@ def check_pair(config: Config) -> None:
 
 
 def _by_name(config: Config) -> Config:
-    """A pure-Python ("lazy") config as one of text, whose types are names instead of classes.
-
-    A class of OpenMMLab goes by its registered name: by its path, MMEngine cannot find all of them.
-    """
+    """A pure-Python ("lazy") config as one of text, whose types are names instead of classes."""
     if not Config._is_lazy_import(config.filename):
         return config
-
-    def named(value: Any) -> Any:
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(named, value))
-        if not isinstance(value, dict):
-            return value
-        value = {key: named(item) for key, item in value.items()}
-        kind = value.get("type")
-        if isinstance(kind, str) and kind.split(".")[0] in ("mmdet", "mmcv", "mmengine"):
-            value["type"] = kind.split(".")[-1]
-        return value
-
     content = config.to_dict()
-    scope = content.get("default_scope") or "mmdet"
-    return Config(named(dict(content, default_scope=scope)), filename=config.filename)
+    content.setdefault("default_scope", "mmdet")
+    rename_types(content)
+    return Config(content, filename=config.filename)
 
 
 def proposals(model: ConfigDict) -> int:

@@ -7,10 +7,15 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from mmdet import registry
 from mmengine.config import Config
+from mmengine.registry import Registry
 from mmengine.runner import Runner
+from mmengine.utils import get_object_from_string
 
 from gdetkd.checkpoints.hub import find_config
+
+_LIBRARIES = ("mmdet", "mmcv", "mmengine")
 
 
 def read_config(name: str) -> Config:
@@ -22,7 +27,37 @@ def read_config(name: str) -> Config:
     """
     path = find_config(name)
     with config_errors(name, passing=()):
-        return Config.fromfile(path)
+        config = Config.fromfile(path)
+        # MMEngine writes the classes of a pure-Python config by their paths, and finds no class by
+        # it whose module a function of that name hides: mmdet.models.losses.smooth_l1_loss.L1Loss.
+        if not Config._is_lazy_import(path):
+            rename_types(config._cfg_dict, lambda kind: get_object_from_string(kind) is None)
+        return config
+
+
+def rename_types(node: Any, which: Callable[[str], bool] = lambda _: True) -> None:
+    """Name OpenMMLab's classes in a config as they are registered, in place, instead of by path.
+
+    Args:
+        which: Of the paths, those to replace.
+    """
+    if isinstance(node, dict):
+        kind = node.get("type")
+        if isinstance(kind, str) and kind.split(".")[0] in _LIBRARIES and kind.count(".") > 1:
+            if which(kind):
+                node["type"] = _registered(kind)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for part in node:
+            rename_types(part, which)
+
+
+def _registered(path: str) -> str:
+    """`mmdet.models.X` is X; so is mmcv's, unless MMDetection has another X."""
+    name = path.split(".")[-1]
+    entries = [entry for entry in vars(registry).values() if isinstance(entry, Registry)]
+    hidden = any(name in entry.module_dict for entry in entries if entry.scope == "mmdet")
+    return f"mmengine.{name}" if hidden and not path.startswith("mmdet.") else name
 
 
 @contextlib.contextmanager
