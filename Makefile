@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo lab notebooks site test format
+.PHONY: help env demo lab notebooks site test format gpu gpu-kit
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 env: $(STAMP) ## make or renew the environment in .venv/ (about 6 GB)
 
@@ -28,6 +28,32 @@ site: env ## make build/site/, all pages and notebooks with search and the API, 
 test: env ## check the style and run all tests, two files at a time (15 minutes)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What a machine with a GPU, Python 3.12 and PyTorch, but no network, may lack: 9 MB of wheels. The other packages that
+# gdetkd needs come with PyTorch's usual company: OpenCV, pandas, SciPy, scikit-image, matplotlib, rich, click, pytest.
+KIT        := build/gpu-kit
+KIT_PINNED := addict|mlxtend|mmcv-lite|mmdet|mmengine|platformdirs|pycocotools|setuptools|shapely|termcolor|terminaltables|yapf
+KIT_PEERS  := cut-cross-entropy==25.1.1 inf-cl==1.2.1
+KIT_FOR    := --python-version 3.12 --implementation cp $(addprefix --platform ,manylinux_2_28_x86_64 \
+              manylinux_2_24_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64)
+GPU_PYTHON ?= python3
+MINUTES    ?= 8
+OUT        ?= work_dirs/gpu
+
+gpu-kit: env ## pack what `make gpu` needs on a machine without a network, into build/gpu-kit/
+	rm -rf $(KIT) && mkdir -p $(KIT)
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: $(KIT_FOR) -d $(KIT) $(KIT_PEERS) \
+	  $$(grep -oE '^($(KIT_PINNED))==[^ ]+' requirements.txt)
+	git describe --always --exclude '*' --abbrev=12 --dirty=+ > $(KIT)/commit
+	@du -sh $(KIT)
+
+# Without a kit, GPU_PYTHON has all packages: make gpu GPU_PYTHON=.venv/bin/python
+gpu: ## measure on a GPU, in MINUTES, into the folder OUT; `gdetkd gpu --merge` takes the results over
+	rm -rf build/gpu-site && mkdir -p build/gpu-site
+	@if [ -d $(KIT) ]; then $(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --target build/gpu-site $(KIT)/*.whl; fi
+	@cp gdetkd/gdetkd_startup.pth build/gpu-site/sitecustomize.py
+	GDETKD_COMMIT=$$(cat $(KIT)/commit 2>/dev/null) PYTHONPATH="$(CURDIR):$(CURDIR)/build/gpu-site" \
+	  $(GPU_PYTHON) -m gdetkd.cli gpu --minutes $(MINUTES) --out "$(OUT)"
 
 format: env ## fix what ruff can fix, and format the code
 	$(BIN)/ruff check --fix .

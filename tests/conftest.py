@@ -33,9 +33,11 @@ def pytest_sessionfinish():
     gc.unfreeze()
 
 
-def pytest_runtest_setup():
+def pytest_runtest_setup(item):
     """Names are looked up in MMDetection first, whatever Runner an earlier test has built."""
     init_default_scope("mmdet")
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +65,22 @@ def twin(tmp_path_factory):
     from helpers import faster_rcnn, save_detector
 
     return save_detector(faster_rcnn(base=6), tmp_path_factory.mktemp("twin") / "twin.pth")
+
+
+@pytest.fixture
+def small_benchmarks(monkeypatch):
+    """Shapes that take no time, in the places of those that are measured."""
+    from dataclasses import replace
+
+    from gdetkd.benchmarks import contrastive, imitation, measure
+
+    tiny = contrastive.TINY
+    monkeypatch.setattr(contrastive, "PAPER", tiny)
+    monkeypatch.setattr(contrastive, "SHAPES", [tiny, replace(tiny, N=16), replace(tiny, K=128)])
+    monkeypatch.setattr(contrastive, "CHUNKS", (2, 4))
+    monkeypatch.setattr(contrastive.precision, "__defaults__", (tiny, "cpu"))
+    monkeypatch.setattr(contrastive.chunks, "__defaults__", (tiny,))
+    monkeypatch.setattr(imitation, "PAPER", imitation.TINY)
+    monkeypatch.setattr(imitation, "SHAPES", [imitation.TINY])
+    monkeypatch.setattr(imitation.precision, "__defaults__", (imitation.TINY, "cpu"))
+    monkeypatch.setattr(measure, "peak_bytes", lambda *_: 2_000_000)  # no processes

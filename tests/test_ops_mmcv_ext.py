@@ -42,12 +42,7 @@ if Path(ext.__file__).name != "mmcv_ext.py":
     pytest.skip("a compiled mmcv._ext is installed and comes first", allow_module_level=True)
 
 PACKAGE = Path(gdetkd.__file__).parent
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-    ),
-]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 on_devices = pytest.mark.parametrize("device", DEVICES)
 # Float64 on both sides leaves only the order of summation; float32 has 24 bits, sums ~100 terms.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 3e-2}

@@ -323,7 +323,7 @@ def test_averaged_weights_are_the_ones_exported(digits, teacher, tmp_path):
     assert torch.equal(resumed.start[key], recorder.weights[2][key])
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="MMEngine's AmpOptimWrapper needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_mixed_precision_on_a_gpu(digits, teacher, tmp_path, dtype):
     config = run_config(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdetkd.benchmarks import measure
-from gdetkd.benchmarks.measure import Step, describe, devices, seconds
-from gdetkd.losses import contrastive_loss
+from gdetkd.benchmarks.measure import Step, describe, seconds
+from gdetkd.losses import common, contrastive_loss
 
 TEMPERATURE = 0.07
 
@@ -43,6 +43,7 @@ SHAPES = [
     replace(PAPER, M=1024),  # one rank
 ]
 CHUNKS = (16, 64, 256, 1024)  # rows at a time for torch's form
+BLOCKS = (4, 16, 64, 256)  # MB of similarities at a time for ours on a GPU
 
 
 def naive(
@@ -110,10 +111,15 @@ def make_step(name: str, shape: Shape, device: str) -> Step:
     return measure.loss_step(partial(form(name), **inputs), learned)
 
 
-def run(repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Everything that is recorded about the contrastive loss, on every device of the machine."""
+def run(repeats: int, report: Callable[[str], None], devices: Sequence[str]) -> dict[str, Any]:
+    """Everything that is recorded about the contrastive loss."""
     record: dict[str, Any] = dict(time_and_memory=[], chunks=[], precision=[], extremes=[])
-    for device in devices():
+    for device in devices:
+        if device == "cuda":
+            from gdetkd.benchmarks import peers
+
+            record["blocks"] = blocks(repeats)
+            record["peers"] = peers.compare(device, repeats)
         record["precision"] += precision(device=device)
         record["extremes"] += extremes(device)
         by_chunk = chunks(device)
@@ -144,6 +150,28 @@ def chunks(device: str, shape: Shape = PAPER) -> dict[str, float]:
         return {}
     steps = {f"torch {rows}": make_step(f"torch {rows}", shape, device) for rows in CHUNKS}
     return {name: statistics.median(taken) for name, taken in seconds(steps, 2, device).items()}
+
+
+def blocks(repeats: int, device: str = "cuda") -> dict[str, float]:
+    """Seconds of ours on a GPU by its blocks, in 2^20 bytes, in float32 and with TF32 products."""
+    kept, step = common.GPU_BLOCK_BYTES, make_step("ours", PAPER, device)
+
+    def run_in(megabytes: int, precision: str) -> None:
+        common.GPU_BLOCK_BYTES = megabytes << 20
+        torch.set_float32_matmul_precision(precision)
+        step()
+
+    ways = dict(float32="highest", TF32="high")
+    steps = {
+        f"{megabytes} MB, {name}": partial(run_in, megabytes, ways[name])
+        for megabytes, name in itertools.product(BLOCKS, ways)
+    }
+    try:
+        taken = seconds(steps, repeats, device)
+    finally:
+        common.GPU_BLOCK_BYTES = kept
+        torch.set_float32_matmul_precision("highest")
+    return {name: statistics.median(times) for name, times in taken.items()}
 
 
 def precision(shape: Shape = PAPER, device: str = "cpu") -> list[dict[str, Any]]:

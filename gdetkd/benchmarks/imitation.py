@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdetkd.benchmarks import measure
-from gdetkd.benchmarks.measure import Step, describe, devices
+from gdetkd.benchmarks.measure import Step, describe
 from gdetkd.losses import semantic_guided_imitation
 
 
@@ -59,10 +59,10 @@ def make_step(name: str, shape: Shape, device: str) -> Step:
     return measure.loss_step(partial(FORMS[name], levels, teacher, weights), [*levels, weights])
 
 
-def run(repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Everything that is recorded about the imitation loss, on every device of the machine."""
+def run(repeats: int, report: Callable[[str], None], devices: Sequence[str]) -> dict[str, Any]:
+    """Everything that is recorded about the imitation loss."""
     record: dict[str, Any] = dict(time_and_memory=[], precision=[])
-    for device in devices():
+    for device in devices:
         record["precision"] += precision(device=device)
         for shape in SHAPES:
             here = (repeats, device, PROCESSES) if shape == PAPER else (min(repeats, 3), device, 1)

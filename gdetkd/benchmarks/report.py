@@ -11,24 +11,32 @@ from typing import Any
 import pandas as pd
 
 from gdetkd.benchmarks import contrastive, imitation
-from gdetkd.benchmarks.measure import load
+from gdetkd.benchmarks.measure import devices, load
 from gdetkd.benchmarks.targets import SHOWN_DEVICES, lookup, targets
 from gdetkd.evaluation.records import environment, markdown_table
 
+NAMES = ("contrastive", "imitation", "step", "large_step")
+GPU = "_gpu"  # ends the name of a record that another machine, with a GPU, has made
 TARGET_COLUMNS = ("what", "at most", "measured", "range", "")
 
 
-def measure(name: str, repeats: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Measure 'contrastive', 'imitation' or 'step'; the record names the machine and its load."""
+def measure(
+    name: str, repeats: int, report: Callable[[str], None], device: str | None = None
+) -> dict[str, Any]:
+    """Measure one of `NAMES`, on one device or all; the record names the machine and its load."""
     before = load()
-    if name == "step":
-        from gdetkd.benchmarks.step import bench_step  # needs MMDetection
+    if name in ("step", "large_step"):
+        from gdetkd.benchmarks import step  # needs MMDetection
 
-        record = bench_step(repeats)
-        report("step: " + "; ".join(f"{what} {x:.3f}" for what, x in record["seconds"].items()))
+        record = (
+            step.bench_large_step(repeats) if name == "large_step" else step.bench_step(repeats)
+        )
+        report(f"{name}: " + "; ".join(f"{what} {x:.3f}" for what, x in record["seconds"].items()))
     else:
-        record = dict(contrastive=contrastive, imitation=imitation)[name].run(repeats, report)
-    about = dict(command=f"gdetkd bench {name} --repeats {repeats}", **environment())
+        module = dict(contrastive=contrastive, imitation=imitation)[name]
+        record = module.run(repeats, report, [device] if device else devices())
+    command = f"gdetkd bench {name} --repeats {repeats}" + (f" --device {device}" if device else "")
+    about = dict(command=command, **environment())
     return about | dict(load_before=before, load_after=load()) | record
 
 
@@ -46,9 +54,25 @@ def write(folder: Path, name: str, record: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """The records of a folder by name."""
-    paths = {name: folder / f"{name}.json" for name in ("contrastive", "imitation", "step")}
+    """The records of a folder by name; `take_over` has added those that end in `GPU`."""
+    paths = {name + end: folder / f"{name}{end}.json" for name in NAMES for end in ("", GPU)}
     return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+
+
+def take_over(source: Path, folder: Path) -> list[str]:
+    """Add the records of another folder as those of a GPU; gives their names.
+
+    `gpu.json` of the source comes along: what was done there beside the measurements.
+    """
+    found = read(source)
+    for name, record in found.items():
+        (folder / f"{name}{GPU}.json").write_text(json.dumps(record, indent=1) + "\n")
+    session = json.loads((source / "gpu.json").read_text())
+    for task in session["tasks"]:
+        del task["output"]
+    (folder / "gpu.json").write_text(json.dumps(session, indent=1) + "\n")
+    (folder / "README.md").write_text(page(folder))
+    return list(found)
 
 
 def target_rows(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
@@ -71,8 +95,21 @@ def page(folder: Path) -> str:
     rows = pd.DataFrame(target_rows(records), columns=TARGET_COLUMNS)
     origins = "\n".join(_origin(name, record) for name, record in records.items())
     parts = [_filled("targets", origins=origins, targets=markdown_table(rows))]
-    parts += [_filled(name, **TABLES_OF[name](record)) for name, record in records.items()]
+    for name, record in records.items():
+        kind, on = name.removesuffix(GPU), f", {record['device']}" if name.endswith(GPU) else ""
+        parts.append(_filled(kind, on=on, **TABLES_OF[kind](record)))
+    if (folder / "gpu.json").exists():
+        parts.append(_session(json.loads((folder / "gpu.json").read_text())))
     return "\n".join(parts)
+
+
+def _session(session: Mapping[str, Any]) -> str:
+    rows = [{key: task[key] for key in ("name", "outcome", "seconds")} for task in session["tasks"]]
+    versions = session["versions"]
+    return _filled(
+        "gpu", device=session["device"], commit=session["commit"], torch=versions["torch"],
+        python=versions["python"], tasks=markdown_table(pd.DataFrame(rows)),
+    )  # fmt: skip
 
 
 def _filled(name: str, **values: str) -> str:
@@ -102,8 +139,10 @@ def _contrastive_tables(record: Mapping[str, Any]) -> dict[str, str]:
         + ", ".join(f"{name.split()[1]} {value:.2f} s" for name, value in row["seconds"].items())
         for row in record["chunks"]
     ]
+    figure = "![Peak memory and time against K](contrastive.png)"
     return dict(
         tried="; ".join(tried),
+        figure=_peers(record) if "peers" in record else figure,
         efficiency=_efficiency_table(record, ["N", "M", "K", "D"], "naive"),
         errors=_error_table(record),
         extremes=_extremes_table(record),
@@ -115,21 +154,43 @@ def _imitation_tables(record: Mapping[str, Any]) -> dict[str, str]:
     return dict(efficiency=efficiency, errors=_error_table(record))
 
 
+def _peers(record: Mapping[str, Any]) -> str:
+    """Other libraries' forms, and ours by its blocks."""
+    rows = [
+        {"form": row["form"]}
+        | {"ms": f"{1e3 * row['seconds']:.3f}" if "seconds" in row else row.get("failed", "")}
+        | {"ours / its": f"{row['ours / its'][1]:.2f}" if "ours / its" in row else ""}
+        | {"error of the loss": f"{row['error']:.1e}" if "error" in row else ""}
+        for row in record["peers"]
+    ]
+    tried = "; ".join(f"{name} {1e3 * value:.3f} ms" for name, value in record["blocks"].items())
+    return (
+        f"Other libraries, without a mask:\n\n{markdown_table(pd.DataFrame(rows))}\n\n"
+        f"Ours, by similarities at a time: {tried}."
+    )
+
+
 def _step_tables(record: Mapping[str, Any]) -> dict[str, str]:
     rows = [(what, f"{value:.3f}") for what, value in record["seconds"].items()]
+    rows += [
+        (f"{what}, peak beyond weights", f"{peak / 1e6:,.0f} MB")
+        for what, peak in record.get("peak_bytes", {}).items() if peak is not None
+    ]  # fmt: skip
     return dict(seconds=markdown_table(pd.DataFrame(rows, columns=["what", "seconds or ratio"])))
 
 
-TABLES_OF = dict(contrastive=_contrastive_tables, imitation=_imitation_tables, step=_step_tables)
+TABLES_OF = dict(
+    contrastive=_contrastive_tables, imitation=_imitation_tables,
+    step=_step_tables, large_step=_step_tables,
+)  # fmt: skip
 
 
 def _efficiency_table(record: Mapping[str, Any], sizes: list[str], reference: str) -> str:
     rows = []
     for device, on in SHOWN_DEVICES.items():
-        rows_here = [row for row in record["time_and_memory"] if row["device"] == device]
-        if not rows_here:
-            rows.append({"": on, "form": "not run"})
-        for row in rows_here:
+        for row in record["time_and_memory"]:
+            if row["device"] != device:
+                continue
             shape = {size: row[size] for size in sizes}
             peak = row["peak_bytes"]
             # Of medians where the record is older than paired ratios.

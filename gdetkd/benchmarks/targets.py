@@ -11,6 +11,8 @@ import pandas as pd
 
 from gdetkd.benchmarks import contrastive, imitation
 
+# Seconds of the three products of N x K x D at the peak rates of an H100.
+PRODUCTS = dict(float32=0.67e-3, TF32=0.091e-3)
 SHOWN_DEVICES = dict(cpu="CPU", cuda="CUDA")
 Record = Mapping[str, Any]
 
@@ -38,15 +40,22 @@ class Target(NamedTuple):
 
 
 def targets(records: Mapping[str, Record]) -> list[Target]:
-    """The targets of those records that are there: 'contrastive', 'imitation', 'step'."""
+    """The targets of those records that are there; a GPU's own record goes before."""
     by_record = dict(contrastive=_contrastive, imitation=_imitation)
-    found = [
-        target
-        for name, targets_of in by_record.items()
-        for device in (SHOWN_DEVICES if name in records else ())
-        for target in targets_of(records[name], device)
-    ]
-    return found + (_step(records["step"]) if "step" in records else [])
+    found = []
+    for name, targets_of in by_record.items():
+        for device in SHOWN_DEVICES:
+            record = records.get(name)
+            if device == "cuda":
+                record = records.get(f"{name}_gpu", record)
+            found += targets_of(record, device) if record else []
+    for name in ("step", "step_gpu"):
+        found += _step(records[name]) if name in records else []
+    if "step" in records or "large_step" in records:
+        large = records.get("large_step_gpu", records.get("large_step", dict(seconds={})))
+        what = "CUDA, step of R50 from R101 at 2 x 800 x 1333: distilled / floor"
+        found.append(_ratio(what, 1.05, large, "distilled step / floor"))
+    return found
 
 
 def lookup(record: Record, device: str, form: str, shape: Mapping[str, int], field: str) -> float:
@@ -97,13 +106,19 @@ def _contrastive(record: Record, device: str) -> list[Target]:
     )  # fmt: skip
     extremes = _ours(record["extremes"], device)
     broken = sum(not row["finite"] for row in extremes) if extremes else math.nan
+    floats, tf32 = (record.get("blocks", {}).get(f"16 MB, {kind}", math.nan)
+                    for kind in ("float32", "TF32"))  # fmt: skip
+    limits = [
+        Target(f"{on}: time / that of the products alone", 1.5, floats / PRODUCTS["float32"]),
+        Target(f"{on}: the same with TF32", 2, tf32 / PRODUCTS["TF32"]),
+    ]
     return [
         memory(f"{on}: peak memory", 64, peak / 1e6, device),
         Target(f"{on}: peak memory / naive's", 1 / 15, peak / of("naive", "peak_bytes")),
         memory(f"{on}: peak memory that twice the N adds", 8, added, device),
         Target(f"{on}: peak memory at twice the K / at K", 2, pd.Series(growth).max()),
         of_naive,
-        *([of_torch] if device == "cpu" else []),
+        *([of_torch] if device == "cpu" else limits),
         Target(f"{on}: error of loss and gradients", 1e-5, _largest_error(record, device)),
         Target(f"{on}: settings that are not finite", 0, broken, f"of {len(extremes) or 12}"),
     ]
@@ -131,20 +146,13 @@ def _step(record: Record) -> list[Target]:
         "distilled step, pyramids cached / plain step": 1.30,
         "all weights 0 / plain": 1.01,
     }
-    ranges = record.get("ranges", {})
-    return [
-        *(
-            Target(
-                f"{what}: {name}",
-                limit,
-                record["seconds"].get(name, math.nan),
-                "",
-                ranges.get(name),
-            )
-            for name, limit in limits.items()
-        ),
-        Target("CUDA, step of R50 from R101 at 2 x 800 x 1333: distilled / floor", 1.10, math.nan),
-    ]
+    return [_ratio(f"{what}: {name}", limit, record, name) for name, limit in limits.items()]
+
+
+def _ratio(what: str, limit: float, record: Record, name: str) -> Target:
+    """The target of a ratio of a step's record, with its range."""
+    figure = record["seconds"].get(name, math.nan)
+    return Target(what, limit, figure, range=record.get("ranges", {}).get(name))
 
 
 def _ours(rows: Iterable[Record], device: str) -> list[Record]:

@@ -94,10 +94,9 @@ def table_command(name: str, tables: list[str], text: str) -> click.Command:
 
 def run_tables(experiments, benchmark, folder, seeds, jobs, device) -> None:
     """Run what is missing of the experiments, and render all tables."""
-    from gdetkd.reproduce import records, runs
+    from gdetkd.reproduce import runs
     from gdetkd.reproduce.experiments import BENCHMARKS
-    from gdetkd.reproduce.figures import claims_figure, figure1
-    from gdetkd.reproduce.report import RUNS, write_tables
+    from gdetkd.reproduce.report import RUNS
 
     if benchmark == "photos":
         write_photos(PHOTOS_ROOT, seed=0)
@@ -111,21 +110,31 @@ def run_tables(experiments, benchmark, folder, seeds, jobs, device) -> None:
     failed = runs.run_missing(
         experiments, path, seeds=seeds, jobs=jobs, device=device, work_dir=work, report=click.echo
     )
+    write_pages(folder, benchmark)
+    click.echo(f"Records, tables and figures: {folder}")
+    if failed:
+        raise click.ClickException(f"{failed} runs failed")
+
+
+def write_pages(folder, benchmark) -> None:
+    """Tables and figures from the records of a folder, and the page of all results."""
+    from gdetkd.reproduce import records
+    from gdetkd.reproduce.experiments import BENCHMARKS
+    from gdetkd.reproduce.figures import claims_figure, figure1
+    from gdetkd.reproduce.report import RUNS, write_tables
+
     write_tables(folder)
     if benchmark != "photos":  # which has neither Tables 1 and 2 whole nor every claim
-        frame = records.load(path)
+        frame = records.load(folder / RUNS)
         figure1(frame, folder / "figure1.png")
         claims_figure(frame, folder / "claims.png")
     if benchmark == "digits":
         from gdetkd.demo import draw_runs
         from gdetkd.reproduce.page import write_page
 
-        draw_runs(work, folder / "comparison.png")
+        draw_runs(Path(BENCHMARKS[benchmark].work_dir), folder / "comparison.png")
         if (folder.parent / "README.md").is_file():  # the folder of all results
             write_page(folder.parent)
-    click.echo(f"Records, tables and figures: {folder}")
-    if failed:
-        raise click.ClickException(f"{failed} runs failed")
 
 
 def say_plan(experiments, path, seeds, jobs) -> None:

@@ -56,10 +56,13 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's commit, '+' when it has changes; 'installed' outside a checkout."""
+    """The checkout's commit, '+' when it has changes; 'installed' outside a checkout.
+
+    A copy of a checkout is told its commit by the variable GDETKD_COMMIT, as `make gpu` does.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return "installed"
+        return os.environ.get("GDETKD_COMMIT") or "installed"
     git = ["git", "-C", str(root)]
     commit = subprocess.run(
         [*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -85,14 +86,19 @@ def run_missing(
     device: str = "auto",
     work_dir: Path = Path("work_dirs/reproduce"),
     report: Callable[[str], None] = print,
+    until: float = math.inf,
+    recorded: Collection[tuple[str, int]] = (),
 ) -> int:
     """Run them, `jobs` at a time, each in a process of its own with its share of the cores.
 
     device: 'cpu', 'cuda' (runs take the GPUs in turn), or 'auto'. Gives the number of runs that
     failed; their output is kept beside their checkpoints. An interrupted run goes on from its last
-    checkpoint. A run whose teacher is still being trained waits for it.
+    checkpoint. A run whose teacher is still being trained waits for it. At the time `until`, in
+    seconds since the epoch, runs are stopped, and no other begins; those are no failures.
+    recorded: (experiment, seed) pairs that are on record elsewhere.
     """
     todo, failed = missing(experiments, path, seeds), 0
+    todo = [each for each in todo if (each[0].name, each[1]) not in recorded]
     threads = int(
         os.environ.get("OMP_NUM_THREADS") or max(1, min(2, (os.cpu_count() or 1) // jobs))
     )
@@ -105,11 +111,15 @@ def run_missing(
                 folder = work_dir / f"{experiment.name}_{seed}"
                 variables = os.environ | {"OMP_NUM_THREADS": str(threads)} | _gpu(device, turn)
                 teacher = teachers.get(experiment.needs)
-                future = pool.submit(_run, experiment, seed, path, folder, variables, teacher)
+                future = pool.submit(
+                    _run, experiment, seed, path, folder, variables, teacher, until
+                )
                 teachers[experiment.name] = future
                 futures[future] = f"{experiment.name}, seed {seed}", folder / "output.txt"
             for done, future in enumerate(as_completed(futures), 1):
                 name, output = futures[future]
+                if future.result() is None:
+                    continue
                 failed += bool(future.result())
                 left = (time.time() - began) / done * (len(todo) - done)
                 text = f"FAILED, see {output}" if future.result() else "done"
@@ -127,17 +137,25 @@ def _run(
     folder: Path,
     variables: dict[str, str],
     teacher: Future | None,
-) -> int:
-    """Exit code of a process that runs one experiment, once its teacher is there."""
+    until: float,
+) -> int | None:
+    """Exit code of a process that runs one experiment, once its teacher is there; None: stopped."""
     if teacher is not None:
         teacher.result()
+    left = until - time.time()
+    if left <= 0:
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     described = json.dumps(dataclasses.asdict(experiment))
     command = [sys.executable, "-m", __name__, described, str(seed), str(path), str(folder)]
     with open(folder / "output.txt", "w") as file:
-        return subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, env=variables
-        ).returncode
+        try:
+            return subprocess.run(
+                command, stdout=file, stderr=subprocess.STDOUT, env=variables,
+                timeout=left if math.isfinite(left) else None,
+            ).returncode  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def _gpu(device: str, turn: int) -> dict[str, str]:
