@@ -94,9 +94,25 @@ CASES = {
     "whole ids written as floats": (
         {ANN: coco(box(image_id=1.0, category_id=1.0), width=96.0, height=64.0),
          "train/a.jpg": None}, set(), set(), ONE),
-    "an id of a category in quotes is one line": (
-        {ANN: coco(box(category_id="1"), box(id=2)) | dict(categories=[dict(id="1", name="cat")]),
-         "train/a.jpg": None}, {"id", "unknown class", "nothing to train on"}, set(), None),
+    "ids in quotes": (
+        {ANN: coco(box(id="7", category_id="1", image_id="1")), "train/a.jpg": None},
+        set(), set(), ONE),
+    "ids that are texts, in an order of their own": (
+        {ANN: dict(images=[dict(id="b.jpg", file_name="b.jpg"), dict(id="a", file_name="a.jpg")],
+                   annotations=[box(id="x", image_id="a", category_id="z")],
+                   categories=[dict(id="z", name="cat"), dict(id="b", name="dog")]),
+         "train/a.jpg": None, "train/b.jpg": None}, set(), {"new ids"}, ONE),
+    "objects without ids, or with others than whole numbers": (
+        {ANN: coco(box(id=None), box(id=-3, bbox=[1, 1, 9, 9]), box(id=10**30, bbox=[1, 1, 8, 8])),
+         "train/a.jpg": None}, set(), {"new ids"},
+        {"a.jpg": [CAT, ("cat", [1, 1, 9, 9]), ("cat", [1, 1, 8, 8])]}),
+    "one id as a number and in quotes for two classes": (
+        {ANN: coco(box(category_id="1"), box(id=2)) | dict(categories=[
+            dict(id="1", name="cat"), dict(id=1, name="dog")]), "train/a.jpg": None},
+        {"ambiguous id", "nothing to train on"}, set(), None),
+    "one id as a number and in quotes for two objects": (
+        {ANN: coco(box(), box(id=2), box(id="2", bbox=[1, 1, 9, 9])), "train/a.jpg": None},
+        {"ambiguous id"}, set(), ONE),
     "a path of Windows": (
         {ANN: coco(file="C:\\me\\train\\a.jpg"), "train/a.jpg": None}, set(), {"file name"}, ONE),
     "a path of another machine": (
@@ -307,12 +323,13 @@ def test_each_kind_in_each_layout(case, tmp_path):
 
 def test_one_bad_id_is_one_line_whatever_refers_to_it(tmp_path):
     content = coco(*(box(id=n) for n in range(1, 9)), box(id=9, image_id="x"))
-    content["images"][0]["id"] = content["annotations"][0]["image_id"] = "x"
+    content["images"] *= 2
+    content["images"][0] = dict(content["images"][0], file_name="b.jpg")
     write(tmp_path / "data", {ANN: content, "train/a.jpg": None})
     done = prepare("coco", tmp_path / "data", tmp_path / "out", "skip", ["cat"])
-    lines = [str(p) for p in done.report.bad if p.kind == "id"]
-    assert lines == [f"{ANN}: image 'x': id: expected a whole number from 0, got 'x'"]
-    assert sum(p.objects for p in done.report.bad if p.kind == "id") == 2 and done.report.balanced
+    (line,) = [p for p in done.report.bad if p.kind == "ambiguous id"]
+    assert str(line).startswith(f"{ANN}: image 1: ambiguous id: id 1 stands for 2 of them ('b.jpg'")
+    assert line.objects == 8 and done.report.balanced
 
 
 @pytest.mark.parametrize("turn", range(2, 9))

@@ -50,6 +50,15 @@ def whole(value: object, what: str, least: int = 0) -> int:
     return value
 
 
+def id_key(value: object) -> int | str | None:
+    """An id as it is compared: 1.0 and "1" are 1, another text is itself; None for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value) if str(int(value)) == value else value
+    return value if type(value) is int or isinstance(value, str) and value else None
+
+
 def flag(value: object, what: str) -> bool:
     """The value as yes or no; raises InvalidAnnotation if it is neither."""
     text = "" if value is None else str(value).strip().lower()

@@ -80,17 +80,18 @@ def differs(root: Path, split: str, content: dict) -> str | None:
         return "names or sizes of images are not those of the files"
     checked = {entry["id"]: entry for entry in content["annotations"]}
     for entry in raw["annotations"]:
-        other = checked.pop(entry["id"], None)
-        if other is None and entry["id"] in FLAT and is_flat(entry):
+        number = entry.get("id")
+        other = checked.pop(number, None)
+        if other is None and number in FLAT and is_flat(entry):
             continue
         keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
         for key in keys:
             if other is None or key not in entry or entry[key] != other[key]:
-                return f"{key} of annotation {entry['id']} is missing or not as checked"
+                return f"{key} of annotation {number} is missing or not as checked"
         if entry.get("segmentation") and "segmentation" not in other:
-            return f"the mask of annotation {entry['id']} was left out"
+            return f"the mask of annotation {number} was left out"
         if entry.get("ignore"):
-            return f"annotation {entry['id']} has the key ignore, which evaluation passes over"
+            return f"annotation {number} has the key ignore, which evaluation passes over"
     return None
 
 
