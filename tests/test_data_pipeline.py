@@ -60,7 +60,7 @@ def overrides(data, root, out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["coco", "voc07", "bdd100k", "bdd100k_2018"])
+@pytest.mark.parametrize("form", ["coco", "voc07", "bdd100k"])
 def test_thirty_images_train_test_and_export(form, tmp_path):
     data, root, out = form.removesuffix("_2018"), tmp_path / "data", tmp_path / "out"
     write_miniature(form, root)

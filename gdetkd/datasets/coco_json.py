@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,8 @@ class _Table:
                 continue
             for _ in group[1:]:
                 problem = InvalidAnnotation(
-                    "duplicate id", "is there already, with the same content"
+                    "duplicate id",
+                    f"is there already, with the same {'content' if what == 'image' else 'name'}",
                 )
                 report.leave_out(problem, file, _item(what, key))
 
@@ -176,9 +177,10 @@ class _Table:
 
 
 def _only(group: list[dict], key: int | str, what: str) -> dict:
-    if all(entry == group[0] for entry in group):
-        return group[0]
     title = "file_name" if what == "image" else "name"
+    same = (lambda entry: entry) if what == "image" else (lambda entry: entry.get(title))
+    if all(same(entry) == same(group[0]) for entry in group):
+        return group[0]
     names = ", ".join(shown(entry.get(title)) for entry in group[:3])
     text = f"id {shown(key)} stands for {len(group)} of them ({names}): all are left out"
     raise InvalidAnnotation("ambiguous id", text)
@@ -215,7 +217,7 @@ def _candidate(
             report.remark("area", sample.file, item, f"{problem.text}; that of the box is taken")
     if entry.get("segmentation"):
         try:
-            more["segmentation"] = _segmentation(entry["segmentation"], sample.size)
+            more["segmentation"] = _segmentation(entry["segmentation"], sample.size, (x, y, w, h))
         except InvalidAnnotation as problem:
             text = f"{problem.text}; the mask is left out, the box is kept"
             report.remark("segmentation", sample.file, item, text)
@@ -230,7 +232,7 @@ def _area(value: Any) -> float:
     return area
 
 
-def _segmentation(value: Any, size: tuple[int, int] | None) -> Any:
+def _segmentation(value: Any, size: tuple[int, int] | None, box: Sequence[float]) -> Any:
     if isinstance(value, dict):
         counts = value.get("counts")
         counts = _run_lengths(counts) if isinstance(counts, str) else counts
@@ -243,6 +245,12 @@ def _segmentation(value: Any, size: tuple[int, int] | None) -> Any:
             for polygon in value:
                 for coordinate in polygon:
                     finite(coordinate, "segmentation")
+            for axis, name in enumerate("xy"):
+                places = [place for polygon in value for place in polygon[axis::2]]
+                low, high = min(places), max(places)
+                if low > box[axis] + box[axis + 2] + 1 or high < box[axis] - 1:
+                    text = f"the polygon has {name} from {low:g} to {high:g}, beside its box"
+                    raise InvalidAnnotation("segmentation", text)
             return value
     raise InvalidAnnotation(
         "segmentation", f"expected polygons or run lengths of the image, got {shown(value)}"

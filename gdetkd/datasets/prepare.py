@@ -91,7 +91,8 @@ def prepare(
     release = form.read_release is not None and not classes
     read = form.read_release if release else form.read
     raw = read(Request(root, report, classes, frozenset(flags)))
-    if not raw.splits and all(problem.kind == "missing split" for problem in report.bad):
+    missing = release and all(problem.kind == "missing split" for problem in report.bad)
+    if not raw.splits and (missing or not report.bad):
         raise FileNotFoundError(
             f"{root}: expected a data set, found {survey(root)}; expected "
             + form.expects.format(root=root)
@@ -306,7 +307,7 @@ def _check_trainable(content: dict | None, split: str, report: Report) -> bool:
         cause = f"none of the {len(sizes)} images has an object that can be used"
     elif not objects:
         count = len(content["annotations"])
-        cause = f"all {count} objects are ignored ones, or under 1 px"
+        cause = f"all {count} objects are ignored ones, or under 1 px (fractions of the image?)"
     elif max(sizes[number] for number in full) < MIN_SIZE:
         cause = (
             f"all images with objects have a side under {MIN_SIZE} px, and MMDetection's configs "

@@ -6,6 +6,7 @@ import codecs
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ def flag(value: object, what: str) -> bool:
 
 
 def class_name(value: object) -> str:
-    """The name of a class without spaces around it; raises InvalidAnnotation if it is none."""
+    """The name of a class, also a number's, without spaces around it; raises InvalidAnnotation if
+    it is none."""
+    value = str(value) if type(value) is int and abs(value) < 10**60 else value
     if not isinstance(value, str) or not value.strip():
         raise InvalidAnnotation("unknown class", f"expected a name, got {shown(value)}")
     return value.strip()
@@ -99,11 +102,19 @@ def load_json(path: Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            return json.load(file)
+            return json.load(file, object_pairs_hook=_unique)
     except OSError as error:
         raise InvalidAnnotation("unreadable", f"cannot be opened: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidAnnotation("no JSON", f"{type(error).__name__}: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice[:60]!r} is twice in one object: which is meant?")
+    return found
 
 
 def read_text(path: Path) -> str:
@@ -120,7 +131,7 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidAnnotation("unreadable", f"expected UTF-8: {error}") from error
+        raise InvalidAnnotation("unreadable", f"expected UTF-8, save it so: {error}") from error
 
 
 def is_image(name: str) -> bool:

@@ -11,6 +11,7 @@ from gdetkd.datasets.coco_files import annotation_files, json_files, mentions_bo
 from gdetkd.datasets.coco_json import is_flat, read_coco
 from gdetkd.datasets.report import InvalidAnnotation
 from gdetkd.datasets.samples import Layout, RawDataset, Request, register_layout
+from gdetkd.datasets.splits import role
 
 # Ids of the release: 80 of 1 to 90, in the order of MMDetection's labels.
 GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -104,15 +105,18 @@ def read(request: Request) -> RawDataset:
     """Every split of data in COCO's layout, with the user's classes."""
     found = RawDataset(names=[])
     for split, file, folder in annotation_files(request.root, request.report):
+        before = len(request.report.problems)
         samples, names = read_coco(request.root, file, folder, split, request.report)
-        found.splits[split] = samples
+        whole = any(p.bad and not p.item for p in request.report.problems[before:])
+        if samples or role(split) or not whole:  # else a broken file that is for no split, reported
+            found.splits[split] = samples
         found.names += [name for name in names if name not in found.names]
     return found
 
 
 def finds(root: Path) -> str | None:
     """Whether a JSON file lies in annotations/, or one elsewhere has COCO's lists with boxes."""
-    files = [file for _, file in json_files(root)]
+    files = [file for _, file in json_files(root)[0]]
     for file in files:
         if file.lower().startswith("annotations") or mentions_boxes(root / file):
             return f"{len(files)} JSON files, such as {file}"
