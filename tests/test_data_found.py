@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 from small_data import (
     ANN,
     CAT,
@@ -29,6 +30,7 @@ from small_data import (
 from gdetkd.datasets.prepare import prepare
 
 ONE = {"a.jpg": [CAT]}
+GIF = b"GIF89a\x01\0\x01\0\0\0\0,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"  # a pixel
 HALF = {"a.jpg": [("cat", [36, 24, 24, 16])]}
 SIZED = "filename,width,height,class,xmin,ymin,xmax,ymax\n{}.jpg,96,64,cat,10,12,30,28\n"
 VAL = {JSON: coco(file="v.jpg"), "val/v.jpg": None}
@@ -74,6 +76,23 @@ CASES = {
     "a folder for validation that is not there": (
         yolo("0 .5 .5 .25 .25", "train: images/train\nval: images/nope\n"),
         {"missing split"}, set(), None),
+    "annotations/ in each split's folder": (
+        {"train/annotations/boxes.json": coco(), "train/images/a.jpg": None,
+         "val/annotations/boxes.json": coco(file="v.jpg"), "val/images/v.jpg": None},
+        set(), set(), ONE),
+    "a folder for each split in annotations/": (
+        {"annotations/train/boxes.json": coco(), "images/train/a.jpg": None,
+         "annotations/val/boxes.json": coco(), "images/val/a.jpg": None}, set(), set(), ONE),
+    "one file for the images of several splits' folders": (
+        {"all.json": coco(file="train/a.jpg") | dict(images=[
+            dict(id=1, file_name="train/a.jpg"), dict(id=2, file_name="val/v.jpg")]),
+         "train/a.jpg": None, "val/v.jpg": None}, set(), {"mixed splits"}, ONE),
+    "an image of another format than those read, with XML": (
+        {"a.xml": xml(thing()), "a.gif": GIF, "b.xml": xml(thing()), "b.jpg": None},
+        {"image format"}, set(), {"b.jpg": [CAT]}),
+    "an image of another format than those read, in a table": (
+        {"train.csv": f"{TABLE}\na,cat,10,12,30,28\nb,cat,10,12,30,28\n", "images/a.gif": GIF,
+         "images/b.jpg": None}, {"image format"}, set(), {"b.jpg": [CAT]}),
     # Names and numbers.
     "a key twice": (
         {ANN: json.dumps(coco())[:-1] + ', "annotations": []}', "train/a.jpg": None, **VAL},
@@ -163,3 +182,21 @@ def test_what_an_unreadable_file_holds_is_said(files, said, tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         prepare("own", tmp_path / "data", tmp_path / "out", classes=["cat"])
     assert said in str(error.value)
+
+
+def test_what_the_report_says_of_classes_and_pictures(tmp_path):
+    """The nearest name, images that nothing speaks of, images without objects, a palette."""
+    images = [dict(id=1, file_name="a.png"), dict(id=2, file_name="b.jpg")]
+    content = coco(box(), box(id=2, category_id=2), categories=("cat", "Dogs")) | dict(
+        images=images
+    )
+    write(tmp_path / "data", {ANN: content, "train/b.jpg": None, "train/c.jpg": None})
+    Image.new("P", (WIDTH, HEIGHT)).save(tmp_path / "data" / "train" / "a.png")
+    done = prepare("own", tmp_path / "data", tmp_path / "out", "skip", ["cat", "dog"])
+    said = {problem.kind: problem for problem in done.report.problems}
+    assert said["unknown class"].text == "'Dogs' is none of the 2 classes; did you mean 'dog'?"
+    assert said["no labels"].text.startswith("1 images are in no annotation")
+    assert said["no objects"].text.startswith("1 of 2 images have none")
+    assert said["palette image"].file == "train/a.png" and not said["palette image"].bad
+    written = json.loads((tmp_path / "out" / "annotations" / "train.json").read_text())
+    assert isinstance(written["info"]["version"], str)

@@ -177,7 +177,8 @@ def test_ones_own_data_set_is_checked(root, found, said):
 @pytest.mark.parametrize(
     "dataset, why",
     [
-        (dict(type="Foreign"), "BaseDataset"),
+        (dict(type="Foreign"), "Foreign"),
+        (dict(type="Unregistered"), "Unregistered"),
         (dict(type=Foreign), "BaseDataset"),
         (dict(type="Strict", metainfo={}, pipeline=[]), "lazy_init"),
         (dict(type="Slow"), "full_init"),

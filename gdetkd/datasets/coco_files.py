@@ -16,13 +16,15 @@ SAMPLED = 50  # images that are looked for to find a file's folder
 def json_files(root: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Split and path of every JSON file that may hold annotations, and files to pass over.
 
-    Those in annotations/; else those of each split's own folder; else those in the root. Where
+    Those in annotations/; else those of each split's own folder, or one of these above or below
+    another one; else those in the root. Where
     there are files instances_*.json, others are for splits that none of these is for.
     """
-    files = files_below(root, (".json",), depth=2)
+    files = files_below(root, (".json",), depth=3)
     for belongs in (
         lambda parts: len(parts) == 2 and parts[0].lower() in ("annotations", "labels"),
         lambda parts: len(parts) == 2 and (role(parts[0]) or "coco" in parts[1].lower()),
+        lambda parts: len(parts) == 3 and role(parts[0]) != role(parts[1]),
         lambda parts: len(parts) == 1,
     ):
         found = [file for file in files if belongs(file.split(os.sep))]
@@ -38,13 +40,18 @@ def json_files(root: Path) -> tuple[list[tuple[str, str]], list[str]]:
 
 def _named(files: list[str]) -> list[tuple[str, str]]:
     """Split names from file names; from folders, where every folder has its one file."""
-    folders = [os.path.dirname(file) for file in files]
+    folders = [_split_folder(os.path.dirname(file)) for file in files]
     if len({*folders}) == len(files) > 1 or any(role(folder) for folder in folders):
         return list(zip(folders, files, strict=True))
     stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
     return [
         (stem.removeprefix("instances_"), file) for stem, file in zip(stems, files, strict=True)
     ]
+
+
+def _split_folder(folder: str) -> str:
+    """The part of a path that is named after a split; else the whole path."""
+    return next((part for part in folder.split(os.sep) if role(part)), folder)
 
 
 def annotation_files(root: Path, report: Report) -> list[tuple[str, str, str]]:

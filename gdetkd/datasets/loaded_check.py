@@ -38,7 +38,7 @@ def check_loaded(stage: str, dataset: Mapping, measured: bool) -> tuple[str, ...
     """
     kind = dataset["type"]
     kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    name = getattr(kind, "__name__", str(kind))
+    name = getattr(kind, "__name__", str(dataset["type"]))
     if not (isinstance(kind, type) and issubclass(kind, BaseDataset)):
         return _unchecked(stage, name, "it is none that MMEngine's BaseDataset is the base of")
     try:

@@ -17,7 +17,7 @@ import gdetkd.datasets.readers  # noqa: F401  (registers the layouts)
 from gdetkd.datasets.readers.custom import survey
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import LAYOUTS, Layout, Progress, RawDataset, Request, Sample
-from gdetkd.datasets.splits import choose_stages, divide, remark_overlaps
+from gdetkd.datasets.splits import choose_stages, divide, remark_mixed, remark_overlaps
 from gdetkd.datasets.tiles import TILES, check_tiling, cut
 from gdetkd.datasets.to_coco import Classes, to_coco
 from gdetkd.datasets.values import files_below, is_image
@@ -126,6 +126,7 @@ def prepare(
         else:
             text = "it has no image that can be used"
             report.leave_out(InvalidAnnotation("empty split", text), split)
+    remark_mixed(raw.splits, report)
     remark_overlaps(pictures, report)
     _remark_classes(contents, known, stages, report)
     if not _check_trainable(contents.get(stages["train"]), stages["train"], report):

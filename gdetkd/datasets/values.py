@@ -14,6 +14,7 @@ from typing import Any
 from gdetkd.datasets.report import InvalidAnnotation, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif", ".jpe")
+UNREAD_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".dng", ".svg")
 
 FLAGS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 IGNORED = "ignore is set: kept as iscrowd, neither trained on nor counted"
