@@ -153,6 +153,16 @@ def test_a_missing_split_is_named_and_not_the_whole_layout(tmp_path):
     ]
 
 
+def test_a_second_file_of_a_split_is_asked_for_and_not_lost(tmp_path):
+    files = {f"train/{name}.json": coco(file=f"{name}.jpg") for name in "ab"}
+    write(tmp_path / "data", files | {"train/a.jpg": None, "train/b.jpg": None})
+    with pytest.raises(ValueError, match="several splits are for train .*: train/a, train/b; say"):
+        prepare("own", tmp_path / "data", tmp_path / "out", classes=["cat"])
+    done = prepare("own", tmp_path / "data", tmp_path / "out", classes=["cat"], train="train/a",
+                   val="train/b")  # fmt: skip
+    assert objects_of(done.summary) == ONE and done.report.balanced
+
+
 def test_names_that_are_numbers_are_taken_where_they_are_wanted(tmp_path):
     write(tmp_path / "data", CASES["numbers as names"][0])
     done = prepare("own", tmp_path / "data", tmp_path / "out", classes=["1", "2"])

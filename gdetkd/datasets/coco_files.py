@@ -17,8 +17,8 @@ def json_files(root: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Split and path of every JSON file that may hold annotations, and files to pass over.
 
     Those in annotations/; else those of each split's own folder, or one of these above or below
-    another one; else those in the root. Where
-    there are files instances_*.json, others are for splits that none of these is for.
+    another one; else those in the root. Where there are files instances_*.json, others are for
+    splits that none of these is for.
     """
     files = files_below(root, (".json",), depth=3)
     for belongs in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 from gdetkd.datasets.archives import check_archive
@@ -104,7 +105,11 @@ def _image_key(entry: dict, folder: str = "") -> tuple:
 def read(request: Request) -> RawDataset:
     """Every split of data in COCO's layout, with the user's classes."""
     found = RawDataset(names=[])
-    for split, file, folder in annotation_files(request.root, request.report):
+    files = annotation_files(request.root, request.report)
+    counts = Counter(split for split, _, _ in files)
+    for split, file, folder in files:
+        if counts[split] > 1:  # several files: whether they belong together is not said
+            split = os.path.splitext(file)[0]
         before = len(request.report.problems)
         samples, names = read_coco(request.root, file, folder, split, request.report)
         whole = any(p.bad and not p.item for p in request.report.problems[before:])
