@@ -163,16 +163,33 @@ def damage_text(data: bytes, draw: random.Random) -> bytes:
     return "\n".join(lines).encode()
 
 
-def xml_objects(tree: ElementTree.Element) -> int:
+def xml_objects(tree: ElementTree.Element, inside: bool = False) -> int:
     """Objects, a second box of one, and boxes outside of any: all have to be accounted for."""
     count = 0
     for element in tree:
         tag = str(element.tag).lower()
         if tag == "object":
-            count += max(1, sum(str(child.tag).lower() == "bndbox" for child in element))
-        else:
-            count += 1 if tag == "bndbox" else xml_objects(element)
+            count += max(1, own_boxes(element))
+        elif tag == "bndbox":
+            count += not inside
+        count += xml_objects(element, inside or tag in ("object", "bndbox"))
     return count
+
+
+def own_boxes(tree: ElementTree.Element) -> int:
+    """Boxes of an object, also wrapped ones; not those of its parts and of objects in it."""
+    count = 0
+    for element in tree:
+        tag = str(element.tag).lower()
+        if tag not in ("object", "part"):
+            count += 1 if tag == "bndbox" else own_boxes(element)
+    return count
+
+
+def once(pairs: list) -> dict:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice: which is meant cannot be known")
+    return dict(pairs)
 
 
 def text_objects(form: str, data: bytes) -> int | None:
@@ -197,7 +214,7 @@ def objects_in(form: str, data: bytes) -> int | None:
             return xml_objects(ElementTree.fromstring(data))
         if form in TEXT:
             return text_objects(form, data)
-        content = json.loads(data)
+        content = json.loads(data, object_pairs_hook=once)
     except (ElementTree.ParseError, ValueError, LookupError, RecursionError, csv.Error):
         return None
     if form in ("coco", "json"):

@@ -40,8 +40,6 @@ STAND_INS = {
         ("yolo", "csv", "xml", "json"), tuple(coco.CLASSES[number] for number in COCO_IDS)
     ),
 }
-# The command of `gdetkd data` for each form.
-COMMANDS = {form: form.removesuffix("_2018") for form in STAND_INS} | dict(xml="own", json="own")
 NAMES_2018 = {new: old for old, new in bdd100k.OTHER_NAMES.items() if old not in ("caravan", "van")}
 
 

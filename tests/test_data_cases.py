@@ -101,7 +101,15 @@ def count_from_zero(content):
         entry["id"] = place
 
 
+def quote_ids(content):
+    for table in ("images", "annotations", "categories"):
+        for entry in content[table]:
+            entry.update({key: str(entry[key]) for key in entry if key.endswith("id")})
+
+
 RELEASE = {
+    "coco_ids_in_quotes": quote_ids,
+    "coco_no_ids": without("id"),
     "coco_noarea": without("area"),
     "coco_nocrowd": without("iscrowd"),
     "coco_alpha": sort_categories,

@@ -125,8 +125,11 @@ WRONG = {
     "byte order mark": (mark_bytes, "expected JSON in plain UTF-8"),
     "heads": (more_classes, "10 classes .*, but the model's bbox_head has num_classes=80"),
     "evaluator": (evaluator_of_other_images, "8 of 8 images are not in the evaluator's"),
-    "picture missing": (remove_picture, "1 of 8 sampled pictures of .*000000.jpg"),
-    "picture of another size": (turn_picture, "is loaded with 128 x 100 pixels, .* says 128 x 128"),
+    "picture missing": (remove_picture, "1 of 8 sampled pictures are not there, .*000000.jpg"),
+    "picture of another size": (
+        turn_picture,
+        "is loaded with 128 x 100 pixels, the annotation says 128 x 128",
+    ),
 }
 
 

@@ -13,13 +13,13 @@ RECORD = Path(__file__).parents[1] / "results" / "data" / "fuzz.json"
 
 @pytest.mark.slow
 def test_damaged_annotations_lose_nothing_silently(tmp_path):
-    record = fuzz(300, 1, tmp_path)
+    record = fuzz(120, 1, tmp_path)
     assert record["failures"] == []
-    assert sum(record["files"].values()) == 300 and set(record["files"]) == set(FILES)
+    assert sum(record["files"].values()) == 120 and set(record["files"]) == set(FILES)
     # It does damage: most files have something bad, of many kinds.
-    assert record["clean"] < 200 and len(record["problems"]) > 10
+    assert record["clean"] < 80 and len(record["problems"]) > 10
     counts = record["objects"]
-    assert counts["in"] == counts["out"] + counts["reported"] and counts["reported"] > 50
+    assert counts["in"] == counts["out"] + counts["reported"] and counts["reported"] > 20
 
 
 def test_the_fuzzer_notices_a_lost_object(tmp_path, monkeypatch):
@@ -38,7 +38,10 @@ def test_the_fuzzer_notices_a_lost_object(tmp_path, monkeypatch):
 
 def test_objects_are_counted_by_hand():
     xml = b"<annotation><object><part><object/></part></object><object/></annotation>"
-    assert objects_in("voc07", xml) == 2
+    assert objects_in("voc07", xml) == 3
+    wrapped = b"<a><object><boxes><bndbox/><bndbox/></boxes><part><bndbox/></part></object></a>"
+    assert objects_in("voc07", wrapped) == 2
+    assert objects_in("coco", b'{"images": [], "images": []}') is None
     assert objects_in("voc07", b"<annotation>") is None
     two = b"<Object><bndbox/><bndbox/></Object><bndbox/>"
     assert objects_in("xml", b"<a><annotation>" + two + b"</annotation></a>") == 3

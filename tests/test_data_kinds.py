@@ -2,101 +2,58 @@
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 import pytest
-from PIL import Image
-from pycocotools import mask
+from small_data import (
+    ANN,
+    CAT,
+    HEIGHT,
+    JSON,
+    ROW,
+    RUNS,
+    TABLE,
+    WIDTH,
+    bdd,
+    box,
+    check_case,
+    coco,
+    frames,
+    image,
+    label,
+    objects_of,
+    thing,
+    write,
+    xml,
+    yolo,
+)
 
 from gdetkd.datasets.prepare import prepare
 
-WIDTH, HEIGHT = 96, 64
-CAT = ("cat", [10.0, 12.0, 20.0, 16.0])  # what most cases hold
-
-
-def image(path, turn=None, size=(WIDTH, HEIGHT)):
-    """A picture of its own content, by its path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    exif = Image.Exif()
-    if turn:
-        exif[274] = turn
-    seed = sum(str(path).encode())
-    pixels = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path, exif=exif)
-
-
-def write(root, files):
-    """Files by path: text, bytes or content of JSON; None for an image."""
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if content is None:
-            image(path)
-        elif isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            path.write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-def box(**changes):
-    return dict(dict(id=1, image_id=1, category_id=1, bbox=[10, 12, 20, 16]), **changes)
-
-
-def coco(*annotations, file="a.jpg", categories=("cat", "dog"), **size):
-    names = [dict(id=n, name=name) for n, name in enumerate(categories, start=1)]
-    images = [dict(id=1, file_name=file, **size)]
-    return dict(images=images, annotations=list(annotations or [box()]), categories=names)
-
-
-def xml(*objects, file="a.jpg"):
-    return f"<annotation><filename>{file}</filename>{''.join(objects)}</annotation>"
-
-
-def thing(corners=(11, 13, 30, 28), more="", name="cat"):
-    keys = ("xmin", "ymin", "xmax", "ymax")
-    text = "".join(f"<{key}>{value}</{key}>" for key, value in zip(keys, corners, strict=True))
-    return f"<object><name>{name}</name>{more}<bndbox>{text}</bndbox></object>"
-
-
-def frames(*labels, name="a.jpg"):
-    return [dict(name=name, labels=list(labels))]
-
-
-def label(**changes):
-    sides = dict(x1=10, y1=12, x2=29, y2=27)
-    return dict(dict(id="1", category="car", box2d=sides), **changes)
-
-
-def bdd(*labels, **more):
-    files = {"labels/det_20/det_train.json": frames(*labels),
-             "labels/det_20/det_val.json": frames(label(), name="v.jpg"),
-             "images/100k/train/a.jpg": None, "images/100k/val/v.jpg": None}  # fmt: skip
-    return files | more
-
-
-def yolo(train, head="train: images/train\nval: images/val\n", names="names: [cat, dog]\n", **more):
-    files = {"images/train/a.jpg": None, "images/val/v.jpg": None, "labels/train/a.txt": train,
-             "labels/val/v.txt": "0 .5 .5 .25 .25\n", "data.yaml": head + names}  # fmt: skip
-    return files | more
-
-
-ANN, JSON = "annotations/train.json", "annotations/val.json"
-TABLE = "filename,class,xmin,ymin,xmax,ymax"
-ROW = "a.jpg,cat,10,12,30,28\n"
-RUNS = mask.encode(np.asfortranarray(np.eye(HEIGHT, WIDTH, dtype=np.uint8)))["counts"].decode()
-
-# case -> files, kinds that stop the strict mode, kinds of remarks (others are not asked for),
-# {image: [(class, box)]} of the split trained on with --on-error skip (None: nothing is written).
+# case -> what `check_case` wants: files, bad kinds, kinds of remarks, what is trained on
 ONE = {"a.jpg": [CAT]}
 CASES = {
     # COCO: ids, names of files, masks, flags.
     "whole ids written as floats": (
         {ANN: coco(box(image_id=1.0, category_id=1.0), width=96.0, height=64.0),
          "train/a.jpg": None}, set(), set(), ONE),
-    "an id of a category in quotes is one line": (
-        {ANN: coco(box(category_id="1"), box(id=2)) | dict(categories=[dict(id="1", name="cat")]),
-         "train/a.jpg": None}, {"id", "unknown class", "nothing to train on"}, set(), None),
+    "ids in quotes": (
+        {ANN: coco(box(id="7", category_id="1", image_id="1")), "train/a.jpg": None},
+        set(), set(), ONE),
+    "ids that are texts, in an order of their own": (
+        {ANN: dict(images=[dict(id="b.jpg", file_name="b.jpg"), dict(id="a", file_name="a.jpg")],
+                   annotations=[box(id="x", image_id="a", category_id="z")],
+                   categories=[dict(id="z", name="cat"), dict(id="b", name="dog")]),
+         "train/a.jpg": None, "train/b.jpg": None}, set(), {"new ids"}, ONE),
+    "objects without ids, or with others than whole numbers": (
+        {ANN: coco(box(id=None), box(id=-3, bbox=[1, 1, 9, 9]), box(id=10**30, bbox=[1, 1, 8, 8])),
+         "train/a.jpg": None}, set(), {"new ids"},
+        {"a.jpg": [CAT, ("cat", [1, 1, 9, 9]), ("cat", [1, 1, 8, 8])]}),
+    "one id as a number and in quotes for two classes": (
+        {ANN: coco(box(category_id="1"), box(id=2)) | dict(categories=[
+            dict(id="1", name="cat"), dict(id=1, name="dog")]), "train/a.jpg": None},
+        {"ambiguous id", "nothing to train on"}, set(), None),
+    "one id as a number and in quotes for two objects": (
+        {ANN: coco(box(), box(id=2), box(id="2", bbox=[1, 1, 9, 9])), "train/a.jpg": None},
+        {"ambiguous id"}, set(), ONE),
     "a path of Windows": (
         {ANN: coco(file="C:\\me\\train\\a.jpg"), "train/a.jpg": None}, set(), {"file name"}, ONE),
     "a path of another machine": (
@@ -262,57 +219,25 @@ CASES = {
 }  # fmt: skip
 
 
-def objects_of(summary):
-    """{image: [(class, box)]} of the split to train on, without those that are ignored."""
-    entry = summary["splits"][summary["stages"]["train"]]
-    with open(entry["annotations"]) as file:
-        content = json.load(file)
-    names = {category["id"]: category["name"] for category in content["categories"]}
-    found = {i["id"]: (i["file_name"].rpartition("/")[2], []) for i in content["images"]}
-    for one in content["annotations"]:
-        if not one["iscrowd"]:
-            found[one["image_id"]][1].append((names[one["category_id"]], one["bbox"]))
-    return dict(found.values())
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_each_kind_in_each_layout(case, tmp_path):
-    files, bad, remarks, wanted = CASES[case]
     root = tmp_path / "data"
-    write(root, files)
+    write(root, CASES[case][0])
     if case == "copies under other names":
         image(root / "train" / "a.jpg")
         (root / "val" / "b.jpg").write_bytes((root / "train" / "a.jpg").read_bytes())
-    layout = "bdd100k" if "labels/det_20/det_train.json" in files else "own"
-    classes = None if layout == "bdd100k" else ["cat", "dog"]
-    if "data.yaml" in files or "x.yaml" in files:
-        classes = None  # the file has them
-    last = 1 if any(name.endswith(".xml") for name in files) else 0  # VOC's lack the last pixel
-    for on_error in ("strict", "skip"):
-        done = prepare(layout, root, tmp_path / on_error, on_error, classes)
-        assert done.report.balanced
-        assert {p.kind for p in done.report.bad} == bad, list(map(str, done.report.problems))
-        assert remarks <= {p.kind for p in done.report.problems if not p.bad}
-        if on_error == "strict":
-            assert (done.summary is None) == bool(bad)
-    if wanted is None:
-        assert done.summary is None and not (tmp_path / "skip" / "annotations").exists()
-        return
-    found = {name: part for name, part in objects_of(done.summary).items() if part}
-    assert found == {
-        name: [(kind, [x, y, w - last, h - last]) for kind, (x, y, w, h) in part]
-        for name, part in wanted.items()
-    }
+    check_case(root, tmp_path, *CASES[case])
 
 
 def test_one_bad_id_is_one_line_whatever_refers_to_it(tmp_path):
     content = coco(*(box(id=n) for n in range(1, 9)), box(id=9, image_id="x"))
-    content["images"][0]["id"] = content["annotations"][0]["image_id"] = "x"
+    content["images"] *= 2
+    content["images"][0] = dict(content["images"][0], file_name="b.jpg")
     write(tmp_path / "data", {ANN: content, "train/a.jpg": None})
     done = prepare("coco", tmp_path / "data", tmp_path / "out", "skip", ["cat"])
-    lines = [str(p) for p in done.report.bad if p.kind == "id"]
-    assert lines == [f"{ANN}: image 'x': id: expected a whole number from 0, got 'x'"]
-    assert sum(p.objects for p in done.report.bad if p.kind == "id") == 2 and done.report.balanced
+    (line,) = [p for p in done.report.bad if p.kind == "ambiguous id"]
+    assert str(line).startswith(f"{ANN}: image 1: ambiguous id: id 1 stands for 2 of them ('b.jpg'")
+    assert line.objects == 8 and done.report.balanced
 
 
 @pytest.mark.parametrize("turn", range(2, 9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import faster_rcnn
-from miniature import COMMANDS, STAND_INS, write_miniature
+from miniature import STAND_INS, write_miniature
 from mmengine.config import Config
 from perfect import boxes, perfect_ap
 from PIL import Image
@@ -26,11 +27,7 @@ from gdetkd.datasets.report import InvalidAnnotation
 from gdetkd.datasets.samples import LAYOUTS
 
 FORMS = ("coco", "voc07", "bdd100k", "bdd100k_2018", "yolo", "csv", "xml", "json")
-OPTIONS = dict(
-    csv=["--classes", ",".join(STAND_INS["csv"])],
-    xml=["--classes", ",".join(STAND_INS["xml"])],
-    json=["--val-fraction", "0.34"],
-)
+README = (Path(__file__).parents[1] / "data" / "README.md").read_text()
 # The dataset config is the user's base; the rest is a detector and a schedule of two steps.
 CONFIG = """
 _base_ = ["{data}"]
@@ -55,14 +52,25 @@ def gdetkd(*arguments):
     return done.output
 
 
+def printed(form):
+    """The two commands in data/README.md that write a form and prepare it, as words."""
+    block = README.partition("## Thirty images")[2].split("```")[1]
+    block = block.replace("$NAMES", ",".join(STAND_INS["csv"]))
+    lines = [shlex.split(line) for line in block.splitlines() if line]
+    assert lines[0] == ["NAMES=" + ",".join(STAND_INS["csv"])]
+    return [words for words in lines if f"data/miniature/{form}" in words]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-def test_thirty_images_are_prepared_trained_on_and_tested(form, tmp_path):
-    write_miniature(form, tmp_path / "data")
-    out = tmp_path / "out"
-    said = gdetkd("data", COMMANDS[form], "--root", tmp_path / "data", "--out", out,
-                  *OPTIONS.get(form, []))  # fmt: skip
-    assert f"--data {out}" in said and (out / "dataset.py").is_file()
+def test_thirty_images_are_prepared_trained_on_and_tested(form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write, prepares = printed(form)
+    assert write[:3] == ["python", "tests/miniature.py", form]
+    write_miniature(form, Path(write[3]))
+    said = gdetkd(*prepares[1:])
+    (out,) = Path("data/prepared").resolve().iterdir()
+    assert f"--data data/prepared/{out.name}" in said and (out / "dataset.py").is_file()
     classes = len(json.loads((out / "dataset.json").read_text())["classes"])
     model = faster_rcnn()
     model["roi_head"]["bbox_head"]["num_classes"] = classes
@@ -251,8 +259,7 @@ register_layout(Layout("lines", "Convert lines of boxes.", "{root}/boxes.txt", r
 
 
 def test_the_example_of_a_layout_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "data" / "README.md").read_text()
-    code = page.partition("```python\n# my_lines.py")[2].partition("```")[0]
+    code = README.partition("```python\n# my_lines.py")[2].partition("```")[0]
     (tmp_path / "my_lines.py").write_text("#" + code)
     write_miniature("json", tmp_path / "raw", range(4), range(0))
     root = tmp_path / "raw" / "images"

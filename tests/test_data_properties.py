@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 96, 64
 
 few = settings(
     # A longer search: EXAMPLES=200 .venv/bin/pytest tests/test_data_properties.py
-    max_examples=int(os.environ.get("EXAMPLES", 8)), deadline=None, derandomize=True,
+    max_examples=int(os.environ.get("EXAMPLES", 5)), deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
 
@@ -309,7 +309,7 @@ def test_objects_in_are_out_or_reported_whatever_is_wrong(data, source):
 SIZES = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=20, deadline=None, derandomize=True)
 @given(one=objects(), turn=st.sampled_from(SIZES), stored=st.booleans())
 def test_a_box_of_a_turned_image_is_where_its_pixels_are(one, turn, stored):
     name, (x, y, w, h) = one

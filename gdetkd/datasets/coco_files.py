@@ -13,29 +13,34 @@ from gdetkd.datasets.values import files_below, load_json
 SAMPLED = 50  # images that are looked for to find a file's folder
 
 
-def json_files(root: Path) -> list[tuple[str, str]]:
-    """Split and path of every JSON file that may hold annotations.
+def json_files(root: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """Split and path of every JSON file that may hold annotations, and files to pass over.
 
-    Those in annotations/ (of instances_*.json only, where there are such files); else those of
-    each split's own folder; else those in the root.
+    Those in annotations/; else those of each split's own folder, or one of these above or below
+    another one; else those in the root. Where there are files instances_*.json, others are for
+    splits that none of these is for.
     """
-    files = files_below(root, (".json",), depth=2)
+    files = files_below(root, (".json",), depth=3)
     for belongs in (
         lambda parts: len(parts) == 2 and parts[0].lower() in ("annotations", "labels"),
         lambda parts: len(parts) == 2 and (role(parts[0]) or "coco" in parts[1].lower()),
+        lambda parts: len(parts) == 3 and role(parts[0]) != role(parts[1]),
         lambda parts: len(parts) == 1,
     ):
         found = [file for file in files if belongs(file.split(os.sep))]
         if found:
-            return _named(found)
-    return []
+            break
+    instances = [file for file in found if os.path.basename(file).startswith("instances_")]
+    taken = _named(instances)
+    roles = {role(split) for split, _ in taken} | {None} if taken else set()
+    others = _named([file for file in found if file not in instances])
+    taken += [(split, file) for split, file in others if role(split) not in roles]
+    return taken, [file for split, file in others if role(split) in roles]
 
 
 def _named(files: list[str]) -> list[tuple[str, str]]:
     """Split names from file names; from folders, where every folder has its one file."""
-    instances = [file for file in files if os.path.basename(file).startswith("instances_")]
-    files = instances or files
-    folders = [os.path.dirname(file) for file in files]
+    folders = [_split_folder(os.path.dirname(file)) for file in files]
     if len({*folders}) == len(files) > 1 or any(role(folder) for folder in folders):
         return list(zip(folders, files, strict=True))
     stems = [os.path.splitext(os.path.basename(file))[0] for file in files]
@@ -44,25 +49,36 @@ def _named(files: list[str]) -> list[tuple[str, str]]:
     ]
 
 
+def _split_folder(folder: str) -> str:
+    """The part of a path that is named after a split; else the whole path."""
+    return next((part for part in folder.split(os.sep) if role(part)), folder)
+
+
 def annotation_files(root: Path, report: Report) -> list[tuple[str, str, str]]:
     """Split, annotation file and image folder of every file with boxes.
 
-    A JSON file that holds something else, such as captions, is passed over with a remark if a file
-    with boxes is there for its split; else it is left for its reader to report.
+    A JSON file that holds something else, such as captions, is passed over with a remark if files
+    with boxes are there; one that may be broken is left for its reader to report, unless there is
+    another one for its split.
     """
     found, others = [], []
-    for split, file in json_files(root):
+    files, passed = json_files(root)
+    for file in passed:
+        report.remark("other content", file, "", "passed over: instances_*.json are taken")
+    for split, file in files:
         try:
             content = load_json(root / file)
         except InvalidAnnotation:
             found.append((split, file, ""))
             continue
-        (found if _has_boxes(content) else others).append(
-            (split, file, _image_folder(root, file, split, content))
-        )
-    roles = {role(split) for split, _, _ in found}
-    for split, file, folder in others:
-        if found and (role(split) in roles or role(split) is None):
+        entry = (split, file, _image_folder(root, file, split, content))
+        if _has_boxes(content):
+            found.append(entry)
+        else:
+            others.append((*entry, _is_other(content, split)))
+    roles = {role(split) for split, _, _ in found} | {None}
+    for split, file, folder, is_other in others:
+        if found and (is_other or role(split) in roles):
             report.remark("other content", file, "", "holds no boxes in COCO's format: passed over")
         else:
             found.append((split, file, folder))
@@ -85,6 +101,17 @@ def _has_boxes(content: Any) -> bool:
     if not isinstance(annotations, list) or not isinstance(content.get("images"), list):
         return False
     return not annotations or any(isinstance(a, dict) and "bbox" in a for a in annotations)
+
+
+def _is_other(content: Any, split: str) -> bool:
+    """Whether it is no broken file of boxes: captions, or the images of a test without any."""
+    annotations = content.get("annotations") if isinstance(content, dict) else None
+    if annotations is None:
+        return role(split) == "test"
+    keys = {"bbox", "segmentation", "category_id"}
+    return isinstance(annotations, list) and not any(
+        not isinstance(entry, dict) or keys & entry.keys() for entry in annotations
+    )
 
 
 def _image_folder(root: Path, file: str, split: str, content: Any) -> str:

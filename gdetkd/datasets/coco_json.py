@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gdetkd.datasets.values import (
     class_name,
     finite,
     flag,
+    id_key,
     in_unit_range,
     load_json,
     whole,
@@ -46,22 +47,26 @@ def read_coco(
     report.objects_in += len(annotations)
     index = ImageIndex(root)
 
-    def sample(entry: dict, number: int) -> Sample:
+    def sample(entry: dict, key: int | str, number: int) -> Sample:
         name = index.find(entry.get("file_name"), (folder, ""), split)
-        return Sample(number, name, file, f"image {number}", _size(entry))
+        return Sample(number, name, file, _item("image", key), _size(entry))
 
     samples = _Table("image", images, sample, report, file)
     index.report_elsewhere(file, report)
-    names = _Table("category", categories, lambda entry, _: class_name(entry.get("name")), report,
-                   file)  # fmt: skip
+    names = _Table("category", categories, lambda entry, *_: class_name(entry.get("name")),
+                   report, file)  # fmt: skip
     repeated = RepeatedIds(annotations)
     for place, entry in enumerate(annotations):
         item = f"annotation at place {place}"
         try:
             if not isinstance(entry, dict):
                 raise InvalidAnnotation("layout", f"expected an object, got {shown(entry)}")
-            number = whole(_integral(entry.get("id")), "id")
-            item = f"annotation {number}"
+            number = id_key(entry.get("id"))
+            if number is None and entry.get("id") is not None:
+                raise InvalidAnnotation(
+                    "id", f"expected a number or a text, got {shown(entry['id'])}"
+                )
+            item = item if number is None else _item("annotation", number)
             repeated.check(place, entry)
             sample = samples.find(entry, "image_id")
             name = names.find(entry, "category_id") if sample else None
@@ -73,14 +78,37 @@ def read_coco(
             sample.objects.append(_candidate(entry, number, item, name, sample, report))
         except InvalidAnnotation as problem:
             report.leave_out(problem, file, item, objects=1)
-    samples.report_gone(report, file)
-    names.report_gone(report, file)
+    for table in (samples, names):
+        table.report_gone(report, file)
+    _remark_numbering(samples, names, annotations, report, file)
     unsized = sum(sample.size is None for sample in samples.values.values())
     if unsized:
         text = f"{unsized} images without width and height: those of the files are taken"
         report.remark("image size", file, "", text)
     _remark_shared_names(names.values, file, report)
-    return list(samples.values.values()), [names.values[number] for number in sorted(names.values)]
+    order = names.values if names.renumbered else sorted(names.values)
+    return list(samples.values.values()), [names.values[number] for number in order]
+
+
+def _item(what: str, key: int | str) -> str:
+    return f"{what} {key if type(key) is int else shown(key)}"
+
+
+def _is_number(key: object) -> bool:
+    """Whether an id can be written as it is: pycocotools and MMDetection want whole numbers."""
+    return type(key) is int and 0 <= key < 2**63
+
+
+def _remark_numbering(
+    samples: _Table, names: _Table, annotations: list, report: Report, file: str
+) -> None:
+    ids = [entry.get("id") for entry in annotations if isinstance(entry, dict)]
+    texts = sum(i is None or not _is_number(key := id_key(i)) and key is not None for i in ids)
+    counts = dict(images=samples.renumbered, categories=names.renumbered, annotations=texts)
+    if any(counts.values()):
+        text = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        text += " have no whole number from 0 as their id: such ids are replaced by numbers"
+        report.remark("new ids", file, "", text)
 
 
 def tables(content: Any) -> tuple[list, list, list]:
@@ -98,7 +126,10 @@ def tables(content: Any) -> tuple[list, list, list]:
 
 
 class _Table:
-    """What ids stand for. One id for several things stands for none: its objects are reported."""
+    """What ids stand for. One id for several things stands for none: its objects are reported.
+
+    renumbered: How many ids are no whole numbers from 0; if any is none, all get new numbers.
+    """
 
     def __init__(self, what: str, entries: list, read: Callable, report: Report, file: str) -> None:
         self.what, self.values = what, {}
@@ -106,66 +137,68 @@ class _Table:
         self.objects: Counter = Counter()
         groups: dict[Any, list] = defaultdict(list)
         for place, entry in enumerate(entries):
-            if isinstance(entry, dict) and type(entry.get("id")) in (int, str, float):
-                groups[_integral(entry["id"])].append(entry)
+            if isinstance(entry, dict) and (key := id_key(entry.get("id"))) is not None:
+                groups[key].append(entry)
                 continue
-            text = f"expected an object with an id, got {shown(entry)}"
+            got = f"id {shown(entry.get('id'))}" if isinstance(entry, dict) else shown(entry)
+            text = f"expected an object whose id is a number or a text, got {got}"
             report.leave_out(InvalidAnnotation("id", text), file, f"{what} at place {place}")
-        for number, group in groups.items():
+        self.renumbered = sum(not _is_number(key) for key in groups)
+        for place, (key, group) in enumerate(groups.items(), start=1):
             try:
-                whole(number, "id")
-                self.values[number] = read(_only(group, number, what), number)
+                entry = _only(group, key, what)
+                self.values[key] = read(entry, key, place if self.renumbered else key)
             except InvalidAnnotation as problem:
-                self.gone[number] = problem
+                self.gone[key] = problem
                 continue
             for _ in group[1:]:
                 problem = InvalidAnnotation(
-                    "duplicate id", "is there already, with the same content"
+                    "duplicate id",
+                    f"is there already, with the same {'content' if what == 'image' else 'name'}",
                 )
-                report.leave_out(problem, file, f"{what} {number}")
+                report.leave_out(problem, file, _item(what, key))
 
     def find(self, entry: dict, key: str) -> Any:
         """What the id in an annotation stands for; None if that is reported as a whole."""
-        number = _integral(entry.get(key))
-        known = type(number) in (int, str, float)
-        if known and number in self.gone:
+        number = id_key(entry.get(key))
+        if number in self.gone:
             self.objects[number] += 1
             return None
-        if not known or number not in self.values:
+        if number not in self.values:
             kind = "unknown image" if self.what == "image" else "unknown class"
-            raise InvalidAnnotation(kind, f"{key} {shown(number)} is in none of the file's entries")
+            text = f"{key} {shown(entry.get(key))} is in none of the file's entries"
+            raise InvalidAnnotation(kind, text)
         return self.values[number]
 
     def report_gone(self, report: Report, file: str) -> None:
         """One line per id that stands for nothing, with the objects that it takes along."""
-        for number, problem in self.gone.items():
-            item = f"{self.what} {number if type(number) is int else shown(number)}"
-            report.leave_out(problem, file, item, objects=self.objects[number])
+        for key, problem in self.gone.items():
+            report.leave_out(problem, file, _item(self.what, key), objects=self.objects[key])
 
 
-def _only(group: list[dict], number: int, what: str) -> dict:
-    if all(entry == group[0] for entry in group):
+def _only(group: list[dict], key: int | str, what: str) -> dict:
+    title = "file_name" if what == "image" else "name"
+    same = (lambda entry: entry) if what == "image" else (lambda entry: entry.get(title))
+    if all(same(entry) == same(group[0]) for entry in group):
         return group[0]
-    key = "file_name" if what == "image" else "name"
-    names = ", ".join(shown(entry.get(key)) for entry in group[:3])
-    text = f"id {number} stands for {len(group)} of them ({names}): all are left out"
+    names = ", ".join(shown(entry.get(title)) for entry in group[:3])
+    text = f"id {shown(key)} stands for {len(group)} of them ({names}): all are left out"
     raise InvalidAnnotation("ambiguous id", text)
 
 
 def _size(entry: dict) -> tuple[int, int] | None:
     if entry.get("width") is None and entry.get("height") is None:
         return None
-    width, height = (whole(_integral(entry.get(k)), k, least=1) for k in ("width", "height"))
-    return width, height
+    return _side(entry, "width"), _side(entry, "height")
 
 
-def _integral(value: Any) -> Any:
-    """1.0 as 1: some writers know no whole numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _side(entry: dict, key: str) -> int:
+    number = id_key(entry.get(key))  # 640.0 and "640" are 640
+    return whole(entry.get(key) if number is None else number, key, least=1)
 
 
 def _candidate(
-    entry: dict, number: int, item: str, name: str, sample: Sample, report: Report
+    entry: dict, number: int | str | None, item: str, name: str, sample: Sample, report: Report
 ) -> Candidate:
     box = entry.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
@@ -184,10 +217,11 @@ def _candidate(
             report.remark("area", sample.file, item, f"{problem.text}; that of the box is taken")
     if entry.get("segmentation"):
         try:
-            more["segmentation"] = _segmentation(entry["segmentation"], sample.size)
+            more["segmentation"] = _segmentation(entry["segmentation"], sample.size, (x, y, w, h))
         except InvalidAnnotation as problem:
             text = f"{problem.text}; the mask is left out, the box is kept"
             report.remark("segmentation", sample.file, item, text)
+    number = number if _is_number(number) else None
     return Candidate(item, (x, y, w, h), name, more, number, unit_range=unit)
 
 
@@ -198,7 +232,7 @@ def _area(value: Any) -> float:
     return area
 
 
-def _segmentation(value: Any, size: tuple[int, int] | None) -> Any:
+def _segmentation(value: Any, size: tuple[int, int] | None, box: Sequence[float]) -> Any:
     if isinstance(value, dict):
         counts = value.get("counts")
         counts = _run_lengths(counts) if isinstance(counts, str) else counts
@@ -211,6 +245,12 @@ def _segmentation(value: Any, size: tuple[int, int] | None) -> Any:
             for polygon in value:
                 for coordinate in polygon:
                     finite(coordinate, "segmentation")
+            for axis, name in enumerate("xy"):
+                places = [place for polygon in value for place in polygon[axis::2]]
+                low, high = min(places), max(places)
+                if low > box[axis] + box[axis + 2] + 1 or high < box[axis] - 1:
+                    text = f"the polygon has {name} from {low:g} to {high:g}, beside its box"
+                    raise InvalidAnnotation("segmentation", text)
             return value
     raise InvalidAnnotation(
         "segmentation", f"expected polygons or run lengths of the image, got {shown(value)}"

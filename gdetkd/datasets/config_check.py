@@ -15,16 +15,14 @@ from typing import Any
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
-from gdetkd.datasets.images import examine
-from gdetkd.datasets.report import InvalidAnnotation, shown
+from gdetkd.datasets.loaded_check import check_loaded
+from gdetkd.datasets.report import listing, shown
+from gdetkd.datasets.sampled_pictures import ADVICE, check_pictures
 from gdetkd.datasets.values import in_unit_range
-
-PICTURES = 8  # of each data set
-ADVICE = "`gdetkd data` checks and converts it"
 
 
 def check_data(config: Mapping, stages: Sequence[str] = ("train", "val")) -> None:
-    """Check what the stages of a config read. Data that are not in COCO's format are passed over.
+    """Check what the stages of a config read; what cannot be checked is said in a line.
 
     Raises:
         FileNotFoundError: An annotation file or pictures of the sample are not there.
@@ -34,9 +32,17 @@ def check_data(config: Mapping, stages: Sequence[str] = ("train", "val")) -> Non
     files: dict[str, dict] = {}
     for stage in stages:
         loader = config.get(f"{stage}_dataloader")
+        metrics = _metrics(config.get(f"{stage}_evaluator")) if stage != "train" else []
+        # Detections that are only written down, for a server to measure, need no annotations.
+        measured = not metrics or not all(metric.get("format_only") for metric in metrics)
         for dataset in leaves(loader["dataset"]) if loader else ():
             if _is_coco(dataset):
-                _check_dataset(stage, dataset, config, files)
+                _check_dataset(stage, dataset, config, files, measured)
+                continue
+            if (dataset.get("metainfo") or {}).get("classes") is not None:
+                class_names(stage, dataset)
+            if names := check_loaded(stage, dataset, measured):
+                _check_heads(stage, config.get("model"), names)
 
 
 def leaves(dataset: Mapping) -> Iterator[Mapping]:
@@ -57,11 +63,10 @@ def _is_coco(dataset: Mapping) -> bool:
     return plain and local and kind.load_data_list is CocoDataset.load_data_list
 
 
-def _check_dataset(stage: str, dataset: Mapping, config: Mapping, files: dict[str, dict]) -> None:
+def _check_dataset(
+    stage: str, dataset: Mapping, config: Mapping, files: dict[str, dict], measured: bool
+) -> None:
     path = _join(dataset.get("data_root"), dataset["ann_file"])
-    metrics = _metrics(config.get(f"{stage}_evaluator")) if stage != "train" else []
-    # Detections that are only written down, for a server to measure, need no annotations.
-    measured = not metrics or not all(metric.get("format_only") for metric in metrics)
     content = _load(stage, path, files, labeled=measured)
     names = class_names(stage, dataset)
     wanted = _check_names(stage, path, content, names)
@@ -71,7 +76,11 @@ def _check_dataset(stage: str, dataset: Mapping, config: Mapping, files: dict[st
     if stage != "train" and measured:
         _check_evaluator(stage, config.get(f"{stage}_evaluator"), path, content, files)
     prefix = _join(dataset.get("data_root"), (dataset.get("data_prefix") or {}).get("img", ""))
-    _check_pictures(stage, path, prefix, content, dataset.get("pipeline") or ())
+    pictures = [
+        (os.path.join(prefix, entry["file_name"]), (entry["width"], entry["height"]))
+        for entry in content["images"]
+    ]
+    check_pictures(f"{stage} data, {path}", pictures, dataset.get("pipeline") or ())
 
 
 def _join(root: str | None, path: str) -> str:
@@ -115,7 +124,7 @@ def _load(stage: str, path: str, files: dict[str, dict], labeled: bool = True) -
 def class_names(stage: str, dataset: Mapping) -> tuple[str, ...]:
     """The names of a data set's classes, in the order of the labels, by its config."""
     kind = dataset["type"]
-    default = (DATASETS.get(kind) if isinstance(kind, str) else kind).METAINFO
+    default = getattr(DATASETS.get(kind) if isinstance(kind, str) else kind, "METAINFO", {})
     names = (dataset.get("metainfo") or {}).get("classes", default.get("classes"))
     if isinstance(names, str) and os.path.isfile(names):
         names = [line.strip() for line in Path(names).read_text().splitlines() if line.strip()]
@@ -135,12 +144,12 @@ def _check_names(stage: str, path: str, content: dict, names: tuple[str, ...]) -
     if not found:
         raise ValueError(
             f"{stage} data, {path}: 0 of {images} images left; the annotations have "
-            f"{_names(there)}, the config has {_names(names)} (metainfo.classes)"
+            f"{listing(there)}, the config has {listing(names)} (metainfo.classes)"
         )
     if missing := [name for name in names if name not in found]:
         raise ValueError(
-            f"{stage} data, {path}: the config's {_names(missing)} are no categories of the file, "
-            f"which has {_names(there)}; labels would move to other names"
+            f"{stage} data, {path}: the config's {listing(missing)} are no categories of the file, "
+            f"which has {listing(there)}; labels would move to other names"
         )
     if tuple(found) != names:
         place = next(i for i, name in enumerate(found) if names[i : i + 1] != (name,))
@@ -152,11 +161,6 @@ def _check_names(stage: str, path: str, content: dict, names: tuple[str, ...]) -
     return {entry["id"] for entry in content["categories"] if entry["name"] in names}
 
 
-def _names(names: Sequence[Any]) -> str:
-    text = ", ".join(shown(name, 30) for name in names[:6])
-    return text + (f", ... ({len(names)})" if len(names) > 6 else "") if names else "none"
-
-
 def _check_heads(stage: str, model: Mapping | None, names: tuple[str, ...]) -> None:
     model = (model or {}).get("student") or model or {}
     for part in (model, model.get("roi_head") or {}):
@@ -165,7 +169,7 @@ def _check_heads(stage: str, model: Mapping | None, names: tuple[str, ...]) -> N
             count = head.get("num_classes") if "language_model" not in model else None
             if count not in (None, len(names)):
                 raise ValueError(
-                    f"{stage} data: {len(names)} classes ({_names(names)}), but the model's "
+                    f"{stage} data: {len(names)} classes ({listing(names)}), but the model's "
                     f"bbox_head has num_classes={count}"
                 )
 
@@ -222,34 +226,3 @@ def _check_evaluator(
                 f"{stage} data, {path}: {len(strange)} of {len(content['images'])} images are not "
                 f"in the evaluator's {other}"
             )
-
-
-def _check_pictures(
-    stage: str, path: str, prefix: str, content: dict, pipeline: Sequence[Mapping]
-) -> None:
-    """Whether a sample of the images is there, whole and as large as stated."""
-    images = content["images"]
-    sample = images[:: max(1, len(images) // PICTURES)][:PICTURES]
-    as_stored = any("ignore_orientation" in str(step.get("color_type", "")) for step in pipeline)
-    missing = []
-    for entry in sample:
-        file = os.path.join(prefix, entry["file_name"])
-        try:
-            picture = examine(file)
-        except InvalidAnnotation as problem:
-            if problem.kind == "no image":
-                missing.append(file)
-            elif problem.kind != "16-bit image":
-                raise ValueError(f"{stage} data: {file}: {problem}; {ADVICE}") from None
-            continue
-        size = picture.stored if as_stored else (picture.width, picture.height)
-        if size != (entry["width"], entry["height"]):
-            raise ValueError(
-                f"{stage} data: {file} is loaded with {size[0]} x {size[1]} pixels, {path} says "
-                f"{entry['width']} x {entry['height']}; {ADVICE}"
-            )
-    if missing:
-        raise FileNotFoundError(
-            f"{stage} data: {len(missing)} of {len(sample)} sampled pictures of {path} are not "
-            f"there, such as {missing[0]}"
-        )

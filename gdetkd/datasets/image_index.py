@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.splits import role
-from gdetkd.datasets.values import files_below, inside, is_image
+from gdetkd.datasets.values import UNREAD_SUFFIXES, files_below, inside, is_image
 
 
 class ImageIndex:
@@ -29,6 +29,7 @@ class ImageIndex:
         self.root = root
         self.elsewhere: dict[str, str] = {}  # what was stated -> what was taken for it
         self._ends: dict[str, list[str]] | None = None
+        self._unread: dict[str, list[str]] = defaultdict(list)  # found to be named, not to be used
 
     def find(self, stated: object, places: Sequence[str] = ("",), split: str = "") -> str:
         """`lookup`; where no image is found, the path as stated, for its check to report.
@@ -107,11 +108,12 @@ class ImageIndex:
         if self._ends is None:
             self._ends = defaultdict(list)
             for path in files_below(self.root, ("",), depth=5):
-                if is_image(path):
+                ends = self._ends if is_image(path) else self._unread
+                if ends is self._ends or path.lower().endswith(UNREAD_SUFFIXES):
                     parts = _key(os.path.splitext(path)[0]).split(os.sep)
                     for start in range(len(parts)):
-                        self._ends["/".join(parts[start:])].append(path)
-        return self._ends.get(key, [])
+                        ends["/".join(parts[start:])].append(path)
+        return self._ends.get(key) or self._unread.get(key, [])
 
 
 def _key(name: str) -> str:

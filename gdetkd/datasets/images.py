@@ -149,7 +149,7 @@ def _describe(image: Image.Image, path: str) -> Picture:
     remarks = [remark for modes, remark in REMARKS.items() if image.mode in modes]
     turn = _orientation(image)
     if turn != 1 and image.format == "TIFF":
-        text = f"orientation {turn} in a TIFF, which OpenCV does not follow: save it upright"
+        text = f"orientation {turn} in a TIFF, which OpenCV may turn or not: save it upright"
         raise InvalidAnnotation("turned image", text)
     if turn != 1:
         remarks.append(("turned image", f"Exif orientation {turn}: the loader turns it"))

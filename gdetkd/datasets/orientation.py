@@ -33,7 +33,8 @@ def turn_objects(sample: Sample, picture: Picture, default: str | None) -> str |
         default: "stored" or "shown" where neither boxes nor the stated size settle it.
 
     Returns:
-        Which reading was taken; None for an image that is not turned, or has no objects.
+        Which reading was taken; None for an image that is not turned, or has no objects. Run
+        lengths follow the stored columns: converted objects lose them.
 
     Raises:
         InvalidAnnotation: The reading is not settled, or boxes contradict each other.
@@ -90,7 +91,7 @@ def _turn(candidate: Candidate, picture: Picture, edge: int) -> None:
             ]
             for polygon in mask
         ]
-    elif mask is not None:  # run lengths follow the stored columns
+    elif mask is not None:
         del candidate.more["segmentation"]
 
 

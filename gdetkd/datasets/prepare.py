@@ -17,7 +17,7 @@ import gdetkd.datasets.readers  # noqa: F401  (registers the layouts)
 from gdetkd.datasets.readers.custom import survey
 from gdetkd.datasets.report import InvalidAnnotation, Report, shown
 from gdetkd.datasets.samples import LAYOUTS, Layout, Progress, RawDataset, Request, Sample
-from gdetkd.datasets.splits import choose_stages, divide, remark_overlaps
+from gdetkd.datasets.splits import choose_stages, divide, remark_mixed, remark_overlaps
 from gdetkd.datasets.tiles import TILES, check_tiling, cut
 from gdetkd.datasets.to_coco import Classes, to_coco
 from gdetkd.datasets.values import files_below, is_image
@@ -91,7 +91,8 @@ def prepare(
     release = form.read_release is not None and not classes
     read = form.read_release if release else form.read
     raw = read(Request(root, report, classes, frozenset(flags)))
-    if not raw.splits and all(problem.kind == "missing split" for problem in report.bad):
+    missing = release and all(problem.kind == "missing split" for problem in report.bad)
+    if not raw.splits and (missing or not report.bad):
         raise FileNotFoundError(
             f"{root}: expected a data set, found {survey(root)}; expected "
             + form.expects.format(root=root)
@@ -125,6 +126,7 @@ def prepare(
         else:
             text = "it has no image that can be used"
             report.leave_out(InvalidAnnotation("empty split", text), split)
+    remark_mixed(raw.splits, report)
     remark_overlaps(pictures, report)
     _remark_classes(contents, known, stages, report)
     if not _check_trainable(contents.get(stages["train"]), stages["train"], report):
@@ -306,7 +308,7 @@ def _check_trainable(content: dict | None, split: str, report: Report) -> bool:
         cause = f"none of the {len(sizes)} images has an object that can be used"
     elif not objects:
         count = len(content["annotations"])
-        cause = f"all {count} objects are ignored ones, or under 1 px"
+        cause = f"all {count} objects are ignored ones, or under 1 px (fractions of the image?)"
     elif max(sizes[number] for number in full) < MIN_SIZE:
         cause = (
             f"all images with objects have a side under {MIN_SIZE} px, and MMDetection's configs "

@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from gdetkd.datasets.report import InvalidAnnotation
+from gdetkd.datasets.values import id_key
 
 
 class RepeatedIds:
@@ -14,15 +15,15 @@ class RepeatedIds:
     def __init__(self, entries: list) -> None:
         self.groups: dict[Any, list[tuple[int, dict]]] = defaultdict(list)
         for place, entry in enumerate(entries):
-            number = entry.get("id") if isinstance(entry, dict) else None
-            if isinstance(number, int | str):
+            number = id_key(entry.get("id")) if isinstance(entry, dict) else None
+            if number is not None:
                 self.groups[number].append((place, entry))
 
     def check(self, place: int, entry: Any) -> None:
         """Raise InvalidAnnotation unless the entry at that place alone has its id, or is the first
         of several copies."""
-        number = entry.get("id") if isinstance(entry, dict) else None
-        group = self.groups.get(number, []) if isinstance(number, int | str) else []
+        number = id_key(entry.get("id")) if isinstance(entry, dict) else None
+        group = self.groups.get(number, [])
         if any(other != entry for _, other in group):
             text = f"{len(group)} different entries have this id: all are left out"
             raise InvalidAnnotation("ambiguous id", text)

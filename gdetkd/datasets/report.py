@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,3 +101,9 @@ def shown(value: object, length: int = 60) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     text = repr(value)
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def listing(values: Sequence[object]) -> str:
+    """The first of some values of a file, as they may stand in a sentence."""
+    text = ", ".join(shown(value, 30) for value in values[:6])
+    return text + (f", ... ({len(values)})" if len(values) > 6 else "") if values else "none"

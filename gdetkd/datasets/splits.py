@@ -119,6 +119,19 @@ def divide(
     return train, val
 
 
+def remark_mixed(splits: Mapping[str, Sequence[Sample]], report: Report) -> None:
+    """One line per split whose images lie in folders that are named after several splits."""
+    for split, samples in splits.items():
+        counts: dict[str, int] = defaultdict(int)
+        for sample in samples:
+            for name in {part for part in sample.name.split("/")[:-1] if role(part)}:
+                counts[name] += 1
+        if len({role(name) for name in counts}) > 1:
+            there = ", ".join(f"{shown(name)} ({count})" for name, count in counts.items())
+            text = f"its images lie in folders named after several splits: {there}"
+            report.remark("mixed splits", split, "", text)
+
+
 def remark_overlaps(pictures: Mapping[str, Mapping[str, bytes]], report: Report) -> None:
     """One line per pair of splits with image files in common, be it under other names.
 

@@ -103,6 +103,11 @@ def to_coco(
             except InvalidAnnotation as problem:
                 report.leave_out(problem, sample.file, candidate.item, objects=1)
                 continue
+            if min(candidate.box[2:]) < 1 and candidate.unit_range:
+                text = f"{_text(candidate.box)}: fractions of the image? Others are in pixels"
+                problem = InvalidAnnotation("relative box", text)
+                report.leave_out(problem, sample.file, candidate.item, objects=1)
+                continue
             if min(candidate.box[2:]) < 1:
                 text = f"{_text(candidate.box)}: MMDetection trains on no box under 1 px"
                 report.remark("thin box", sample.file, candidate.item, text)
@@ -226,7 +231,11 @@ def _fit_to_picture(
     for candidate in sample.objects:
         if candidate.fractions:
             _scale(candidate, *_frame(picture, turned))
+    masks = [c for c in sample.objects if "segmentation" in c.more]
     reading = turn_objects(sample, picture, turned)
+    if lost := sum("segmentation" not in candidate.more for candidate in masks):
+        text = f"{lost} masks are run lengths of the stored image: left out, the boxes are kept"
+        report.remark("segmentation", sample.file, sample.item, text)
     for kind, text in picture.remarks:
         if kind == "turned image" and reading:
             text += "; boxes are converted from the stored pixels" * (reading == STORED)

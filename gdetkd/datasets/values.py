@@ -6,6 +6,7 @@ import codecs
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from gdetkd.datasets.report import InvalidAnnotation, shown
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".jfif", ".jpe")
+UNREAD_SUFFIXES = (".gif", ".heic", ".heif", ".avif", ".jp2", ".tga", ".psd", ".dng", ".svg")
 
 FLAGS = {"": False, "0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 IGNORED = "ignore is set: kept as iscrowd, neither trained on nor counted"
@@ -50,6 +52,15 @@ def whole(value: object, what: str, least: int = 0) -> int:
     return value
 
 
+def id_key(value: object) -> int | str | None:
+    """An id as it is compared: 1.0 and "1" are 1, another text is itself; None for what is none."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19:
+        return int(value) if str(int(value)) == value else value
+    return value if type(value) is int or isinstance(value, str) and value else None
+
+
 def flag(value: object, what: str) -> bool:
     """The value as yes or no; raises InvalidAnnotation if it is neither."""
     text = "" if value is None else str(value).strip().lower()
@@ -59,7 +70,9 @@ def flag(value: object, what: str) -> bool:
 
 
 def class_name(value: object) -> str:
-    """The name of a class without spaces around it; raises InvalidAnnotation if it is none."""
+    """The name of a class, also a number's, without spaces around it; raises InvalidAnnotation if
+    it is none."""
+    value = str(value) if type(value) is int and abs(value) < 10**60 else value
     if not isinstance(value, str) or not value.strip():
         raise InvalidAnnotation("unknown class", f"expected a name, got {shown(value)}")
     return value.strip()
@@ -90,11 +103,19 @@ def load_json(path: Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            return json.load(file)
+            return json.load(file, object_pairs_hook=_unique)
     except OSError as error:
         raise InvalidAnnotation("unreadable", f"cannot be opened: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InvalidAnnotation("no JSON", f"{type(error).__name__}: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice[:60]!r} is twice in one object: which is meant?")
+    return found
 
 
 def read_text(path: Path) -> str:
@@ -111,7 +132,7 @@ def read_text(path: Path) -> str:
     try:
         return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidAnnotation("unreadable", f"expected UTF-8: {error}") from error
+        raise InvalidAnnotation("unreadable", f"expected UTF-8, save it so: {error}") from error
 
 
 def is_image(name: str) -> bool:

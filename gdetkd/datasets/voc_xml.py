@@ -37,8 +37,8 @@ def fill(sample: Sample, tree: ElementTree.Element, report: Report, zero_based: 
 
     Counts every object wherever it is in the file, and every box that is in no object.
     """
-    objects, strays = list(_outermost(tree, "object")), list(_outermost(tree, "bndbox"))
-    boxes = [max(1, len(entry.findall("bndbox"))) for entry in objects]
+    objects, strays = list(tree.iter("object")), list(_outside(tree, "bndbox", "object"))
+    boxes = [max(1, len(_boxes(entry))) for entry in objects]
     report.objects_in += sum(boxes) + len(strays)
     try:
         if tree.tag != "annotation" and len(tree.findall(".//annotation")) != 1:
@@ -64,13 +64,18 @@ def fill(sample: Sample, tree: ElementTree.Element, report: Report, zero_based: 
     return True
 
 
-def _outermost(tree: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:
-    """Elements of a tag that are in no object; parts of objects belong to these."""
+def _outside(tree: ElementTree.Element, tag: str, *other: str) -> Iterator[ElementTree.Element]:
+    """Elements of a tag that are in none of the other tags."""
     for element in tree:
         if element.tag == tag:
             yield element
-        elif element.tag != "object":
-            yield from _outermost(element, tag)
+        elif element.tag not in other:
+            yield from _outside(element, tag, *other)
+
+
+def _boxes(entry: ElementTree.Element) -> list[ElementTree.Element]:
+    """An object's own boxes, also wrapped ones, without those of its parts."""
+    return list(_outside(entry, "bndbox", "object", "part"))
 
 
 def _candidates(
@@ -88,7 +93,7 @@ def _candidates(
     ignored = flag(entry.findtext("ignore"), "ignore")
     if ignored and not difficult:
         report.remark("ignored object", sample.file, item, IGNORED)
-    boxes = entry.findall("bndbox")
+    boxes = _boxes(entry)
     if not boxes:
         raise InvalidAnnotation("no box", "there is no <bndbox>")
     found = []

@@ -80,7 +80,9 @@ def read(request: Request) -> RawDataset:
 
 
 def _stem(file: str) -> str:
-    return os.path.splitext(os.path.basename(file))[0]
+    """The split of a table: by its own name, else by its folder's, if these say one."""
+    folder, name = os.path.split(os.path.splitext(file)[0])
+    return folder if role(folder) and not role(name) else name
 
 
 def _tables(root: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 from gdetkd.datasets.archives import check_archive
@@ -11,6 +12,7 @@ from gdetkd.datasets.coco_files import annotation_files, json_files, mentions_bo
 from gdetkd.datasets.coco_json import is_flat, read_coco
 from gdetkd.datasets.report import InvalidAnnotation
 from gdetkd.datasets.samples import Layout, RawDataset, Request, register_layout
+from gdetkd.datasets.splits import role
 
 # Ids of the release: 80 of 1 to 90, in the order of MMDetection's labels.
 GAPS = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
@@ -80,17 +82,18 @@ def differs(root: Path, split: str, content: dict) -> str | None:
         return "names or sizes of images are not those of the files"
     checked = {entry["id"]: entry for entry in content["annotations"]}
     for entry in raw["annotations"]:
-        other = checked.pop(entry["id"], None)
-        if other is None and entry["id"] in FLAT and is_flat(entry):
+        number = entry.get("id")
+        other = checked.pop(number, None)
+        if other is None and number in FLAT and is_flat(entry):
             continue
         keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
         for key in keys:
             if other is None or key not in entry or entry[key] != other[key]:
-                return f"{key} of annotation {entry['id']} is missing or not as checked"
+                return f"{key} of annotation {number} is missing or not as checked"
         if entry.get("segmentation") and "segmentation" not in other:
-            return f"the mask of annotation {entry['id']} was left out"
+            return f"the mask of annotation {number} was left out"
         if entry.get("ignore"):
-            return f"annotation {entry['id']} has the key ignore, which evaluation passes over"
+            return f"annotation {number} has the key ignore, which evaluation passes over"
     return None
 
 
@@ -102,16 +105,23 @@ def _image_key(entry: dict, folder: str = "") -> tuple:
 def read(request: Request) -> RawDataset:
     """Every split of data in COCO's layout, with the user's classes."""
     found = RawDataset(names=[])
-    for split, file, folder in annotation_files(request.root, request.report):
+    files = annotation_files(request.root, request.report)
+    counts = Counter(split for split, _, _ in files)
+    for split, file, folder in files:
+        if counts[split] > 1:  # several files: whether they belong together is not said
+            split = os.path.splitext(file)[0]
+        before = len(request.report.problems)
         samples, names = read_coco(request.root, file, folder, split, request.report)
-        found.splits[split] = samples
+        whole = any(p.bad and not p.item for p in request.report.problems[before:])
+        if samples or role(split) or not whole:  # else a broken file that is for no split, reported
+            found.splits[split] = samples
         found.names += [name for name in names if name not in found.names]
     return found
 
 
 def finds(root: Path) -> str | None:
     """Whether a JSON file lies in annotations/, or one elsewhere has COCO's lists with boxes."""
-    files = [file for _, file in json_files(root)]
+    files = [file for _, file in json_files(root)[0]]
     for file in files:
         if file.lower().startswith("annotations") or mentions_boxes(root / file):
             return f"{len(files)} JSON files, such as {file}"

@@ -6,8 +6,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from gdetkd.datasets.report import InvalidAnnotation, listing, printable, shown
 from gdetkd.datasets.samples import LAYOUTS, Layout, RawDataset, Request, register_layout
-from gdetkd.datasets.values import files_below
+from gdetkd.datasets.values import files_below, load_json, read_text
 
 FETCH = """\
 one of these layouts:
@@ -57,7 +58,20 @@ def survey(root: Path) -> str:
     )
     parts = [f"{count} files {suffix} in {folder}/" for (suffix, folder), count in
              counts.most_common(5)]  # fmt: skip
-    return ", ".join(parts) or "an empty folder"
+    tables = files_below(root, (".csv", ".tsv", ".json"), depth=1)[:3]
+    return ", ".join(parts + [_content(root, file) for file in tables]) or "an empty folder"
+
+
+def _content(root: Path, file: str) -> str:
+    """What a table or JSON file begins with: neither was taken for one of boxes."""
+    try:
+        if file.lower().endswith(".json"):
+            content = load_json(root / file)
+            keys = list(content) if isinstance(content, dict) else []
+            return f"{file} with {f'the keys {listing(keys)}' if keys else shown(content)}"
+        return f"{file} that begins with {shown(read_text(root / file).partition(chr(10))[0], 90)}"
+    except InvalidAnnotation as problem:
+        return f"{file} ({printable(str(problem))})"
 
 
 register_layout(

@@ -30,6 +30,7 @@ SPLITS = {"trainval07": "trainval", "test2007": "test"}
 # Images of VOC2007, http://host.robots.ox.ac.uk/pascal/VOC/voc2007/dbstats.html
 IMAGES = {"trainval07": 5_011, "test2007": 4_952}
 LISTS = os.path.join("ImageSets", "Main")
+LIST_FOLDERS = ("main", "", "layout", "segmentation")  # below ImageSets/, the first that has lists
 FETCH = """\
 from http://host.robots.ox.ac.uk/pascal/VOC/voc2007/, both unpacked into the same folder {root}:
   VOCtrainval_06-Nov-2007.tar  460 MB  MD5 c52e279531787c972589f7e41ab4ae64
@@ -100,21 +101,28 @@ def _remark_unlisted(root: Path, folders: list[str], found: RawDataset, report: 
 def _xml_folders(root: Path) -> list[str]:
     """Folders that hold XML files; VOC2007/Annotations alone, where a devkit is."""
     folders = sorted({os.path.dirname(file) for file in files_below(root, (".xml",))})
-    standard = [folder for folder in folders if os.path.basename(folder) == "Annotations"]
+    standard = [folder for folder in folders if _is_standard(folder)]
     newest = [folder for folder in standard if folder == os.path.join("VOC2007", "Annotations")]
     return newest or standard or folders
 
 
+def _is_standard(folder: str) -> bool:
+    return os.path.basename(folder).lower() == "annotations"
+
+
 def _lists(root: Path, folder: str) -> dict[str, str]:
     """Split -> its list of images; lists of one class (lines end with -1, 0 or 1) are no splits."""
-    for place in (LISTS, os.path.dirname(LISTS)):
-        place = os.path.join(os.path.dirname(folder), place)
-        names = files_below(root / place, (".txt",), depth=0) if os.path.isdir(root / place) else []
+    base = os.path.dirname(folder)
+    files = [os.path.join(base, file) for file in files_below(root / base, (".txt",), depth=2)]
+    for name in LIST_FOLDERS:
+        wanted = os.path.normpath(os.path.join(base, "imagesets", name)).lower()
         found = {}
-        for name in names:
-            stem = os.path.splitext(name)[0]
-            if stem.lower() in ROLES or not _is_class_list(root / place / name):
-                found[stem] = os.path.join(place, name)
+        for file in files:
+            stem = os.path.splitext(os.path.basename(file))[0]
+            if os.path.dirname(file).lower() == wanted and (
+                stem.lower() in ROLES or not _is_class_list(root / file)
+            ):
+                found[stem] = file
         if found:
             return {stem: file for stem, file in found.items() if role(stem)} or found
     return {}
@@ -221,7 +229,9 @@ def _image(
 def _remark_zero_based(found: RawDataset, report: Report) -> None:
     """VOC counts from 1: a box that starts at 0 proves files that count from 0."""
     for split, samples in found.splits.items():
-        proofs = [s for s in samples if any(min(c.box[:2]) == -1 for c in s.objects)]
+        proofs = [
+            s for s in samples if any(min(c.box[:2]) == -1 and not c.unit_range for c in s.objects)
+        ]
         if proofs:
             text = (
                 f"{len(proofs)} images have a box that starts at 0, such as {proofs[0].item}; VOC "
@@ -235,16 +245,14 @@ def finds(root: Path) -> str | None:
     """Whether XML files of annotations lie there."""
     for folder in _xml_folders(root):
         files = files_below(root / folder, (".xml",), depth=0)
-        if os.path.basename(folder) == "Annotations" or any(
-            _is_annotation(root / folder / file) for file in files[:5]
-        ):
+        if _is_standard(folder) or any(_is_annotation(root / folder / file) for file in files[:5]):
             return f"{len(files)} XML files in {folder or '.'}/"
     return None
 
 
 def _is_annotation(path: Path) -> bool:
     try:
-        return b"<annotation" in path.read_bytes()[:4096].lower()
+        return b"<annotation" in path.read_bytes()[:8192].replace(b"\0", b"").lower()
     except OSError:
         return False
 

@@ -16,10 +16,10 @@ from typing import Any
 import yaml
 
 from gdetkd.datasets.image_index import ImageIndex
-from gdetkd.datasets.report import InvalidAnnotation, Report, shown
+from gdetkd.datasets.report import InvalidAnnotation, Report, listing, shown
 from gdetkd.datasets.samples import Candidate, Layout, RawDataset, Request, Sample, register_layout
-from gdetkd.datasets.splits import role
-from gdetkd.datasets.values import files_below, is_image, number_in, read_text
+from gdetkd.datasets.splits import ROLES, role
+from gdetkd.datasets.values import files_below, id_key, is_image, number_in, read_text
 
 EXPECTS = """\
 {root}/data.yaml with `names` and `train`, `val` (folders or lists of images), or
@@ -60,7 +60,10 @@ def _data_yaml(root: Path, report: Report | None = None) -> tuple[str, dict]:
             content = yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError, ValueError) as error:
             raise InvalidAnnotation("no YAML", f"{file}: {' '.join(str(error).split())}") from error
-        if isinstance(content, dict) and ({"names", "train", "val"} & content.keys()):
+        if not isinstance(content, dict):
+            continue
+        content = {str(key).lower(): value for key, value in content.items()}
+        if {"names", "train", "val"} & content.keys():
             found[file] = content
     usual = [file for file in found if os.path.splitext(file)[0].lower() in ("data", "dataset")]
     taken = usual or list(found)
@@ -74,12 +77,11 @@ def _data_yaml(root: Path, report: Report | None = None) -> tuple[str, dict]:
 def _names(root: Path, file: str, content: dict, report: Report) -> list[str] | None:
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            text = (
-                f"names: expected the numbers 0 to {len(names) - 1}, got {shown(list(names)[:5])}"
-            )
+        numbered = {id_key(number): name for number, name in names.items()}
+        if numbered.keys() != {*range(len(names))}:
+            text = f"names: expected the numbers 0 to {len(names) - 1}, got {listing([*names])}"
             raise InvalidAnnotation("layout", text)
-        names = [names[number] for number in range(len(names))]
+        names = [numbered[number] for number in range(len(names))]
     lists = [other for other in NAME_LISTS if os.path.isfile(root / other)]
     listed = read_text(root / lists[0]).splitlines() if lists else []
     listed = [line.strip() for line in listed if line.strip()]
@@ -117,7 +119,7 @@ def _keypoint_fields(content: dict) -> int:
 def _splits(root: Path, content: dict, report: Report) -> dict[str, list[str]]:
     """Split -> its images, as data.yaml says; paths that lead nowhere are reported."""
     found, index = {}, ImageIndex(root)
-    for split in ("train", "val", "valid", "validation", "test"):
+    for split in (key for key in content if key in ROLES):
         value = content.get(split)
         entries = value if isinstance(value, list) else [value] if value else []
         if not all(isinstance(entry, str) for entry in entries):
@@ -125,7 +127,7 @@ def _splits(root: Path, content: dict, report: Report) -> dict[str, list[str]]:
         try:
             found[split] = [i for entry in entries for i in _images(index, entry, content, split)]
         except InvalidAnnotation as problem:
-            if split != "test":  # exports often name one that they do not hold
+            if role(split) != "test":  # exports often name one that they do not hold
                 raise
             report.remark(problem.kind, "data.yaml", split, problem.text)
         if not entries:
