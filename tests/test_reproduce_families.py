@@ -6,7 +6,7 @@ import pytest
 
 from gdetkd.evaluation.records import read_json_lines
 from gdetkd.reproduce import families
-from gdetkd.reproduce.family_trials import try_family
+from gdetkd.reproduce.family_trials import build_small, try_family
 
 RESULTS = Path(__file__).parents[1] / "results" / "pairs"
 
@@ -29,6 +29,11 @@ def test_a_family_without_boxes_says_why():
     found = try_family("solo/solo_r50_fpn_1x_coco")
     assert "SOLO predicts masks without boxes" in found["student"]["refused"]
     assert families.cell_text(found["teacher"]) == "refused"
+
+
+def test_a_detector_without_a_neck_is_built_and_runs_a_step():
+    detector, side, _ = build_small("tridentnet/tridentnet_r50-caffe_1x_coco")
+    assert type(detector).__name__ == "TridentFasterRCNN" and side == 64
 
 
 def test_records_and_page(yolof, tmp_path):

@@ -61,9 +61,10 @@ def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> 
     outs = _small_backbone(model, base)
     if kind == "faster_rcnn_c4":
         return _c4(model, base, classes)
-    model = ConfigDict(_narrow(model, width, classes))
-    necks = model.get("neck") or []
-    first = next(iter(necks), None) if isinstance(necks, list) else necks
+    # Heads on a backbone that stays as it is, TridentNet's, keep their widths.
+    model = ConfigDict(_narrow(model, width if outs or model.get("neck") else 0, classes))
+    necks = model.get("neck")
+    first = necks[0] if isinstance(necks, list) else necks
     if outs and first:
         levels = [base * 2**index for index in outs]
         first.in_channels = levels if isinstance(first.in_channels, list) else levels[-1]
@@ -96,7 +97,10 @@ def _small_backbone(model: ConfigDict, base: int) -> tuple[int, ...]:
 
 
 def _narrow(value: Any, width: int, classes: int, key: str = "") -> Any:
-    """A config whose widths, 256 or a multiple of it in the zoo, are `width` or that multiple."""
+    """A config whose widths, 256 or a multiple of it in the zoo, are `width` or that multiple.
+
+    A width of 0 leaves them.
+    """
     if isinstance(value, Mapping):
         if value.get("type") == "Pretrained":
             return None
@@ -108,7 +112,7 @@ def _narrow(value: Any, width: int, classes: int, key: str = "") -> Any:
         return [_narrow(item, width, classes, key) for item in value]
     if key == "num_classes":
         return classes if value == 80 else value
-    if key in WIDTHS and isinstance(value, int) and value >= 128:
+    if width and key in WIDTHS and isinstance(value, int) and value >= 128:
         return max(1, value * width // 256) if value < 1024 else 2 * width
     return value
 
@@ -128,6 +132,9 @@ def _few_boxes(model: ConfigDict) -> None:
             train.rpn.sampler.num = 64
         extractor = model.roi_head.bbox_roi_extractor
         extractor.roi_layer.sampling_ratio = 2
+        if "shared_head" in model.roi_head:  # a C4's, which is as wide as ever
+            extractor.roi_layer.output_size = 4
+            model.roi_head.bbox_head.roi_feat_size = 2
         if len(extractor.featmap_strides) > 1:
             extractor.finest_scale = 12
             if "scales" in model.get("rpn_head", {}).get("anchor_generator", {}):
