@@ -398,6 +398,7 @@ def test_checkpoints_are_compared_as_their_files_of_detections(digits, tmp_path,
 )
 def test_bad_input_is_said_in_a_sentence(files, monkeypatch, arguments, said):
     monkeypatch.chdir(files)
+    (files / "a.pth").touch()
     (files / "broken.json").write_text("[")
     (files / "other.json").write_text(json.dumps([boxed(2, [0, 0, 1, 1], 0.5)]))
     (files / "flat.json").write_text(
