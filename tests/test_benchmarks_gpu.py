@@ -40,7 +40,7 @@ def miniature(tmp_path, digits, monkeypatch, small_benchmarks):
     monkeypatch.setattr(step, "LARGE_OPTIONS", {"model.student.train_cfg.rcnn.sampler.num": 8})
     monkeypatch.setattr(step, "WARM_UP", 0)
     monkeypatch.setattr(gpu, "REPEATS", 1)
-    monkeypatch.setattr(gpu, "RUN_STEPS", 1)
+    monkeypatch.setattr(gpu, "RUN_STEPS", 2)
     monkeypatch.setattr(command, "BENCHMARK", "miniature")
     monkeypatch.setattr(command, "TABLES", ("table3",))
     for experiment, seed in runs.missing(runs.chosen("miniature", ["table3"]), Path("none"), None):
@@ -52,7 +52,7 @@ def miniature(tmp_path, digits, monkeypatch, small_benchmarks):
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the rehearsal is for machines without")
 def test_it_is_rehearsed_on_a_cpu_and_its_results_are_taken_over(miniature):
-    done = invoke("--device", "cpu", "--minutes", "5", "--jobs", "1", "--out", "out")
+    done = invoke("--device", "cpu", "--minutes", "9", "--jobs", "1", "--out", "out")
     found = outcomes(miniature / "out")
     assert done.exit_code == 0, (done.output, found)
     names = ["digits", "tests", "losses", "step", "one rank", "trainings"]
@@ -98,7 +98,7 @@ def test_a_task_that_fails_or_hangs_stops_no_other(tmp_path):
     child = f"import time; time.sleep(2); open({str(marker)!r}, 'w')"
     tasks = [
         gpu.Task("fails", partial(int, "no number"), 10),
-        gpu.Task("hangs", partial(_start, [sys.executable, "-c", child]), 0.5),
+        gpu.Task("hangs", partial(_start, [sys.executable, "-c", child]), 0.05),
         gpu.Task("works", partial(print, "said"), 10),
     ]
     assert not session.run(tasks)
