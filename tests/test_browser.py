@@ -22,34 +22,53 @@ def test_make_lab_opens_the_tour(lab):
         assert page.url.endswith("/lab/tree/00_tour.ipynb")
 
 
-def move(shown, key):
-    """Focus the first slider and press a key; give its readout."""
-    shown.locator(".noUi-handle").first.press(key)
-    return shown.locator(".widget-readout").first.inner_text()
+def drawn(page, explorer, name):
+    """A number that the explorer shows, once it has drawn."""
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return int(explorer.get_attribute(f"data-{name}"))
 
 
-def test_a_proposal_is_picked(lab):
+def test_proposals_are_picked_and_brushed(lab):
     with lab.notebook("01_proposal_similarities") as notebook:
-        widget = notebook.run_for("explore_proposals(").locator(".gdetkd-proposals")
-        picture = widget.locator("img")
-        first = browser.picture_once(picture, lambda seen: seen.std() > 20, "a picture")
-        browser.keep(notebook.page, "01_before")
-        assert move(widget, "ArrowRight") == "1"
-        other = browser.picture_once(
-            picture, lambda seen: browser.difference(first, seen) > 0.01, "another one"
-        )
-        browser.keep(notebook.page, "01_another_proposal")
-        assert move(widget, "ArrowLeft") == "0"
-        browser.picture_once(
-            picture, lambda seen: browser.difference(first, seen) == 0, "the first one again"
-        )
-        widget.locator("button", has_text="the most similar").click()
-        browser.picture_once(
-            picture,
-            lambda seen: min(browser.difference(x, seen) for x in (first, other)) > 0.05,
-            "another view",
-        )
-        browser.keep(notebook.page, "01_most_similar")
+        page = notebook.page
+        explorer = notebook.run_for("ProposalExplorer(").locator(".gdetkd-explorer")
+        page.wait_for_selector(".gdetkd-explorer[data-drawn]")
+        sections = explorer.locator("section")
+        assert sections.locator("h3").all_inner_texts() == ["teacher", "baseline", "distilled"]
+        sections.nth(1).focus()
+        page.keyboard.press("ArrowRight")  # JupyterLab would go to another cell
+        page.keyboard.press("ArrowDown")
+        first, neighbor = (drawn(page, explorer, name) for name in ("picked", "peek"))
+        assert min(first, neighbor) >= 0 and first != neighbor
+        assert page.evaluate("document.activeElement.dataset.detector") == "1"
+        page.keyboard.press("Enter")
+        assert drawn(page, explorer, "picked") == neighbor
+        browser.keep(page, "01_neighbor")
+
+        points = sections.nth(2).locator(".embedding")
+        points.scroll_into_view_if_needed()
+        box = points.bounding_box()
+        right, below = box["x"] + box["width"] - 2, box["y"] + box["height"] - 2
+        page.mouse.move(box["x"] + 2, box["y"] + 2)
+        page.mouse.down()
+        for x, y in ((right, box["y"] + 2), (right, below), (box["x"] + 2, below)):
+            page.mouse.move(x, y, steps=3)
+        page.mouse.up()
+        assert drawn(page, explorer, "brushed") == 768  # all of them
+        page.keyboard.press("Escape")
+        assert (drawn(page, explorer, "brushed"), drawn(page, explorer, "picked")) == (0, -1)
+
+        scene = sections.nth(0).locator(".scene")
+        scene.scroll_into_view_if_needed()
+        box = scene.bounding_box()
+        spots = [(x / 8, y / 8) for x in range(1, 8) for y in range(1, 8)]
+        for x, y in spots:  # until one lies in a box of the picture
+            page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            if drawn(page, explorer, "picked") >= 0:
+                break
+        assert drawn(page, explorer, "picked") >= 0
+        assert explorer.locator(".card tr").count() == 4  # what each of the three says
+        browser.keep(page, "01_picked_on_a_picture")
 
 
 def test_a_temperature_is_moved(lab):

@@ -39,6 +39,7 @@ def test_help_names_every_command_and_loads_no_library():
         "test",
         "export",
         "compare",
+        "explore",
         "reproduce",
         "bench",
         "doctor",

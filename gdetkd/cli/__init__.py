@@ -8,7 +8,7 @@ import warnings
 import click
 
 from gdetkd import __version__
-from gdetkd.cli import bench, compare, data, demo, doctor, evaluate, gpu, reproduce, train
+from gdetkd.cli import bench, compare, data, demo, doctor, evaluate, explore, gpu, reproduce, train
 
 # Which extra brings a module that is missing; the others come with `mmdet`.
 EXTRAS = dict(
@@ -24,7 +24,7 @@ def cli() -> None:
 
 for command in (
     demo.demo, data.data, train.train, train.distill, evaluate.test, evaluate.detect,
-    evaluate.export, compare.compare, reproduce.reproduce, bench.bench, gpu.gpu,
+    evaluate.export, compare.compare, explore.explore, reproduce.reproduce, bench.bench, gpu.gpu,
     doctor.doctor,
 ):  # fmt: skip
     cli.add_command(command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import ipywidgets
 import matplotlib.patheffects as effects
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,10 +13,8 @@ from matplotlib.figure import Figure
 
 from gdetkd.viz import style
 from gdetkd.viz.similarity import draw_matrices
-from gdetkd.viz.widgets import Explorer
 
 GLOW = "inferno"  # boxes on a darkened photograph: the brighter, the more similar
-ON_IMAGES, NEAREST = "on the images", "the most similar"
 
 
 def draw_on_image(
@@ -88,29 +85,6 @@ def most_similar_images(
     return list(dict.fromkeys(order))[:count]
 
 
-def nearest_proposals(
-    pictures: Sequence[np.ndarray],
-    rois: np.ndarray,
-    labels: np.ndarray,
-    similarities: Mapping[str, np.ndarray],
-    picked: int,
-    classes: Sequence[str],
-    count: int = 9,
-) -> Figure:
-    """The picked proposal and the most similar ones of other images, one row per detector.
-
-    The most similar comes first. A frame has the color of the class and its number is the cosine,
-    in bold where the class is that of the picked proposal.
-    """
-    figure, axes = style.panels(
-        count + 1, len(similarities), height=1.16 * style.WIDTH / (count + 1)
-    )
-    for row, (name, matrix) in zip(axes, similarities.items(), strict=True):
-        _draw_nearest(row, pictures, rois, labels, matrix, picked, classes)
-        row[0].set_ylabel(name)
-    return figure
-
-
 def similarity_overview(
     pictures: Sequence[np.ndarray],
     rois: np.ndarray,
@@ -134,32 +108,6 @@ def similarity_overview(
         _draw_nearest(cells, pictures, rois, labels, matrix, picked, classes)
         group.suptitle(notes[name], fontsize=11)
     return figure
-
-
-def explore_proposals(
-    pictures: Sequence[np.ndarray],
-    rois: np.ndarray,
-    labels: np.ndarray,
-    similarities: Mapping[str, np.ndarray],
-    classes: Sequence[str],
-) -> Explorer:
-    """A slider over the proposals that show an object, and two views of those similar to it.
-
-    Arguments as of `nearest_proposals`. Its class in the page is `gdetkd-proposals`.
-    """
-    objects = np.flatnonzero(labels < len(classes))
-
-    def draw(proposal: int, view: str) -> Figure:
-        picked = int(objects[proposal])
-        if view == ON_IMAGES:
-            return compare_on_images(pictures, rois, similarities, picked)
-        return nearest_proposals(pictures, rois, labels, similarities, picked, classes)
-
-    return Explorer(
-        draw,
-        proposal=ipywidgets.IntSlider(0, 0, len(objects) - 1),
-        view=ipywidgets.ToggleButtons(options=[ON_IMAGES, NEAREST]),
-    ).add_class("gdetkd-proposals")
 
 
 def crop(picture: np.ndarray, box: np.ndarray, size: int = 48, context: float = 0.15) -> np.ndarray:
