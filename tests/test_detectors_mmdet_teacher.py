@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gdetkd.detectors.mmdet.building import load_detector
-from gdetkd.detectors.mmdet.folding import fold_batch_norms
+from gdetkd.detectors.mmdet.folding import fold_batch_norms, pool_by_gathering
 from gdetkd.detectors.mmdet.pyramid_cache import PyramidCache
 
 DIGITS = "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits_faster_rcnn_r34.pth"
@@ -39,6 +39,19 @@ class Net(nn.Module):
         return [
             self.conv2(self.bn2(normalized.relu())) + (between.mean() if self.read_twice else 0)
         ]
+
+
+@torch.no_grad()
+def test_boxes_pooled_by_gathering_are_those_of_the_kernel():
+    teacher = load_detector(*DIGITS)
+    extractor, pyramid = teacher.roi_head.bbox_roi_extractor, teacher.extract_feat(images(2))
+    rois = torch.tensor([[0, 5, 5, 30, 40], [1, -10, 0, 70, 64], [1, 0, 0, 3, 3.0]])
+    before = extractor(pyramid, rois)
+    pool_by_gathering(teacher)
+    after = extractor(pyramid, rois)
+    assert not torch.equal(after, before)  # another order of sums
+    assert (after - before).abs().max() < 1e-5 * before.abs().max()
+    assert extractor(pyramid, rois[:0]).shape == (0, *before.shape[1:])
 
 
 # --- Folding --------------------------------------------------------------------------------------

@@ -101,7 +101,13 @@ def semantic_guided_imitation(
     check_shape("weights", weights, expected, f"beside a teacher {tuple(teacher.shape)}")
     if teacher.numel() == 0:
         return empty_loss(*student_levels, weights)
-    return _WeightedError.apply(teacher.detach(), weights, *student_levels)
+    teacher = teacher.detach()
+    last = torch.channels_last
+    if all(level.is_contiguous(memory_format=last) for level in student_levels):
+        # In the order of memory; which axis is which does not matter to a mean of squares.
+        teacher, *student_levels = (x.permute(0, 2, 3, 1) for x in (teacher, *student_levels))
+        teacher = teacher.contiguous()
+    return _WeightedError.apply(teacher, weights, *student_levels)
 
 
 class _WeightedError(torch.autograd.Function):

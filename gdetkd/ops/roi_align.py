@@ -143,7 +143,7 @@ def roi_align_levels(
         strides: Of each level, image pixels per cell.
 
     Returns:
-        One (N, C, h, w) per level.
+        One (N, C, h, w) per level; those of small maps are channels-last.
     """
     small = all(
         level.dtype in (torch.float32, torch.float64)
@@ -184,8 +184,8 @@ def _gathered(
     pooled = F.embedding_bag(
         bags, table, per_sample_weights=torch.stack(weights).view(bags.shape), mode="sum"
     )
-    pooled = pooled.view(len(levels), len(rois), -1, table.shape[1]).transpose(2, 3).contiguous()
-    return pooled.unflatten(3, output_size).unbind()
+    pooled = pooled.view(len(levels), len(rois), *output_size, table.shape[1])
+    return pooled.permute(0, 1, 4, 2, 3).unbind()
 
 
 def _nearest(sides: Tensor, bins: int, ratio: int, cells: int) -> tuple[Tensor, Tensor]:

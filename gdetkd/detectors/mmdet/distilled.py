@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from gdetkd.detectors.distiller import Distiller
 from gdetkd.detectors.mmdet.building import load_detector, model_settings
-from gdetkd.detectors.mmdet.folding import fold_batch_norms
+from gdetkd.detectors.mmdet.folding import fold_batch_norms, pool_by_gathering
 from gdetkd.detectors.mmdet.pyramid_cache import PyramidCache
 
 
@@ -184,6 +184,7 @@ def build_teacher(
     except ValueError as error:
         raise ValueError(f"teacher: {error}") from error
     fold_batch_norms(teacher, teacher.extract_feat)
+    pool_by_gathering(teacher)
     if channels_last is None:
         channels_last = not torch.cuda.is_available()
     if channels_last:
