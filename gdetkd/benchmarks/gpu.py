@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -64,13 +65,11 @@ def write_data(root: str) -> None:
 
 def run_tests() -> None:
     """The tests that need a GPU, from the files that have some."""
-    import pytest
-
     files = [
         str(path) for path in sorted(TESTS.glob("test_*.py")) if "mark.gpu" in path.read_text()
     ]
-    code = pytest.main([*files, "-m", "gpu", "-q", "-p", "no:cacheprovider"])
-    sys.exit(int(code))
+    command = [sys.executable, "-m", "pytest", *files, "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+    sys.exit(subprocess.run(command).returncode)
 
 
 def run_bench(names: Iterable[str], out: Path, device: str) -> None:
