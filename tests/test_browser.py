@@ -96,7 +96,7 @@ def test_a_temperature_is_moved(lab):
 def test_a_training_is_launched_stopped_and_resumed(lab):
     runs = []
     try:
-        with lab.notebook("08_launch") as notebook:
+        with lab.notebook("11_launch") as notebook:
             panel = notebook.run_for("run.show()").locator(".gdetkd-run")
             runs += [launch.attach(path.parent) for path in lab.folder.rglob("launch.json")]
             (run,) = runs

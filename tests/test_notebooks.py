@@ -1,6 +1,7 @@
 """The notebooks as committed read well, and they still do what they show."""
 
 import ast
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,14 @@ MAX_LINES = 15  # of a cell
 MAX_BYTES = 1_500_000  # of a file
 # Of the machine that ran them, as far as this is the one.
 FOLDERS = ("/home/", f"{Path.home()}/", f"{tempfile.gettempdir()}/", str(tool.FOLDER.parent))
+ABBREVIATIONS = {
+    "AP": "average precision", "IoU": "intersection over union", "RoIs?": "of.interest",
+    "KD": "knowledge distillation", "CKD": "contrastive knowledge distillation",
+    "SGFI": "semantic-guided", "CAReg": "class-aware regression", "RPN": "region proposal network",
+    "FPN": "feature pyramid network", "CKA": "centered kernel alignment", "PKD": "pearson",
+    "FCOS": "fully convolutional one-stage", "MoCo": "momentum contrast",
+}  # fmt: skip
+NOT_PROSE = re.compile(r"```.*?```|`[^`]*`|\$[^$]*\$|\]\([^)]*\)", re.DOTALL)
 each = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
 
 
@@ -59,6 +68,16 @@ def test_form(path):
     assert any(
         cell.cell_type == "markdown" and "## What next" in cell.source for cell in cells[-2:]
     )
+
+
+@each
+def test_abbreviations_are_explained_where_a_page_first_uses_them(path):
+    texts = [cell.source for cell in tool.read(path).cells if cell.cell_type == "markdown"]
+    text = " ".join(NOT_PROSE.sub(" ", "\n".join(texts)).split())
+    for short, long in ABBREVIATIONS.items():
+        if first := re.search(rf"(?<![\w-]){short}(?![\w-])", text):
+            until = text[: first.end() + 80].lower()
+            assert re.search(long, until), f"{first.group()} before '{long}': {until[-160:]}"
 
 
 @each

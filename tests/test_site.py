@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[1]
 # A page of each kind: prose and pictures, formulas, the API, tables.
-SHOWN = ("README", "notebooks/03_proofs", "docs/api", "results/README")
+SHOWN = ("README", "notebooks/04_proofs", "docs/api", "results/README")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_pages_fit_a_screen_and_a_phone(site, page, name, width):
 
 
 def test_formulas_are_drawn_without_a_script(site, page):
-    page.goto((site / "notebooks/03_proofs.html").as_uri())
+    page.goto((site / "notebooks/04_proofs.html").as_uri())
     assert page.locator("math").count() > 30
     assert page.locator("math mfrac").first.bounding_box()["height"] > 20
 

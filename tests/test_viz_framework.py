@@ -33,7 +33,7 @@ def test_data_flow_names_the_shapes_of_both_sides():
     texts = [text.get_text() for text in figure.axes[0].texts]
     for expected in (
         "images  2 x 3 x 128 x 128",
-        "boxes  6 x 5",
+        "the same boxes  6 x 5",
         "pyramid\n3 levels, 8 ch., 32 to 8 cells",
         "pooled\n6 x 12 x 7 x 7",
         "representation\n6 x 20",

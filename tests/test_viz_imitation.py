@@ -80,10 +80,11 @@ def test_one_object_has_a_panel_for_each_detector_level():
     figure = viz.object_on_levels(
         pictures[0], rois[0, 1:], target[0], [m[0] for m in maps], [0.2, 0.3, 0.5]
     )
-    assert len(figure.axes) == 2 + 3
-    assert "weight 0.50" in figure.axes[-1].get_title()
-    shown = figure.axes[1].images[0].get_array()
-    np.testing.assert_allclose(shown, target[0].square().sum(0).sqrt(), rtol=1e-5)
+    assert len(figure.axes) == 2 + 3 + 1  # the color bar
+    assert "weight 0.50" in figure.axes[-2].get_title()
+    norms = target[0].square().sum(0).sqrt()
+    shown = figure.axes[1].images[1].get_array()
+    np.testing.assert_allclose(shown, norms / norms.mean(), rtol=1e-5)
 
 
 def test_temperature_curve_marks_a_point_on_itself():

@@ -42,6 +42,14 @@ def test_more_similar_boxes_are_brighter_and_the_picked_one_is_marked(scene):
     assert picked == pytest.approx(sum(to_rgb(HIGHLIGHT)))
 
 
+def test_objects_have_their_class_and_the_background_is_dotted(scene):
+    boxes = np.array([[0, 0, 10, 10], [1, 1, 11, 11], [20, 20, 30, 30], [0, 25, 9, 34.0]])
+    values = np.array([0.2, 0.8, 0.5, 0.9])
+    ax = viz.draw_on_image(scene["pictures"][0], boxes, values, names=["3", "3", "7", ""])
+    assert {text.get_text(): text.xy for text in ax.texts} == {"3": (1, 1), "7": (20, 20)}
+    assert {p.get_x() + p.get_y() for p in ax.patches if p.get_linestyle() == ":"} == {25}
+
+
 def test_images_are_sorted_by_their_most_similar_proposal(scene):
     row = scene["similarities"]["a"]
     row[4] = row[:, 4] = [0, 0.9, 0, 0, 1, 0, 0, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
@@ -37,7 +38,16 @@ def test_an_ambiguous_proposal_has_the_boxes_of_its_likeliest_classes():
     image, bars = figure.axes
     assert [patch.get_label() for patch in image.patches] == ["proposal", "box if 1", "box if 3"]
     assert [patch.get_x() for patch in image.patches] == [6, 6, 8]
+    assert [text.get_text() for text in image.texts] == ["if 1", "if 3"]
     np.testing.assert_allclose([bar.get_width() for bar in bars.patches], confidences)
+
+
+def test_gains_are_drawn_over_the_push():
+    rows = [("1", "plain", 4.0, -11.0, 2.0), ("1", "aware", 1.4, -2.0, 1.0)]
+    rows = pd.DataFrame(rows, columns=["", "loss", "push", "gain", "half"]).set_index("")
+    ax = viz.push_and_gain(rows)
+    points = [bars.lines[0].get_xydata().tolist() for bars in ax.containers]
+    assert points == [[[1.4, -2.0]], [[4.0, -11.0]]]
 
 
 def test_contributions_are_confidence_times_gap_and_the_diamonds_their_sum():

@@ -28,6 +28,17 @@ def test_the_gap_is_between_baseline_and_teacher():
     assert "the gap" not in [text.get_text() for text in alone.texts]
 
 
+def test_budgets_have_every_run_and_the_means_with_their_seeds():
+    runs = [("short", 800, 0, 0.2), ("short", 800, 1, 0.3), ("long", 3000, 0, 0.4)]
+    frame = pd.DataFrame(runs, columns=["experiment", "steps", "seed", "AP"])
+    ax = tour.plot_budgets(frame, {"short": "baseline", "long": "baseline", "other": "x"}, 0.5)
+    every, means, teacher = ax.lines
+    assert every.get_xydata().tolist() == [[800, 20], [800, 30], [3000, 40]]
+    assert means.get_xydata().tolist() == [[800, 25], [3000, 40]]
+    assert [text.get_text() for text in ax.texts] == ["25.0 (seeds 0, 1)", "40.0 (seed 0)"]
+    assert set(teacher.get_ydata()) == {50}
+
+
 def test_predictions_are_probabilities_with_the_correct_class_framed():
     pictures = [np.zeros((20, 20, 3), np.uint8)]
     rois = np.array([[0, 2, 2, 9, 9], [0, 5, 5, 12, 15]], float)
@@ -53,7 +64,7 @@ def test_a_minute_has_one_panel_per_loss():
 
 def test_the_map_names_every_stage():
     text = " ".join(text.get_text() for text in tour.draw_map().texts)
-    for stage in range(1, 10):
+    for stage in (*range(4, 13), "1 to 4"):
         assert str(stage) in text
 
 
@@ -62,6 +73,7 @@ def test_a_run_marks_its_checkpoints_and_the_kill():
     ax = plot_run(frame, steps=12, saved_every=3, killed=5)
     upright = [line.get_xdata()[0] for line in ax.lines[1:]]
     assert upright == [3, 6, 5]
-    assert ax.get_xlim()[1] >= 12
+    assert ax.get_xlim()[0] < 1 and ax.get_xlim()[1] >= 12
+    assert ax.get_ylim()[0] < 1 < 3 < ax.get_ylim()[1]  # no point is cut
     assert [text.get_text().strip() for text in ax.texts] == ["checkpoints", "killed"]
     assert plot_run(pd.DataFrame(), steps=12, saved_every=3).texts

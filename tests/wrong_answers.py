@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy, normalize
 from gdetkd.lessons.exercises import (
     contrastive,
     imitation,
+    loop,
     regression,
     similarity,
     tables,
@@ -95,12 +96,22 @@ WRONG = {
         "the present batch": 8 * 1024,
         "a string": "72 x 1024",
     },
-    "framework.columns": {
+    "loop.columns": {
         "unchanged": lambda logits: logits,
         "mirrored": lambda logits: logits.flip(1),
         "rolled the wrong way": lambda logits: logits.roll(1, 1),
         "background dropped": lambda logits: logits[:, 1:],
         "proposals rolled": lambda logits: logits.roll(-1, 0),
+    },
+    "loop.numbered": {
+        "without numbers": lambda boxes: torch.cat(boxes),
+        "number last": lambda boxes: torch.cat(
+            [torch.cat([b, b.new_full((len(b), 1), i)], 1) for i, b in enumerate(boxes)]
+        ),
+        "from one": lambda boxes: loop.solution_numbered(
+            [b.new_zeros(0, 4) for b in boxes[:1]] + boxes
+        ),
+        "empty images skipped": lambda boxes: loop.solution_numbered([b for b in boxes if len(b)]),
     },
     "framework.capacity": {
         "K": 10 * 4096,

@@ -35,7 +35,7 @@ def build_training(
     Raises:
         ValueError: The weights do not fit the config.
     """
-    MMLogger.get_current_instance().setLevel("WARNING")  # do not log every initialization
+    MMLogger.get_current_instance().setLevel("ERROR")  # not every initialization, no hooks here
     detector = build_to_train(load_config(config, options).model, seed)
     if student is not None:
         where = find_checkpoint(student)

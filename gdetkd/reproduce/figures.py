@@ -46,15 +46,14 @@ def claims_figure(frame: pd.DataFrame, out: Path) -> Path:
     """Draw every direction that the paper has a figure for, its own beside ours.
 
     A claim that says "a beats b" is the point AP(a) - AP(b), right of 0 where it holds; an interval
-    that holds 0 is drawn hollow. The same bytes every time.
+    that holds 0 is drawn hollow. COCO and digits have axes of their own. The same bytes every time.
     """
     found = claim_differences(frame)
     found = found[found["paper"].notna()].reset_index(drop=True)
     with style.context("default"):
         figure = Figure(figsize=(9, 0.8 + 0.27 * len(found)), dpi=100, layout="constrained")
-        axes = figure.subplots()
-        axes.plot(found["paper"], found.index, "D", color=PAPER, ms=5, zorder=3,
-                  label="paper, COCO")  # fmt: skip
+        paper, axes = figure.subplots(1, 2, sharey=True, width_ratios=(1, 2))
+        paper.plot(found["paper"], found.index, "D", color=PAPER, ms=5, label="paper, COCO")
         for verdict, (color, mark) in VERDICTS.items():
             rows = found[found["verdict"] == verdict]
             if len(rows):
@@ -64,12 +63,14 @@ def claims_figure(frame: pd.DataFrame, out: Path) -> Path:
                     label=f"ours, digits: {verdict}",
                 )  # fmt: skip
         names = found["table"].str.replace("table", "Table ") + ":  " + found["claim"]
-        axes.set_yticks(found.index, names, fontsize=9)
-        axes.set_ylim(len(found) - 0.4, -0.6)
-        axes.axvline(0, color="black", lw=1)
-        axes.grid(axis="x", alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_xlabel("difference [AP points], mean and 95% interval over seeds")
+        paper.set_yticks(found.index, names, fontsize=9)
+        paper.set_ylim(len(found) - 0.4, -0.6)
+        for each in (paper, axes):
+            each.axvline(0, color="black", lw=1)
+            each.grid(axis="x", alpha=0.25)
+            each.spines[["top", "right"]].set_visible(False)
+        paper.set_xlabel("COCO [AP points]")
+        axes.set_xlabel("digits [AP points], 95% interval over seeds")
         figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
         return save(figure, out)
 

@@ -10,6 +10,7 @@ import pandas as pd
 from gdetkd.evaluation.records import markdown_table
 from gdetkd.reproduce import records, statistics
 from gdetkd.reproduce.registry import TABLES, definitions, references
+from gdetkd.viz.tables import seed_names
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ASSETS = PACKAGE / "assets"
@@ -134,8 +135,9 @@ def headline() -> str | None:
     paired = frame[frame["seed"].isin(gain.index)].groupby("experiment")
     mean = 100 * paired["AP"].mean()
     text = (
-        f"On record ({paired['steps'].first()['gdetkd']:,} steps, {len(gain)} seeds), "
-        f"AP in percent: baseline {mean['baseline']:.1f}, distilled {mean['gdetkd']:.1f}, "
+        f"On record ({paired['steps'].first()['gdetkd']:,} steps, "
+        f"{seed_names(gain.index)} of both), AP in percent: "
+        f"baseline {mean['baseline']:.1f}, distilled {mean['gdetkd']:.1f}, "
         f"teacher {100 * teacher_record()['AP']:.1f}; gain {shown(gain, signed=True)} points."
     )
     if not TEST.is_file():

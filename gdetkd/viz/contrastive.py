@@ -117,14 +117,14 @@ def compare_negatives(
     """
     styles = {
         "the proposal (the teacher's view of it is the positive)": dict(ec=POSITIVE, lw=3.5),
-        "negatives": dict(ec=NEGATIVE, lw=1.3),
+        "negatives": dict(ec=NEGATIVE, lw=1.6),
         "excluded": dict(ec=IGNORED, lw=2, ls="--"),
     }
     figure, drawn = style.panel_per_item(
         ignored, height=min(1.15 * style.WIDTH / len(ignored), 4.5)
     )
     for ax, threshold, excluded in drawn:
-        ax.imshow(0.65 * np.asarray(picture, float).mean(2), cmap="gray", vmin=0, vmax=255)
+        ax.imshow(np.asarray(picture))
         for index, box in enumerate(boxes):
             kind = 0 if index == picked else 2 if excluded[index] else 1
             options = dict([*styles.values()][kind], zorder=(4, 1, 3)[kind])

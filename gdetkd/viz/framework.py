@@ -23,27 +23,46 @@ COMPONENT_OF = {
 
 def data_flow(images: Tensor, student: Any, teacher: Any) -> Figure:
     """One step with the shapes of its tensors: images, boxes, both outputs, the losses."""
-    ax = style.new_axes(5.0)
+    ax = style.new_axes(5.6)
     ax.set_axis_off()
-    ax.set(xlim=(0, 10), ylim=(0.6, 8.1))
-    _node(ax, 5, 7.7, f"images  {_shape(images)}", style.NEUTRAL)
-    _node(ax, 5, 6.6, f"boxes  {_shape(student.rois)}", style.NEUTRAL)
-    _node(ax, 1.9, 6.6, "student, its own loss():\nsamples boxes", style.STUDENT, bold=True)
-    _node(ax, 8.1, 6.6, "teacher: encodes\nthe same boxes", style.TEACHER, bold=True)
-    for start, end in (((3.7, 7.5), (2.6, 7.0)), ((6.3, 7.5), (7.4, 7.0)),
-                       ((3.35, 6.6), (4.15, 6.6)), ((5.85, 6.6), (6.95, 6.6))):  # fmt: skip
-        style.arrow(ax, start, end, style.NEUTRAL)
-    for row, (field, component) in enumerate(COMPONENT_OF.items()):
-        y = 5.4 - 1.1 * row
-        _node(ax, 5, y, f"{component} loss", style.DISTILLED)
-        for x, outputs, color in ((1.9, student, style.STUDENT), (8.1, teacher, style.TEACHER)):
-            # Imitation takes every level of the student, and one pooled feature of the teacher.
-            name = "pyramid" if field == "pooled" and outputs is student else field
+    ax.set(xlim=(0, 10), ylim=(0.2, 9.2))
+    rows = (8.7, 7.35, 6.0, 4.65, 3.3, 1.95)  # images, pyramid, boxes, pooled, representation, ...
+    _node(ax, 5, rows[0], f"images  {_shape(images)}", style.NEUTRAL)
+    _node(ax, 1.6, rows[0], "student", style.STUDENT, bold=True)
+    _node(ax, 8.4, rows[0], "teacher", style.TEACHER, bold=True)
+    style.arrow(ax, (3.3, rows[0]), (2.35, rows[0]), style.NEUTRAL)
+    style.arrow(ax, (6.7, rows[0]), (7.65, rows[0]), style.NEUTRAL)
+    _node(ax, 5, rows[2], f"the same boxes  {_shape(student.rois)}", style.NEUTRAL)
+    for x, outputs, color in ((1.6, student, style.STUDENT), (8.4, teacher, style.TEACHER)):
+        _node(ax, x, rows[1], f"pyramid\n{_shape(outputs.pyramid)}", color)
+        boxes = (
+            "RPN, sampling with\nthe ground truth"
+            if outputs is student
+            else "no proposals:\nit is asked"
+        )
+        _node(ax, x, rows[2], boxes, style.NEUTRAL)
+        for y, name in zip(rows[3:5], ("pooled", "representation"), strict=True):
             _node(ax, x, y, f"{name}\n{_shape(getattr(outputs, name))}", color)
-        style.arrow(ax, (3.5, y), (4.0, y), style.STUDENT)
-        style.arrow(ax, (6.6, y), (6.0, y), style.TEACHER)
-    note = "gradients flow to the left: to the student and the losses' modules, not to the teacher"
-    ax.text(5, 0.75, note, ha="center", fontsize=10, color="#444444")
+        for side, name in ((-0.85, "logits"), (0.85, "deltas")):
+            _node(ax, x + side, rows[5], f"{name}\n{_shape(getattr(outputs, name))}", color)
+            style.arrow(ax, (x + side / 2, rows[4] - 0.45), (x + side, rows[5] + 0.47), color)
+        for upper, lower in zip((*rows[:4],), (*rows[1:5],), strict=True):
+            style.arrow(ax, (x, upper - 0.45), (x, lower + 0.47), color)
+    style.arrow(ax, (2.85, rows[2]), (3.6, rows[2]), style.NEUTRAL)
+    style.arrow(ax, (6.4, rows[2]), (7.4, rows[2]), style.NEUTRAL)
+    for y, start, name in ((rows[3], rows[1], "imitation"), (rows[4], rows[4], "contrastive"),
+                           (rows[5], rows[5], "classification\nand regression")):  # fmt: skip
+        _node(ax, 5, y, f"{name} loss" + "es" * ("\n" in name), style.DISTILLED)
+        # Imitation takes every level of the student, and one pooled feature of the teacher.
+        style.arrow(
+            ax,
+            (3.45 if y == rows[5] else 2.75, start - 0.3 * (start != y)),
+            (3.95, y),
+            style.STUDENT,
+        )
+        style.arrow(ax, (6.55 if y == rows[5] else 7.25, y), (6.05, y), style.TEACHER)
+    note = "gradients return along the orange arrows, to the student; the teacher receives none"
+    ax.text(5, 0.55, note, ha="center", fontsize=10, color="#444444")
     return ax.figure
 
 

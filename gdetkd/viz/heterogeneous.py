@@ -196,7 +196,11 @@ def locations(
     rows = {"all": [len(hit) for hit in positive], "positive": [int(h.sum()) for h in positive]}
     for bars in style.grouped_bars(counts, rows, strides, (NEGATIVE, POSITIVE)):
         counts.bar_label(bars, fontsize=8)
-    counts.set(xlabel="stride (px)", ylabel="predicted boxes", yscale="log", ylim=(0.7, 5e4))
+    counts.set(xlabel="stride (px)", yscale="log", ylim=(0.7, 3e4), title="predicted boxes")
+    # The bars have their numbers: an axis beside them would push the column aside.
+    counts.set(yticks=[], box_aspect=1)
+    counts.minorticks_off()
+    counts.spines.left.set_visible(False)
     counts.legend(loc="upper right", ncols=2)
     for ax in axes.flat[len(strides) + 1 :]:
         ax.set_axis_off()

@@ -18,6 +18,7 @@ from gdetkd.viz.widgets import Explorer
 
 # From fine to coarse, distinguishable for color-blind readers too (Tol's muted scheme).
 LEVEL_COLORS = ("#332288", "#88CCEE", "#DDCC77", "#CC6677", "#44AA99")
+NORMS = 0.6, 1.4  # of a feature's cells, relative to their mean
 
 
 def level_names(count: int) -> list[str]:
@@ -39,6 +40,9 @@ def object_on_levels(
 ) -> Figure:
     """One object in the image, in the teacher's feature and on every level of the student.
 
+    Over the pixels of the box lies the norm of each cell's feature over the channels, divided by
+    its mean over the box: all maps share one scale.
+
     Args:
         picture: (H, W, 3) RGB.
         box: x1, y1, x2, y2 in its pixels.
@@ -54,9 +58,13 @@ def object_on_levels(
     notes = [""] * len(levels) if weights is None else [f"weight {w:.2f}" for w in weights]
     named = zip(level_names(len(levels)), notes, strict=True)
     titles = ["teacher's\nfeature", *(f"student {name}\n{note}" for name, note in named)]
+    extent = (x1, x2, y2, y1)
     for ax, feature, title in zip(axes[0, 1:], (teacher, *levels), titles, strict=True):
-        ax.imshow(feature.detach().float().norm(dim=0).numpy())
-        ax.set_title(title)
+        norms = feature.detach().float().norm(dim=0)
+        ax.imshow(np.asarray(picture, float).mean(2), cmap="gray", vmin=0, vmax=255)
+        ax.imshow((norms / norms.mean()).numpy(), cmap="plasma", vmin=NORMS[0], vmax=NORMS[1],
+                  extent=extent, alpha=0.62)  # fmt: skip
+        ax.set(title=title, xlim=extent[:2], ylim=extent[2:], aspect="auto", box_aspect=1)
     for ax, color in zip(axes[0, 2:], LEVEL_COLORS, strict=False):
         ax.add_patch(Rectangle((0, -0.09), 1, 0.06, transform=ax.transAxes, clip_on=False,
                                color=color))  # fmt: skip
@@ -64,9 +72,8 @@ def object_on_levels(
         ax.set(xticks=[], yticks=[])
         ax.grid(False)
         ax.spines[:].set_visible(False)
-    figure.supxlabel(
-        "brighter: larger norm over the channels; each panel has its own scale", fontsize=10
-    )
+    style.color_bar(figure, axes[0], "plasma", "norm / its mean", NORMS, aspect=12, pad=0.015,
+                    extend="both")  # fmt: skip
     return figure
 
 

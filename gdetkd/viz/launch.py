@@ -21,13 +21,13 @@ def plot_run(
         killed: The step after which a process was killed, if any.
     """
     ax = curves(scalars, style.new_axes())
-    ax.set_xlim(0, steps + 0.5)
-    ax.set_ylim(bottom=0)
+    ax.set_xlim(0.5, steps + 0.5)  # the first step is 1
+    ax.margins(y=0.12)
     last = int(scalars.index.max()) if len(scalars) else 0
     for step in range(saved_every, last + 1, saved_every):
         ax.axvline(step, color=style.NEUTRAL, lw=1, ls=":")
         if step == saved_every:
-            _label(ax, step, 1.01, "checkpoints", style.NEUTRAL)  # above every line
+            _label(ax, step, 1.02, "checkpoints", style.NEUTRAL)  # above every line
     if killed is not None:
         ax.axvline(killed, color=style.HIGHLIGHT, lw=1.5)
         _label(ax, killed, 0.1, "killed", style.HIGHLIGHT)

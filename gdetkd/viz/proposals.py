@@ -24,19 +24,27 @@ def draw_on_image(
     picked: int | None = None,
     limits: tuple[float, float] = (0.0, 1.0),
     ax: Axes | None = None,
+    names: Sequence[str] | None = None,
 ) -> Axes:
-    """Boxes (n, 4) on a darkened picture (h, w, 3), brighter for larger values (n,)."""
+    """Boxes (n, 4) on a darkened picture (h, w, 3), brighter for larger values (n,).
+
+    names: of the classes that the boxes show, "" for the background, whose boxes are dotted. The
+    brightest box of each object has its name at the upper left corner.
+    """
     ax = ax or style.new_axes()
     ax.imshow(0.62 * np.asarray(picture, float).mean(2) / 255, cmap="gray", vmin=0, vmax=1)
     shades = np.asarray(Normalize(*limits, clip=True)(values), float)
     for index in np.argsort(values):
         if index != picked:
             shade = shades[index]
-            color = plt.get_cmap(GLOW)(0.15 + 0.8 * shade)
-            style.draw_box(ax, boxes[index], color, 0.8 + 2.2 * shade, alpha=0.25 + 0.75 * shade)
+            color = plt.get_cmap(GLOW)(0.25 + 0.7 * shade)
+            line = "-" if names is None or names[index] else ":"
+            style.draw_box(ax, boxes[index], color, 0.8 + 2.2 * shade, alpha=0.35 + 0.65 * shade,
+                           ls=line)  # fmt: skip
     if picked is not None:
         outline = [effects.withStroke(linewidth=5, foreground="white")]
         style.draw_box(ax, boxes[picked], style.HIGHLIGHT, 3, path_effects=outline)
+    _name_objects(ax, boxes, values, names)
     ax.set_axis_off()
     return ax
 
@@ -46,6 +54,8 @@ def compare_on_images(
     rois: np.ndarray,
     similarities: Mapping[str, np.ndarray],
     picked: int,
+    labels: np.ndarray,
+    classes: Sequence[str],
     columns: int = 5,
 ) -> Figure:
     """All proposals of some images, colored by their similarity to the picked one.
@@ -58,6 +68,7 @@ def compare_on_images(
         pictures: (H, W, 3) RGB each.
         rois: (n, 5) [image, x1, y1, x2, y2], pixels.
         similarities: One (n, n) matrix per detector.
+        labels: (n,), what the proposals show; `len(classes)` is the background, drawn dotted.
     """
     shown = most_similar_images(rois, next(iter(similarities.values())), picked, columns)
     rows = len(similarities)
@@ -69,7 +80,8 @@ def compare_on_images(
         for ax, image in zip(row, shown, strict=True):
             here = np.flatnonzero(rois[:, 0] == image)
             place = next(iter(np.flatnonzero(here == picked).tolist()), None)
-            draw_on_image(pictures[image], rois[here, 1:], values[here], place, limits, ax)
+            names = [classes[label] if label < len(classes) else "" for label in labels[here]]
+            draw_on_image(pictures[image], rois[here, 1:], values[here], place, limits, ax, names)
         style.row_name(row[0], name)
         bar = style.color_bar(figure, row, GLOW, "cosine", limits, pad=0.015, aspect=18)
         bar.ax.tick_params(labelsize=9)
@@ -118,6 +130,22 @@ def crop(picture: np.ndarray, box: np.ndarray, size: int = 48, context: float = 
     columns = ((x1 + x2) / 2 + side * steps).clip(0, picture.shape[1] - 1).astype(int)
     rows = ((y1 + y2) / 2 + side * steps).clip(0, picture.shape[0] - 1).astype(int)
     return picture[rows[:, None], columns]
+
+
+def _name_objects(
+    ax: Axes, boxes: np.ndarray, values: np.ndarray, names: Sequence[str] | None
+) -> None:
+    """The class beside the brightest box of each object: boxes that hardly overlap."""
+    named = np.empty((0, 4))
+    for index in np.argsort(-values) if names is not None else ():
+        x1, y1, x2, y2 = box = boxes[index]
+        sides = np.minimum(named[:, 2:], box[2:]) - np.maximum(named[:, :2], box[:2])
+        if not names[index] or (sides.clip(min=0).prod(1) > 0.25 * (x2 - x1) * (y2 - y1)).any():
+            continue
+        named = np.vstack([named, box])
+        ax.annotate(names[index], (max(x1, 0), max(y1, 0)), xytext=(2, -2), color="white",
+                    textcoords="offset points", va="top", fontsize=8, weight="bold",
+                    bbox=dict(boxstyle="round,pad=0.15", fc="black", alpha=0.7))  # fmt: skip
 
 
 def _draw_nearest(axes, pictures, rois, labels, similarities, picked, classes) -> None:

@@ -68,19 +68,25 @@ def ambiguous_proposal(
     ax, bars = axes[0]
     ax.imshow(picture)
     style.draw_box(ax, proposal, "white", ls=(0, (3, 2)), label="proposal")
+    corners = (("x1", "y1"), ("x2", "y1"), ("x1", "y2"), ("x2", "y2"))
     for place, index in enumerate(confidences[:-1].topk(shown).indices.tolist()):
         width = 1.6 * (shown - place)  # ever thinner, so that boxes that coincide all stay visible
-        style.draw_box(
-            ax, boxes[index], style.CLASS_COLORS[index], width, label=f"box if {classes[index]}"
-        )
+        color = style.CLASS_COLORS[index]
+        style.draw_box(ax, boxes[index], color, width, label=f"box if {classes[index]}")
+        # Each name at a corner of its own, outside the box.
+        corner = dict(zip(("x1", "y1", "x2", "y2"), boxes[index].tolist(), strict=True))
+        x, y = corners[place % 4]
+        ax.annotate(f"if {classes[index]}", (corner[x], corner[y]), color="white", fontsize=10,
+                    weight="bold", textcoords="offset points", ha="right" if x == "x1" else "left",
+                    xytext=(-5 if x == "x1" else 5, 5 if y == "y1" else -5), va="center",
+                    bbox=dict(boxstyle="round,pad=0.2", fc=color, ec="white", lw=0.8))  # fmt: skip
     x1, y1, x2, y2 = (float(value) for value in proposal)
     margin = 0.45 * max(x2 - x1, y2 - y1)
     height, width = picture.shape[:2]
     ax.set_xlim(max(-0.5, x1 - margin), min(width - 0.5, x2 + margin))
     ax.set_ylim(min(height - 0.5, y2 + margin), max(-0.5, y1 - margin))
     ax.set_axis_off()
-    ax.legend(loc="center right", bbox_to_anchor=(-0.03, 0.5), frameon=True, facecolor="#333333",
-              labelcolor="white", edgecolor="none")  # fmt: skip
+    ax.set_title("dashed: the proposal; solid: its box, if it is ...", fontsize=11, pad=16)
     names = [*classes, "background"]
     colors = [*style.CLASS_COLORS[: len(classes)], style.BACKGROUND]
     drawn = bars.barh(range(len(names)), confidences.numpy(), color=colors)
@@ -91,6 +97,32 @@ def ambiguous_proposal(
     bars.set(xlabel="teacher's confidence (softmax)", ylabel="class")
     bars.set_xlim(0, 1.15 * float(confidences.max()))
     return figure
+
+
+def push_and_gain(rows: pd.DataFrame) -> Axes:
+    """What a regression loss changes in AP, against how hard it pushes the student's deltas.
+
+    rows: indexed by label, with columns `loss` (its kind), `push` (L1 norm of a batch's
+    gradient), `gain` and `half` (AP points, and the half width of the 95% interval).
+    """
+    ax = style.new_axes(3.4)
+    for (kind, some), color in zip(
+        rows.groupby("loss"), (style.TEACHER, style.STUDENT), strict=False
+    ):
+        ax.errorbar(
+            some["push"], some["gain"], some["half"], fmt="o", capsize=4, color=color, label=kind
+        )
+        place = (7, -14) if color == style.TEACHER else (7, 6)  # neighbors of two kinds
+        for label, row in some.iterrows():
+            ax.annotate(label, (row["push"], row["gain"]), xytext=place, color=color, fontsize=9,
+                        textcoords="offset points")  # fmt: skip
+    ax.axhline(0, color="black", lw=1)
+    ax.set(xscale="log", xlabel="push: L1 norm of a batch's gradient at the student's deltas",
+           ylabel="gain [AP points]", xlim=(0.1, 7))  # fmt: skip
+    ax.set_xticks([0.1, 0.2, 0.5, 1, 2, 5], ["0.1", "0.2", "0.5", "1", "2", "5"])
+    ax.minorticks_off()
+    ax.legend(loc="lower left")
+    return ax
 
 
 def weighted_gaps(

@@ -30,10 +30,11 @@ NEUTRAL = "#767676"  # references and limits
 DETECTOR_COLORS = dict(teacher=TEACHER, baseline=STUDENT, distilled=DISTILLED)
 SERIES = (TEACHER, STUDENT, DISTILLED, HIGHLIGHT, ORANGE, SKY_BLUE, NEUTRAL)
 
-# One color per class (the ten digits), from Petroff's sequence of ten ("petroff10" of Matplotlib).
+# One color per class (the ten digits): Petroff's sequence ("petroff10" of Matplotlib) with a lime
+# and a navy in place of its two grays, since gray is the background.
 CLASS_COLORS = (
-    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
-    "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+    "#3f90da", "#ffa90e", "#bd1f01", "#c5e063", "#832db6",
+    "#a96b59", "#e76300", "#b9ac70", "#1d2b53", "#92dadd",
 )  # fmt: skip
 BACKGROUND = "#dddddd"
 

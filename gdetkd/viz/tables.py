@@ -16,30 +16,41 @@ LABEL = 40  # characters per line of a label; leaves two thirds of the width to 
 
 
 def plot_gains(gains: Mapping[str, pd.DataFrame]) -> Figure:
-    """The paper's gains and ours, one panel per table; rows that have not run are labeled so.
+    """Our gains and the paper's, one row of panels per table; what has not run is labeled so.
 
-    The axis is as wide as the gains need. A wider interval is cut, and its half width is printed.
+    Digits is on the left and COCO on the right, each on an axis of its own: their points cannot be
+    compared. The axis is as wide as the gains need. A wider interval is cut, and its half width is
+    printed.
 
     gains: title -> columns row, paper, ours, half (of the 95% interval), seeds; in points of AP
     (average precision). NaN is not drawn.
     """
     lines = [sum(1 + (len(row) > LABEL) for row in frame["row"]) for frame in gains.values()]
     height = 1.2 + 0.32 * sum(lines) + 0.75 * len(lines)
-    figure, axes = style.panels(rows=len(gains), height=height / len(gains), sharex=True,
-                                gridspec_kw={"height_ratios": [n + 1 for n in lines]})  # fmt: skip
+    with_paper = any(frame["paper"].notna().any() for frame in gains.values())
+    figure, axes = style.panels(
+        1 + with_paper, len(gains), height / len(gains), sharex="col", sharey="row",
+        gridspec_kw=dict(
+            height_ratios=[n + 1 for n in lines], width_ratios=(2, 1)[: 1 + with_paper]
+        ),
+    )  # fmt: skip
     axes[0, 0].set_xlim(_limits(gains.values()))
-    for ax, (title, frame) in zip(axes[:, 0], gains.items(), strict=True):
-        _draw_gains(ax, frame)
-        ax.set_title(title, loc="left")
-    axes[-1, 0].set_xlabel("gain over the baseline [AP points]")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=2, loc="outside upper right")
+    for row, (title, frame) in zip(axes, gains.items(), strict=True):
+        _draw_gains(row[0], frame)
+        row[0].set_title(title, loc="left")
+        for ax in row[1:]:
+            ax.plot(frame["paper"], range(len(frame)), "D", color=style.STUDENT, ms=7)
+            ax.axvline(0, color="black", lw=1)
+    axes[-1, 0].set_xlabel("gain on digits [AP points], 95% interval")
+    for ax in axes[-1, 1:]:
+        ax.set_xlabel("gain on COCO")
     return figure
 
 
 def _limits(frames: Iterable[pd.DataFrame]) -> tuple[float, float]:
     """Limits with room around 0, all gains, and intervals that are not wider than these."""
     rows = pd.concat(frames)
-    seen = pd.concat([rows["paper"], rows["ours"]]).dropna()
+    seen = rows["ours"].dropna()
     low, high = min(0.0, 0.0, *seen), max(0.0, 0.0, *seen)
     span = max(2.0, high - low)
     narrow = rows[rows["half"] <= span]
@@ -52,11 +63,8 @@ def _limits(frames: Iterable[pd.DataFrame]) -> tuple[float, float]:
 def _draw_gains(ax: Axes, frame: pd.DataFrame) -> None:
     places = list(range(len(frame)))
     run = frame["ours"].notna()
-    # Both are plotted even where nothing has run, so that the legend names both marks.
-    ax.plot(frame["paper"], places, "D", color=style.STUDENT, ms=7, zorder=3,
-            label="paper, COCO")  # fmt: skip
     ax.errorbar(frame["ours"], places, xerr=frame["half"].fillna(0), fmt="o", capsize=4,
-                color=style.TEACHER, label="ours, digits (95% interval; ± where cut)")  # fmt: skip
+                color=style.TEACHER)  # fmt: skip
     low, high = ax.get_xlim()
     cut = (frame["ours"] - frame["half"] < low) | (frame["ours"] + frame["half"] > high)
     beside = {place: " not run" for place in frame.index[~run]}
@@ -68,6 +76,16 @@ def _draw_gains(ax: Axes, frame: pd.DataFrame) -> None:
     ax.axvline(0, color="black", lw=1)
     ax.set_yticks(places, [textwrap.fill(row, LABEL) for row in frame["row"]])
     ax.set_ylim(len(frame) - 0.4, -0.6)
+
+
+def seed_names(seeds: Iterable[int]) -> str:
+    """Seeds in words: "seed 0", "seeds 0 to 4", "seeds 0, 2"."""
+    seeds = sorted(seeds)
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seeds {', '.join(map(str, seeds))}"
 
 
 def plot_pairs(by_seed: pd.DataFrame) -> Axes:

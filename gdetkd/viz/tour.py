@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
@@ -12,6 +13,7 @@ from matplotlib.patches import FancyBboxPatch
 from gdetkd.viz import style
 from gdetkd.viz.proposals import crop
 from gdetkd.viz.style import detector_color
+from gdetkd.viz.tables import seed_names
 
 
 def plot_gap(precision: Mapping[str, float]) -> Axes:
@@ -36,6 +38,32 @@ def plot_gap(precision: Mapping[str, float]) -> Axes:
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set(xlabel="AP on these images [%]", xlim=(0, 1.12 * max(*percent, 1)))
+    return ax
+
+
+def plot_budgets(records: pd.DataFrame, experiments: Mapping[str, str], teacher: float) -> Axes:
+    """AP by length of the training, of the student alone and distilled: every run, and the means.
+
+    Args:
+        records: One row per run, with `experiment`, `steps`, `seed` and `AP` (0 to 1).
+        experiments: Whether an experiment is the 'baseline' or 'distilled'.
+        teacher: AP of the teacher.
+    """
+    ax = style.new_axes(3.6)
+    found = records[records["experiment"].isin(experiments)]
+    found = found.assign(who=found["experiment"].map(experiments), AP=100 * found["AP"])
+    for who, runs in found.groupby("who"):
+        means = runs.groupby("steps").agg(AP=("AP", "mean"), seeds=("seed", seed_names))
+        color = detector_color(who)
+        ax.plot(runs["steps"], runs["AP"], "o", color=color, alpha=0.35, ms=5)
+        ax.plot(means.index, means["AP"], "D-", color=color, ms=8, label=f"student, {who}")
+        for steps, (mean, seeds) in means.iterrows():
+            place = (10, -12 if who == "baseline" else 8)
+            ax.annotate(f"{mean:.1f} ({seeds})", (steps, mean), xytext=place,
+                        textcoords="offset points", color=color)  # fmt: skip
+    ax.axhline(100 * teacher, color=style.TEACHER, ls="--", lw=1.4, label="teacher, 3,000 steps")
+    ax.set(xlabel="steps of training", ylabel="AP on digits [%]", xlim=(600, 3700), ylim=(15, 55))
+    ax.legend(loc="lower right")
     return ax
 
 
@@ -130,9 +158,9 @@ def draw_map() -> Axes:
             _card(ax, x, y, 17, text, color)
             style.arrow(ax, (before, y + 2.5), (x - 0.6, y + 2.5))
     links = (
-        ("imitation of regions, weighted\nover pyramid levels  (4)", 37.5),
-        ("contrast: match each box\nto itself  (1, 2, 3)", 62.5),
-        ("class distillation  (6, 7)\nclass-aware boxes  (5)", 87.5),
+        ("imitation of regions, weighted\nover pyramid levels  (5)", 37.5),
+        ("contrast: match each box\nto itself  (1 to 4)", 62.5),
+        ("class distillation  (8, 9)\nclass-aware boxes  (6)", 87.5),
     )
     for text, x in links:
         style.arrow(ax, (x, 37.4), (x, 11.6), color=style.DISTILLED, lw=2)
@@ -141,7 +169,8 @@ def draw_map() -> Axes:
     style.arrow(ax, (10.5, 11.6), (10.5, 37.4))
     ax.text(10.5, 26.5, "the student's\nproposals: both see\nthe same boxes", ha="center",
             va="center", fontsize=9.5, bbox=dict(fc="white", ec="none", pad=2))  # fmt: skip
-    ax.text(50, 1.2, "everything in one step (7)     a real training (8)     the results (9)",
+    others = ("dense students (7)", "one step (9, 10)", "a real training (11)", "the results (12)")
+    ax.text(50, 1.2, "     ".join(others),
             ha="center", fontsize=9.5, color=style.NEUTRAL)  # fmt: skip
     return ax
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 2: the contrastive loss, its negatives, its memory queue."""
+"""Exercises of notebooks 2 and 3: the contrastive loss, its negatives, its memory queue."""
 
 from __future__ import annotations
 

@@ -1,40 +1,12 @@
-"""Exercises of notebook 7: all parts in one step."""
+"""Exercises of notebook 9: all parts in one step."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from gdetkd.lessons.exercises import Exercise, close, number_check
-
-
-def solution_columns(logits: Tensor) -> Tensor:
-    """Logits with the background first (N, C + 1) as logits with the background last."""
-    return torch.cat([logits[:, 1:], logits[:, :1]], 1)
-
-
-def _check_columns(answer) -> str | None:
-    logits = torch.arange(8.0).view(2, 4)
-    got = answer(logits)
-    if not isinstance(got, Tensor) or got.shape != logits.shape:
-        return "expected the same (N, C + 1) columns in another order"
-    if close(got, logits.flip(1)):
-        return "the object classes keep their order among themselves"
-    if close(got, logits):
-        return "nothing has moved: the background is still first"
-    if close(got, logits.roll(1, 1)):
-        return "the other way around: your background is second"
-    return None if close(got, solution_columns(logits)) else "columns 0 1 2 3 should become 1 2 3 0"
-
+from gdetkd.lessons.exercises import Exercise, number_check
 
 GATHERED = 4 * 2 * 512  # GPUs, images per GPU, proposals per image
 
 EXERCISES = {
-    "columns": Exercise(
-        "Write columns(logits): (N, C + 1) with the background first to last.",
-        _check_columns,
-        solution_columns,
-    ),
     "capacity": Exercise(
         "4 GPUs with 2 images x 512 proposals each; K = 10 gathered batches: queue_capacity = ?",
         number_check(

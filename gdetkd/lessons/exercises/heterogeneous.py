@@ -1,4 +1,4 @@
-"""Exercises of notebook 6: two kinds of scores, and the boxes of a dense student."""
+"""Exercises of notebooks 7 and 8: two kinds of scores, and the boxes of a dense student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 4: the pyramid level that resembles the teacher's feature."""
+"""Exercises of notebook 5: the pyramid level that resembles the teacher's feature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 8: learning rate, schedule, and the steps lost to an interruption."""
+"""Exercises of notebook 11: learning rate, schedule, and the steps lost to an interruption."""
 
 from __future__ import annotations
 

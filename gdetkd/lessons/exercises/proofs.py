@@ -1,4 +1,4 @@
-"""Exercises of notebook 3: what the contrastive loss estimates."""
+"""Exercises of notebook 4: what the contrastive loss estimates."""
 
 from __future__ import annotations
 

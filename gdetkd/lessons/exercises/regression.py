@@ -1,4 +1,4 @@
-"""Exercises of notebook 5: a regression loss weighted by the teacher's confidence."""
+"""Exercises of notebook 6: a regression loss weighted by the teacher's confidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 9: how much a table of a few runs can show."""
+"""Exercises of notebook 12: how much a table of a few runs can show."""
 
 from __future__ import annotations
 
