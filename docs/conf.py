@@ -41,7 +41,7 @@ autodoc_typehints_description_target = "documented"
 CONTENTS = {
     "Course": ["notebooks/README", "notebooks/[0-9]*", "notebooks/GLOSSARY"],
     "Use": ["data/README", "gdetkd/*/README", "docs/api"],
-    "Evidence": ["results/README", "results/*/*"],
+    "Evidence": ["results/RECIPE", "results/README", "results/*/*"],
     "Project": ["ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"],
 }
 

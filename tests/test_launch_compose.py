@@ -16,30 +16,34 @@ TEACHER, STUDENT = "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits/
 
 
 def test_a_two_stage_student_gets_every_component_and_a_queue_of_its_size(digits):
-    config = compose(TEACHER, STUDENT, digits)
+    config = compose(TEACHER, STUDENT, digits, preset="paper")
     assert set(config.model.components) == {
         "contrastive", "imitation", "classification", "regression"
     }  # fmt: skip
     # Ten batches of the paper's K, one of them the present one: 8 images of 48 proposals.
     assert config.model.components.contrastive.queue_capacity == 9 * 8 * 48
-    on_four = compose(TEACHER, STUDENT, digits, gpus=4)
+    on_four = compose(TEACHER, STUDENT, digits, gpus=4, preset="paper")
     assert on_four.model.components.contrastive.queue_capacity == 4 * 9 * 8 * 48
     assert config.model.teacher.checkpoint == "gdetkd::digits_faster_rcnn_r34.pth"
     assert config.model.student == Config.fromfile(_file(STUDENT)).model
     assert "student_adapter" not in config.model
+    recommended = compose(TEACHER, STUDENT, digits)
+    assert recommended.model.components.contrastive.queue_capacity == 0
+    recommended.model.components.contrastive.queue_capacity = 9 * 8 * 48
+    assert recommended.model == config.model
 
 
 def test_at_the_papers_scale_the_queue_is_the_papers(tmp_path):
     coco = _empty_coco(tmp_path)
     teacher, student = (f"mmdet::faster_rcnn/faster-rcnn_r{n}_fpn_1x_coco.py" for n in (101, 50))
-    config = compose(teacher, student, coco, gpus=8)
+    config = compose(teacher, student, coco, gpus=8, preset="paper")
     assert config.model.components.contrastive.queue_capacity == 72 * 1024
     assert config.model.teacher.checkpoint.startswith("https://download.openmmlab.com/")
     assert proposals(config.model.student) == 512
 
 
 def test_a_dense_student_gets_features_and_contrast(digits):
-    config = compose(TEACHER, "gdetkd::digits/retinanet_r18.py", digits)
+    config = compose(TEACHER, "gdetkd::digits/retinanet_r18.py", digits, preset="paper")
     assert set(config.model.components) == {"contrastive", "imitation"}
     assert config.model.student_adapter == dict(boxes_per_image=512)
     assert config.model.components.contrastive.queue_capacity == 9 * 8 * 512

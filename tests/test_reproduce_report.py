@@ -12,7 +12,7 @@ from reproduce_records import record
 
 from gdetkd.reproduce import report
 from gdetkd.reproduce.figures import claims_figure, figure1
-from gdetkd.reproduce.page import write_page
+from gdetkd.reproduce.page import write_pages
 from gdetkd.reproduce.registry import TABLES
 
 RESULTS = Path(__file__).parents[1] / "results" / "digits"
@@ -52,10 +52,11 @@ def test_the_readme_says_what_is_on_record():
     assert " ".join(block.split()) == " ".join(report.headline().split())
 
 
-def test_the_page_of_results_is_made_from_the_records(tmp_path):
+def test_the_pages_of_results_are_made_from_the_records(tmp_path):
     """Byte for byte: no figure on it is typed."""
     results = shutil.copytree(RESULTS.parent, tmp_path / "results")
-    assert write_page(results).read_bytes() == (RESULTS.parent / "README.md").read_bytes()
+    for name, path in write_pages(results).items():
+        assert path.read_bytes() == (RESULTS.parent / name).read_bytes(), name
 
 
 def test_a_changed_record_changes_the_page_and_a_missing_one_is_named(tmp_path):
@@ -64,9 +65,9 @@ def test_a_changed_record_changes_the_page_and_a_missing_one_is_named(tmp_path):
     path = results / "digits" / report.RUNS
     path.write_text("\n".join(line for line in lines if '"experiment": "fitnet"' not in line))
     with pytest.raises(ValueError, match="quotes 'fitnet', and runs.jsonl has no run of it"):
-        write_page(results)
+        write_pages(results)
     changed = [dict(json.loads(line)) for line in lines]
     for one in changed:
         one["AP"] = 0.123 if one["experiment"] == "no_transfer" else one["AP"]
     path.write_text("\n".join(map(json.dumps, changed)))
-    assert "the whole reaches 12.3" in write_page(results).read_text()
+    assert "the whole reaches 12.3" in write_pages(results)["README.md"].read_text()

@@ -130,11 +130,11 @@ def write_pages(folder, benchmark) -> None:
         claims_figure(frame, folder / "claims.png")
     if benchmark == "digits":
         from gdetkd.demo import draw_runs
-        from gdetkd.reproduce.page import write_page
+        from gdetkd.reproduce import page
 
         draw_runs(Path(BENCHMARKS[benchmark].work_dir), folder / "comparison.png")
         if (folder.parent / "README.md").is_file():  # the folder of all results
-            write_page(folder.parent)
+            page.write_pages(folder.parent)
 
 
 def say_plan(experiments, path, seeds, jobs) -> None:

@@ -104,12 +104,16 @@ def run_train(
     "those of MMDetection's zoo.",
 )  # fmt: skip
 @click.option("--transfer-heads", is_flag=True, help="The teacher's heads, frozen.")
+@click.option(
+    "--preset", type=click.Choice(["recommended", "paper"]), default="recommended",
+    show_default=True, help="The paper's has a memory queue; results/RECIPE.md compares them.",
+)  # fmt: skip
 @click.option("--out", type=click.Path(), help="The config's file; default: STUDENT_distilled.py.")
 @work_dir_option
 @with_options(training_options)
 @click.option("--plan", is_flag=True, help="Write the config, print what would be done, and stop.")
 def distill(
-    teacher, student, folder, checkpoint, transfer_heads, out, gpus, start, plan, **choices
+    teacher, student, folder, checkpoint, transfer_heads, preset, out, gpus, start, plan, **choices
 ) -> None:
     """Compose a config in which STUDENT learns from TEACHER, write it and train it.
 
@@ -121,7 +125,9 @@ def distill(
     if folder is None:
         raise click.UsageError("expected --data DIR, what `gdetkd data` has prepared")
     path = Path(out or f"{Path(student.split('::')[-1]).stem}_distilled.py")
-    config = compose(teacher, student, Path(folder), checkpoint, gpus or 1, transfer_heads, start)
+    config = compose(
+        teacher, student, Path(folder), checkpoint, gpus or 1, transfer_heads, start, preset
+    )
     check_pair(config)
     write_config(config, path, teacher, student)
     click.echo(f"Config, yours to edit: {path}")

@@ -19,8 +19,8 @@ from gdetkd.training.data import use_data, use_start
 from gdetkd.training.last_checkpoint import last_checkpoint
 
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
-# The paper's K = 80 x 1024 is ten gathered batches, of which one is the current batch.
-BATCHES = 9
+# Gathered batches that the queue holds beside the current one; the paper's K = 80 x 1024 is ten.
+PRESETS = dict(recommended=0, paper=9)
 BOXES = 512  # per image, for a dense student
 _HEADER = """\
 # {student} learns from {teacher}.
@@ -37,11 +37,13 @@ def compose(
     gpus: int = 1,
     transfer_heads: bool = False,
     start: str | None = None,
+    preset: str = "recommended",
 ) -> Config:
     """The config in which a student learns from a teacher on a folder of data.
 
-    Components and weights are those of the full-size configs. The queue has room for as many
-    batches as the paper's.
+    Components and weights are those of the full-size configs. The contrast has no queue, which
+    `results/RECIPE.md` explains; with the preset "paper" it has room for as many batches as the
+    paper's.
 
     Args:
         teacher: The work dir of its training; or its config: a file, `gdetkd::NAME` or
@@ -54,9 +56,11 @@ def compose(
         gpus: Processes of the training, whose proposals share the queue.
         transfer_heads: Put the teacher's heads into the student and freeze them.
         start: What the student's backbone starts from, as for `use_start`.
+        preset: One of `PRESETS`.
 
     Raises:
         FileNotFoundError: No such config or data.
+        KeyError: There is no such preset.
         ValueError: A config is not a detector's, no weights of the teacher are known, or it was
             trained on other classes.
     """
@@ -83,7 +87,7 @@ def compose(
     components = base.dense_components if dense else base.two_stage_components
     boxes = BOXES if dense else proposals(config.model)
     images = gpus * config.train_dataloader.batch_size
-    components.contrastive.queue_capacity = BATCHES * images * boxes
+    components.contrastive.queue_capacity = PRESETS[preset] * images * boxes
     config.model = ConfigDict(
         type="DistilledDetector",
         student=config.model,

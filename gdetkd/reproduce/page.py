@@ -1,7 +1,7 @@
-"""The page of results: a text with its figures left open, filled in from the records.
+"""The pages of results: texts with their figures left open, filled in from the records.
 
-`pages/results.md` is a Jinja template. What it may call is in `quotes`; each call names rows of the
-tables, and an unknown name or a row without a record is an error.
+They are Jinja templates. What they may call is in `quotes`; each call names rows of the tables, and
+an unknown name or a row without a record is an error.
 """
 
 from __future__ import annotations
@@ -26,18 +26,22 @@ from gdetkd.reproduce.report import PAGES, RUNS, shown, teacher_record
 from gdetkd.reproduce.teacher import TEACHER
 from gdetkd.training.config import load_config
 
+TEMPLATES = {"README.md": "results.md", "RECIPE.md": "recipe.md"}  # by the page made of it
 
-def write_page(results: Path) -> Path:
-    """Write README.md of the folder of all results; gives its path.
+
+def write_pages(results: Path) -> dict[str, Path]:
+    """Write the pages in the folder of all results; gives their paths by `TEMPLATES`' names.
 
     Raises:
-        ValueError: The page quotes a row that has not run, or that no table has.
+        ValueError: A page quotes a row that has not run, or that no table has.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    template = environment.from_string((PAGES / "results.md").read_text())
-    path = Path(results) / "README.md"
-    path.write_text(template.render(quotes(Path(results))))
-    return path
+    quoted, paths = quotes(Path(results)), {}
+    for name, template in TEMPLATES.items():
+        text = environment.from_string((PAGES / template).read_text()).render(quoted)
+        paths[name] = Path(results) / name
+        paths[name].write_text(text)
+    return paths
 
 
 def quotes(results: Path) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def quotes(results: Path) -> dict[str, Any]:
         found = frame[frame["experiment"] == name].set_index("seed")["AP"]
         found = found if like is None else found[found.index.isin(values(like).index)]
         if found.empty:
-            raise ValueError(f"pages/results.md quotes {name!r}, and {RUNS} has no run of it")
+            raise ValueError(f"a page of results quotes {name!r}, and {RUNS} has no run of it")
         return found
 
     def paired(name: str, other: str | None) -> pd.Series:
