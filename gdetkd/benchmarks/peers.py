@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -31,19 +32,17 @@ def flex_attention(queries: Tensor, keys: Tensor) -> Tensor:
 
 def cut_cross_entropy(queries: Tensor, keys: Tensor) -> Tensor:
     """Losses in bfloat16, without the filter of small gradients."""
-    from cut_cross_entropy import linear_cross_entropy
-
+    peer = import_module("cut_cross_entropy")  # of `make gpu-kit`, no dependency
     target = torch.arange(len(queries), device=queries.device)
-    return linear_cross_entropy(
+    return peer.linear_cross_entropy(
         queries.bfloat16(), keys.bfloat16(), target, filter_eps=None, impl="cce"
     )
 
 
 def inf_cl(queries: Tensor, keys: Tensor) -> Tensor:
     """Losses by Inf-CL's flash kernel."""
-    from inf_cl import cal_flash_loss
-
-    return cal_flash_loss(queries, keys, scale=1.0, head_dim=queries.shape[1])
+    peer = import_module("inf_cl")  # of `make gpu-kit`, no dependency
+    return peer.cal_flash_loss(queries, keys, scale=1.0, head_dim=queries.shape[1])
 
 
 PEERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
