@@ -25,7 +25,7 @@ site: env ## make build/site/, all pages and notebooks with search and the API, 
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . build/site
 	@echo "Open build/site/README.html"
 
-test: env ## check the style and run all tests, two files at a time (15 minutes)
+test: env ## check the style and run all tests, two files at a time (half an hour)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 

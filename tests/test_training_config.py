@@ -88,7 +88,13 @@ def test_a_config_without_what_a_training_needs(plain, tmp_path, ending):
             use(load_config(file, work_dir=tmp_path))
 
 
-def test_a_training_on_nothing_annotated_is_refused(plain, tmp_path):
+@pytest.mark.parametrize(
+    ("checked", "message"),
+    [(True, "nothing to train on: 0 of 16 images left; 16 without objects"),
+     (False, "nothing to train on: none of the 16 images")],
+    ids=["checked before", "not to be checked before"],
+)  # fmt: skip
+def test_a_training_on_nothing_annotated_is_refused(plain, tmp_path, checked, message):
     """Whatever the data set's class, of which some read no file of COCO's format."""
     options = {
         "train_dataloader.dataset.type": "gdetkd_unlabeled",
@@ -101,8 +107,13 @@ def test_a_training_on_nothing_annotated_is_refused(plain, tmp_path):
         def load_data_list(self):
             return [dict(info, instances=[]) for info in super().load_data_list()]
 
-    DATASETS.register_module("gdetkd_unlabeled", module=Unlabeled, force=True)
-    with pytest.raises(ValueError, match="nothing to train on: none of the 16 images"):
+    class Private(Unlabeled):
+        def full_init(self):
+            super().full_init()
+
+    kind = Unlabeled if checked else Private
+    DATASETS.register_module("gdetkd_unlabeled", module=kind, force=True)
+    with pytest.raises(ValueError, match=message):
         train(load_config(plain, options, work_dir=tmp_path))
 
 
