@@ -27,7 +27,7 @@ site: env ## make build/site/, all pages and notebooks with search and the API, 
 
 test: env ## check the style and run all tests, two files at a time (half an hour)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What a machine with a GPU, Python 3.12 and PyTorch, but no network, may lack: 9 MB of wheels. The other packages that
 # gdetkd needs come with PyTorch's usual company: OpenCV, pandas, SciPy, scikit-image, matplotlib, rich, click, pytest.

@@ -7,8 +7,8 @@ from gdetkd.evaluation.records import read_json_lines
 from gdetkd.reproduce import loop_runs
 
 
-@pytest.mark.parametrize("name", ["mobilenet_distilled", "rt_detr_distilled"])
-def test_an_interrupted_run_ends_as_one_that_was_not(name, digits, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_as_one_that_was_not(digits, tmp_path, monkeypatch):
+    name = "rt_detr_distilled"  # it waits for a teacher of another run
     run = loop_runs.RUNS[name]._replace(steps=2, seeds=1)
     teacher = loop_runs.RUNS["torchvision_teacher"]._replace(steps=1)
     monkeypatch.setattr(loop_runs, "RUNS", {"torchvision_teacher": teacher, name: run})
@@ -28,6 +28,6 @@ def test_an_interrupted_run_ends_as_one_that_was_not(name, digits, tmp_path, mon
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
     records = {record["run"]: record for record in read_json_lines(path)}
     assert records[name]["losses"]["kd_imitation_loss"] > 0 and 0 <= records[name]["AP"] <= 1
-    assert ("torchvision_teacher" in records) == (run.teacher == "torchvision_teacher")
+    assert "torchvision_teacher" in records
     page = loop_runs.loop_page(list(records.values()))
     assert f"| {run.label} | 2 | 1 |" in page
