@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers import run_config
+from mmengine.visualization import Visualizer
 
 
 class Child:
@@ -67,12 +68,20 @@ def gdetkd(folder: Path, *arguments: object, prepare: Callable[[], object] = lam
         from gdetkd.cli import main
 
         os.chdir(folder)
+        _forget(Visualizer)
         sys.argv = ["gdetkd", *map(str, arguments)]
         prepare()
         main()
 
     folder.mkdir(exist_ok=True, parents=True)
     return Child(command, folder / f"output_{time.monotonic_ns()}.txt")
+
+
+def _forget(kind: type[Visualizer]) -> None:
+    """MMEngine would hand on the visualizer of a training before the fork, with its folder."""
+    kind._instance_dict.clear()
+    for each in kind.__subclasses__():
+        _forget(each)
 
 
 def free_port() -> int:
