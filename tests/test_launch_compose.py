@@ -31,6 +31,8 @@ def test_a_two_stage_student_gets_every_component_and_a_queue_of_its_size(digits
     assert recommended.model.components.contrastive.queue_capacity == 0
     recommended.model.components.contrastive.queue_capacity = 9 * 8 * 48
     assert recommended.model == config.model
+    with pytest.raises(ValueError, match="expected one of recommended, paper, got 'papers'"):
+        compose(TEACHER, STUDENT, digits, preset="papers")
 
 
 def test_at_the_papers_scale_the_queue_is_the_papers(tmp_path):

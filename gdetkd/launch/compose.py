@@ -60,10 +60,11 @@ def compose(
 
     Raises:
         FileNotFoundError: No such config or data.
-        KeyError: There is no such preset.
-        ValueError: A config is not a detector's, no weights of the teacher are known, or it was
-            trained on other classes.
+        ValueError: A config is not a detector's, no weights of the teacher are known, it was
+            trained on other classes, or there is no such preset.
     """
+    if preset not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}, got {preset!r}")
     config = _by_name(read_config(student))
     asked = teacher
     teacher, weights = find_teacher(teacher, checkpoint, data)

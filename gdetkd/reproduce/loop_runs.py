@@ -164,8 +164,8 @@ def train(run: Run, seed: int, folder: Path, data: Path, report: Callable[[str],
     kept = folder / "last.pth"
     parts = dict(distiller=distiller, optimizer=optimizer, schedule=warmup)
     begin, seconds = 0, 0.0
-    if kept.is_file():
-        saved = torch.load(kept, weights_only=True)
+    saved = torch.load(kept, weights_only=True) if kept.is_file() else {}
+    if saved.get("run") == run._asdict():  # and not a run of other settings in the same folder
         for name, part in parts.items():
             part.load_state_dict(saved[name])
         torch.set_rng_state(saved["random"])
@@ -191,6 +191,7 @@ def train(run: Run, seed: int, folder: Path, data: Path, report: Callable[[str],
             seconds = time.time() - started
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= dict(random=torch.get_rng_state(), step=step, seconds=seconds)
+            state |= dict(run=run._asdict())
             _save(state, kept)
             report(f"{folder.name}: step {step} of {run.steps}, loss {loss.item():.2f}")
     _save(distiller.student_state_dict(), folder / "student.pth")
