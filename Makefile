@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
+# Where Python may not write bytecode, every process would compile again what it imports: 20 s each.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help env demo lab notebooks site test format gpu gpu-kit
 
 help: ## show this list
@@ -69,8 +71,12 @@ $(STAMP): requirements.txt pyproject.toml
 	    echo "'$(PYTHON)' could not make a virtual environment: on Debian and Ubuntu install" \
 	         "python3.11-venv." >&2; exit 1; }; }
 	@echo 'Installing what requirements.txt pins into $(VENV)/: a few minutes the first time.'
-	@# Compiled when first imported: few of the 23,000 modules ever are.
-	@$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes -r requirements.txt
+	@# Of 23,000 modules, those are compiled that the commands import; others when first imported.
+	@# Two at a time: PyTorch with its CUDA libraries takes about as long as all the others.
+	@awk '/^[^ ]/ { of = /^(cuda|nvidia|torch|triton)/ ? "torch" : "others" } { print > "$(VENV)/" of ".txt" }' requirements.txt
+	@printf '%s\n' torch others | xargs -P 2 -I % $(BIN)/python -m pip install --quiet --no-compile \
+	  --no-deps --only-binary :all: --require-hashes -r $(VENV)/%.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m pip check
+	@$(BIN)/python -W ignore -c 'import mmdet.apis, mmengine.runner, torchvision.models.detection, transformers'
 	@touch $@
