@@ -1,27 +1,33 @@
 """The road of one's own data on real pictures: tree crowns from the air, of the wheel `deepforest`.
 
-    python -m tests.deepforest_road --out work_dirs/crowns --seeds 3
+    python -m tests.deepforest_road --out work_dirs/crowns --seeds 0 1 2
 
 fetches the wheel (MIT license, 20 MB, no dependency is installed), prepares its VOC annotations in
 tiles, trains a teacher, and for each seed the student alone and distilled, from the same start and
-for as many steps. `--teacher` and `--student` are any configs, `--init` is what all of them start
-from. The figures are printed and written to `OUT/road.json`.
+for as many steps. `--teacher` and `--student` are any configs; further options, `--init` for example,
+go to all trainings. Every training leaves a line in the file `--record`, and what has one is not run
+again; a training that was interrupted goes on. Two calls for other seeds may run side by side.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import datetime
 import subprocess
 import sys
 import time
 import zipfile
 from pathlib import Path
-from statistics import mean, stdev
 
-from gdetkd.evaluation.records import read_json_lines
+import pandas as pd
+
+from gdetkd.evaluation.records import append_json_line, environment, read_json_lines
+from gdetkd.reproduce.statistics import interval, plus_minus
 
 PACKAGE, INSIDE = "deepforest==2.1.0", "deepforest/data/"
+DATA = ("voc07", "--classes", "Tree", "--rename", "Alive=Tree", "--rename", "Dead=Tree",
+        "--val-fraction", "0.25", "--tile", "400")  # fmt: skip
+RECORD = Path(__file__).parents[1] / "results" / "crowns" / "runs.jsonl"
 
 
 def fetch(folder: Path) -> Path:
@@ -43,62 +49,69 @@ def fetch(folder: Path) -> Path:
     return folder / INSIDE
 
 
-def gdetkd(folder: Path, *arguments: object) -> float:
-    """Run a command in a folder; give its seconds."""
-    began = time.time()
+def gdetkd(folder: Path, *arguments: object) -> None:
+    """Run a command in a folder."""
     command = [sys.executable, "-m", "gdetkd.cli", *map(str, arguments)]
     subprocess.run(command, cwd=folder, check=True)
-    return time.time() - began
 
 
-def ap(work_dir: Path) -> float:
-    """The AP of a run's last validation; MMDetection reports none where nothing is detected."""
+def metrics(work_dir: Path) -> dict[str, float]:
+    """AP and AP50 of a run's last validation; MMDetection reports none where nothing is detected."""
     lines = [line for file in sorted(work_dir.glob("*/vis_data/scalars.json"))
              for line in read_json_lines(file)]  # fmt: skip
-    return lines[-1].get("coco/bbox_mAP", 0.0)  # a run ends with a validation
+    found = {name: lines[-1].get(f"coco/bbox_{key}", 0.0)  # a run ends with a validation
+             for name, key in dict(AP="mAP", AP50="mAP_50").items()}  # fmt: skip
+    return found | dict(steps=lines[-1]["step"])
 
 
-def run(folder: Path, teacher: str, student: str, seeds: int, *more: str) -> dict:
-    """The road in a folder; `more` are options of all trainings."""
+def run(
+    folder: Path, record: Path, teacher: str, student: str, seeds: list[int], *more: str
+) -> pd.DataFrame:
+    """The road in a folder; `more` are options of all trainings. Give the records of this pair."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = fetch(folder).relative_to(folder)
-    seconds = dict(data=gdetkd(
-        folder, "data", "voc07", "--root", data, "--classes", "Tree", "--out", "crowns",
-        "--rename", "Alive=Tree", "--rename", "Dead=Tree", "--val-fraction", 0.25, "--tile", 400,
-    ))  # fmt: skip
-    seconds["teacher"] = gdetkd(folder, "train", teacher, "--data", "crowns", "--work-dir",
-                                "teacher", *more)  # fmt: skip
-    found: dict[str, list[float]] = dict(alone=[], distilled=[])
-    for seed in range(seeds):
-        common = ("--data", "crowns", "--seed", seed, *more)
-        seconds["alone"] = gdetkd(folder, "train", student, "--work-dir", f"alone_{seed}", *common)
-        seconds["distilled"] = gdetkd(
-            folder, "distill", "teacher", student, "--work-dir", f"distilled_{seed}", "--out",
-            f"distilled_{seed}.py", *common,
-        )  # fmt: skip
-        for name in found:
-            found[name].append(ap(folder / f"{name}_{seed}"))
-    record = dict(teacher=ap(folder / "teacher"), **found, seconds=seconds)
-    (folder / "road.json").write_text(json.dumps(record, indent=1))
-    return record
+    pair = dict(teacher=teacher, student=student, options=" ".join(more))
+
+    def records() -> list[dict]:
+        return [each for each in read_json_lines(record) if pair.items() <= each.items()]
+
+    def train(name: str, seed: int, *command: object) -> None:
+        if any((each["run"], each["seed"]) == (name, seed) for each in records()):
+            return
+        work_dir, began, made_in = folder / f"{name}_{seed}", time.time(), environment()
+        gdetkd(folder, *command, "--data", "crowns", "--seed", seed, "--work-dir", work_dir.name,
+               *(["--resume"] if list(work_dir.glob("iter_*.pth")) else []), *more)  # fmt: skip
+        today, seconds = datetime.date.today().isoformat(), round(time.time() - began)
+        found = dict(run=name, seed=seed, date=today, seconds=seconds, **metrics(work_dir))
+        append_json_line(record, pair | found | made_in)
+
+    if not (folder / "crowns").exists():
+        data = fetch(folder).relative_to(folder)
+        gdetkd(folder, "data", *DATA, "--root", data, "--out", "crowns")
+    train("teacher", 0, "train", teacher)
+    for seed in seeds:
+        train("alone", seed, "train", student)
+        train("distilled", seed, "distill", "teacher_0", student,
+              "--out", f"distilled_{seed}.py")  # fmt: skip
+    return pd.DataFrame(records())
 
 
 def main() -> None:
     """Run the road as the options say."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("work_dirs/crowns"))
+    parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--teacher", default="own/faster_rcnn_r50_teacher")
     parser.add_argument("--student", default="own/faster_rcnn_r18")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments, more = parser.parse_known_args()
-    record = run(
-        arguments.out.absolute(), arguments.teacher, arguments.student, arguments.seeds, *more
-    )
-    print(f"teacher: AP {record['teacher']:.3f}")
+    pair = (arguments.teacher, arguments.student)
+    found = run(arguments.out.absolute(), arguments.record, *pair, arguments.seeds, *more)
+    table = 100 * found.pivot(index="seed", columns="run", values="AP")
+    print(table.round(1))
     for name in ("alone", "distilled"):
-        values = record[name]
-        spread = f" +- {stdev(values):.3f}" if len(values) > 1 else ""
-        print(f"student {name}: AP {mean(values):.3f}{spread} of {len(values)} seeds: {values}")
+        print(f"student {name}: AP {plus_minus(*interval(table[name].dropna()))}")
+    gain = (table["distilled"] - table["alone"]).dropna()
+    print(f"gain, paired by seed: {plus_minus(*interval(gain), signed=True)} of {len(gain)} seeds")
 
 
 if __name__ == "__main__":
