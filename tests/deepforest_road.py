@@ -4,9 +4,10 @@
 
 fetches the wheel (MIT license, 20 MB, no dependency is installed), prepares its VOC annotations in
 tiles, trains a teacher, and for each seed the student alone and distilled, from the same start and
-for as many steps. `--teacher` and `--student` are any configs; further options, `--init` for example,
-go to all trainings. Every training leaves a line in the file `--record`, and what has one is not run
-again; a training that was interrupted goes on. Two calls for other seeds may run side by side.
+for as many steps. `--teacher` and `--student` are any configs; further options, `--init` for
+example, go to all trainings. Every training leaves a line in the file `--record`, and what has one
+is not run again; a training that was interrupted goes on. Two calls for other seeds may run side by
+side.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def gdetkd(folder: Path, *arguments: object) -> None:
 
 
 def metrics(work_dir: Path) -> dict[str, float]:
-    """AP and AP50 of a run's last validation; MMDetection reports none where nothing is detected."""
+    """AP and AP50 of a run's last validation; MMDetection reports none without detections."""
     lines = [line for file in sorted(work_dir.glob("*/vis_data/scalars.json"))
              for line in read_json_lines(file)]  # fmt: skip
     found = {name: lines[-1].get(f"coco/bbox_{key}", 0.0)  # a run ends with a validation
