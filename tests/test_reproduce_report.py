@@ -11,7 +11,7 @@ import pytest
 from reproduce_records import record
 
 from gdetkd.reproduce import report
-from gdetkd.reproduce.figures import claims_figure, figure1
+from gdetkd.reproduce.figures import budgets_figure, claims_figure, figure1
 from gdetkd.reproduce.page import write_pages
 from gdetkd.reproduce.registry import TABLES
 
@@ -44,6 +44,9 @@ def test_committed_tables_and_figure_are_made_from_the_committed_records(tmp_pat
     for draw, name in ((figure1, "figure1.png"), (claims_figure, "claims.png")):
         drawn = draw(frame, tmp_path / name)
         assert drawn.read_bytes() == (RESULTS / name).read_bytes(), name
+    teacher = report.teacher_record()["AP"]
+    drawn = budgets_figure(frame, teacher, tmp_path / "budgets.png")
+    assert drawn.read_bytes() == (RESULTS / "budgets.png").read_bytes()
 
 
 def test_the_readme_says_what_is_on_record():

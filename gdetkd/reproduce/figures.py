@@ -14,9 +14,13 @@ from matplotlib.figure import Figure
 from gdetkd.reproduce.explosion import SETTINGS, SIZES
 from gdetkd.reproduce.registry import TABLES
 from gdetkd.reproduce.statistics import claim_differences, interval
+from gdetkd.viz.tour import plot_budgets
 
 # Distinguishable with color-vision deficiencies and in grayscale.
 OURS, PAPER, UNSETTLED = "#0072B2", "#D55E00", "#767676"
+# The trainings of both students, short and long.
+BUDGETS = dict(baseline="baseline", baseline_1400="baseline", baseline_3000="baseline",
+               gdetkd="distilled", gdetkd_3000="distilled")  # fmt: skip
 VERDICTS = {  # color and mark
     "confirmed": (OURS, "o"),
     "contradicted": ("#CC79A7", "X"),
@@ -39,6 +43,17 @@ def figure1(frame: pd.DataFrame, out: Path) -> Path:
             column[-1].set_xlabel(label)
         for row, whose in zip(axes, ("paper, COCO", "ours, digits"), strict=True):
             row[0].set_ylabel(f"AP [%], {whose}")
+        return save(figure, out)
+
+
+def budgets_figure(frame: pd.DataFrame, teacher: float, out: Path) -> Path:
+    """Draw AP by length of the training, alone and distilled; the same bytes every time.
+
+    `teacher` is the teacher's AP, in [0, 1].
+    """
+    with style.context("default"):
+        figure = plot_budgets(frame, BUDGETS, teacher).figure
+        figure.set_layout_engine("constrained")
         return save(figure, out)
 
 
