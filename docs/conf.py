@@ -17,7 +17,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 root_doc = "README"
 include_patterns = [
     "docs/*.md", "*.md", "data/README.md", "gdetkd/**/README.md", "notebooks/*.ipynb",
-    "notebooks/*.md", "results/*.md", "results/*/*.md",
+    "notebooks/*.md", "notebooks/*/*.md", "results/*.md", "results/*/*.md",
 ]  # fmt: skip
 exclude_patterns = ["gdetkd/reproduce/pages/**"]
 napoleon_use_ivar = True  # fields of named tuples are described once
@@ -39,7 +39,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 
 CONTENTS = {
-    "Course": ["notebooks/README", "notebooks/[0-9]*", "notebooks/GLOSSARY"],
+    "Course": ["notebooks/README", "notebooks/[0-9]*", "notebooks/GLOSSARY", "notebooks/*/*"],
     "Use": ["data/README", "gdetkd/*/README", "docs/api"],
     "Evidence": ["results/RECIPE", "results/README", "results/*/*"],
     "Project": ["ARCHITECTURE", "CONTRIBUTING", "CHANGELOG"],

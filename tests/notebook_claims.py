@@ -349,4 +349,24 @@ CLAIMS = {
             > 0.8 * gain("memory_1", "contrastive")[0]
         ),
     },
+    "13_own_pictures": {
+        "Check the data before the first step": lambda p: p.says(
+            "objects: 377 in = 377 out + 0 reported"
+        ),
+        "three commands lead from a folder to a student that MMDetection loads": lambda p: (
+            p.code.count("!gdetkd train") == 2
+            and "!gdetkd data" in p.code
+            and "!gdetkd distill" in p.code
+            and "from mmdet.apis import init_detector" in p.code
+        ),
+        "One pair of short trainings is a rehearsal.": lambda p: (
+            "short(60)" in p.code and "short(30)" in p.code and p.says("336 steps")
+        ),
+        "A weight of 1 for the imitation of features means something else": lambda p: (
+            p.value("a weight of 1 would have ") > 10
+        ),
+        "with this AP it has little to say, and `distill` says so before the training": lambda p: (
+            p.says("Warning: The teacher is")
+        ),
+    },
 }

@@ -36,6 +36,11 @@ def test_a_detector_without_a_neck_is_built_and_runs_a_step():
     assert type(detector).__name__ == "TridentFasterRCNN" and side == 64
 
 
+def test_a_c4_is_built_with_the_narrow_form_that_its_res5_has():
+    detector, side, _ = build_small("faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco")
+    assert type(detector).__name__ == "FasterRCNN" and detector.with_shared_head and side == 64
+
+
 def test_records_and_page(yolof, tmp_path):
     path = tmp_path / "pairs" / "mmdet.jsonl"
     families.write(path, yolof)

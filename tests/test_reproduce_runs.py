@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -110,6 +114,15 @@ def test_the_machinery_on_a_miniature(tmp_path, digits, monkeypatch):
     (row,) = (line for line in table if "nonlinear" in line)
     assert "| 4 | 1 |" in row, row  # steps and seeds
     assert figure1(frame, tmp_path / "figure1.png").stat().st_size > 10_000
+
+
+def test_a_run_whose_sweep_has_ended_ends_too(tmp_path):
+    """The sweep's process is none of its parents; tests/test_launch_run_lock.py kills one."""
+    described = json.dumps(dataclasses.asdict(experiments_of(DIGITS)["baseline"]))
+    module, gone = ["-m", "gdetkd.reproduce.runs"], 2**22 - 1
+    command = [sys.executable, *module, described, 0, tmp_path / "runs.jsonl", tmp_path, gone]
+    done = subprocess.run(list(map(str, command)), capture_output=True)
+    assert done.returncode == 1 and not done.stderr and not list(tmp_path.iterdir())
 
 
 def test_a_schedule_in_epochs_is_recorded_too(digits, tmp_path):

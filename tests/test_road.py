@@ -4,6 +4,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import cv2
@@ -77,6 +79,19 @@ def test_a_teacher_trained_before_is_found_and_shown_beside_its_student(road):
     assert "Warning: The teacher is as good as dead" in printed["distill"]
     dumped = Config.fromfile(folder / "work_dirs/student_distilled/student_distilled.py")
     assert dumped.randomness.seed == 3
+
+
+def test_a_new_process_compares_what_trainings_left(road):
+    """By the configs in their work dirs, which name the package's hooks and loops."""
+    folder, _ = road
+    runs = [folder / "work_dirs" / name for name in ("teacher", "student_distilled")]
+    command = [sys.executable, "-m", "gdetkd.cli", "compare", *(run / "iter_4.pth" for run in runs)]
+    for run in runs:
+        command += ["--config", run / f"{run.name}.py"]
+    done = subprocess.run([*command, "--out", "two.html"], cwd=folder, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert [word for word in LIBRARIES if word in done.stdout.decode()] == []
+    assert "iter_4" in (folder / "two.html").read_text()
 
 
 def test_recall_stands_beside_precision(road):

@@ -17,6 +17,13 @@ from gdetkd.lessons.exercises import (
 )
 
 
+def _inside(box, tile):
+    """The part of a box's area that lies in a tile."""
+    width = max(min(box[2], tile[2]) - max(box[0], tile[0]), 0)
+    height = max(min(box[3], tile[3]) - max(box[1], tile[1]), 0)
+    return width * height / ((box[2] - box[0]) * (box[3] - box[1]))
+
+
 def _unpaired(baseline, distilled, quantile):
     variances = np.var(baseline, ddof=1) + np.var(distilled, ddof=1)
     return quantile * math.sqrt(variances / len(baseline))
@@ -172,6 +179,24 @@ WRONG = {
         "the mixture": 3,
         "the mean difference": 2,
         "words": "none",
+    },
+    "own_pictures.belongs": {
+        "any overlap": lambda box, tile: _inside(box, tile) > 0,
+        "more than half": lambda box, tile: _inside(box, tile) > 0.5,
+        "all of it": lambda box, tile: _inside(box, tile) == 1,
+        "half of the width": lambda box, tile: (
+            2 * (min(box[2], tile[2]) - max(box[0], tile[0])) >= box[2] - box[0]
+        ),
+        "apart in both directions": lambda box, tile: (
+            (min(box[2], tile[2]) - max(box[0], tile[0]))
+            * (min(box[3], tile[3]) - max(box[1], tile[1]))
+            >= 0.5 * (box[2] - box[0]) * (box[3] - box[1])
+        ),
+    },
+    "own_pictures.passes": {
+        "steps over images": lambda images, batch, steps: steps / images,
+        "whole passes": lambda images, batch, steps: steps * batch // images,
+        "the steps of a pass": lambda images, batch, steps: images / batch,
     },
     "launch.rate": {
         "unchanged": lambda rate, images, gpus, each: rate,

@@ -71,6 +71,7 @@ def _detect(sources, configs, split):
     """Detections of the checkpoints (results stay files), and the test set of the first config."""
     from gdetkd.checkpoints.hub import find_checkpoint
     from gdetkd.evaluation.testing import detections, truth_of
+    from gdetkd.ops.console import quiet
     from gdetkd.training.config import load_config
 
     loaded = [load_config(name) for name in configs]
@@ -84,11 +85,12 @@ def _detect(sources, configs, split):
             f"{len(truths[0][2])} classes and {truths[-1][0]} with {len(truths[-1][2])}; compare "
             "files of detections of one test set instead"
         )
-    found = [
-        source if source.endswith(".json")
-        else detections(config, find_checkpoint(source), split)
-        for source, config in zip(sources, (loaded[0], loaded[-1]), strict=True)
-    ]  # fmt: skip
+    with quiet(None):
+        found = [
+            source if source.endswith(".json")
+            else detections(config, find_checkpoint(source), split)
+            for source, config in zip(sources, (loaded[0], loaded[-1]), strict=True)
+        ]  # fmt: skip
     return found, truths[0]
 
 

@@ -1,12 +1,14 @@
-"""Images in memory with their ground truth: those of the embedded benchmark.
+"""Images in memory with their ground truth: of data on disk, or of the embedded benchmark.
 
-They are rendered as `gdetkd data digits` writes them, so that no data set has to be built first.
+The latter are rendered as `gdetkd data digits` writes them: no data set has to be built first.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -72,6 +74,32 @@ def val_images(count: int, start: int = 0, split: str = "val") -> Images:
     return Images([picture for picture, _ in drawn], [sample for _, sample in drawn])
 
 
+def stored_images(folder: Path, split: str = "val") -> Images:
+    """The images of a split that `gdetkd data` has prepared in a folder, without crowd regions.
+
+    Raises:
+        FileNotFoundError: The folder has no `dataset.json`, or an image is missing.
+        KeyError: There is no such split.
+    """
+    described = json.loads((Path(folder) / "dataset.json").read_text())
+    where = described["splits"][split]
+    content = json.loads(Path(where["annotations"]).read_text())
+    labels = {category["id"]: place for place, category in enumerate(content["categories"])}
+    pictures, samples = [], []
+    for image in content["images"]:
+        pixels = cv2.imread(str(Path(where["images"]) / image["file_name"]))
+        if pixels is None:
+            raise FileNotFoundError(f"{where['images']}: no image {image['file_name']}")
+        objects = [each for each in content["annotations"]
+                   if each["image_id"] == image["id"] and not each["iscrowd"]]  # fmt: skip
+        boxes = torch.tensor([each["bbox"] for each in objects], dtype=torch.float32).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        known = torch.tensor([labels[each["category_id"]] for each in objects], dtype=torch.long)
+        pictures.append(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+        samples.append(_sample(image["id"], boxes, known, pixels.shape[:2]))
+    return Images(pictures, samples, tuple(described["classes"]))
+
+
 def _draw(split: str, index: int) -> tuple[np.ndarray, DetDataSample]:
     """One image through JPEG, as the data set on disk holds it, and its ground truth."""
     glyphs, photos = _material()
@@ -82,14 +110,19 @@ def _draw(split: str, index: int) -> tuple[np.ndarray, DetDataSample]:
     boxes = torch.tensor([digit.box for digit in drawn], dtype=torch.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     labels = torch.tensor([digit.label for digit in drawn])
+    return picture, _sample(index, boxes, labels, (digits.IMAGE_SIZE, digits.IMAGE_SIZE))
+
+
+def _sample(number: int, boxes: Tensor, labels: Tensor, size: tuple[int, int]) -> DetDataSample:
+    """Ground truth of an image of (height, width) pixels: boxes (n, 4) x1 y1 x2 y2, labels (n,)."""
     nothing = InstanceData(bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long))
     sample = DetDataSample(
         gt_instances=InstanceData(bboxes=boxes, labels=labels), ignored_instances=nothing
     )
-    side = (digits.IMAGE_SIZE, digits.IMAGE_SIZE)
-    meta = dict(img_id=index, img_shape=side, ori_shape=side, scale_factor=(1.0, 1.0))
-    sample.set_metainfo(meta)
-    return picture, sample
+    sample.set_metainfo(
+        dict(img_id=number, img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0))
+    )
+    return sample
 
 
 @cache

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from gdetkd.evaluation.records import environment
+from gdetkd.launch.worker import end_with_parent
 from gdetkd.reproduce import records
 from gdetkd.reproduce.experiments import BENCHMARKS, Experiment
 from gdetkd.reproduce.registry import TABLES, experiments_of
@@ -147,11 +148,11 @@ def _run(
         return None
     folder.mkdir(parents=True, exist_ok=True)
     described = json.dumps(dataclasses.asdict(experiment))
-    command = [sys.executable, "-m", __name__, described, str(seed), str(path), str(folder)]
+    command = [sys.executable, "-m", __name__, described, seed, path, folder, os.getpid()]
     with open(folder / "output.txt", "w") as file:
         try:
             return subprocess.run(
-                command, stdout=file, stderr=subprocess.STDOUT, env=variables,
+                list(map(str, command)), stdout=file, stderr=subprocess.STDOUT, env=variables,
                 timeout=left if math.isfinite(left) else None,
             ).returncode  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -249,6 +250,7 @@ def peaks(runner: Any) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    described, seed, path, folder = sys.argv[1:]
+    described, seed, path, folder, parent = sys.argv[1:]
+    end_with_parent(int(parent))
     experiment = Experiment(**json.loads(described))
     records.append(path, run_one(experiment, int(seed), Path(folder)))

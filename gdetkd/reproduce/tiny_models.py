@@ -42,11 +42,11 @@ GROUPED = (
 def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> ConfigDict:
     """The model of a detector on a ResNet-18 of `base` channels; its pyramid has `width` of them.
 
-    kind: One of `ZOO`, or a config's name; a backbone that is no ResNet stays as it is. A C4's
-    `base` is 16 or 32: MMDetection's res5 has no other narrow form.
+    kind: One of `ZOO`, or a config's name; a backbone that is no ResNet stays as it is. A C4 has
+    16 or 32 base channels, whichever `base` is nearer to: MMDetection's res5 has no other form.
 
     Raises:
-        ValueError: There is no such kind, or no such C4.
+        ValueError: There is no such kind.
     """
     if kind not in ZOO and "::" not in kind:
         raise ValueError(f"expected a detector among {sorted(ZOO)}, or a config, got {kind!r}")
@@ -58,9 +58,11 @@ def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> 
     if isinstance(model.get("teacher_config"), str):  # LD and LAD distill by themselves
         teacher = find_config(model.teacher_config.replace("configs/", "mmdet::"))
         model.update(teacher_config=Config.fromfile(teacher), teacher_ckpt=None)
-    outs = _small_backbone(model, base)
-    if kind == "faster_rcnn_c4":
+    if model.backbone.type == "ResNet" and "shared_head" in model.get("roi_head", {}):
+        base = 16 if base < 24 else 32
+        _small_backbone(model, base)
         return _c4(model, base, classes)
+    outs = _small_backbone(model, base)
     # Heads on a backbone that stays as it is, TridentNet's, keep their widths.
     model = ConfigDict(_narrow(model, width if outs or model.get("neck") else 0, classes))
     necks = model.get("neck")
@@ -159,8 +161,6 @@ def _few_queries(model: ConfigDict, width: int) -> None:
 
 
 def _c4(model: ConfigDict, base: int, classes: int) -> ConfigDict:
-    if base not in (16, 32):
-        raise ValueError(f"faster_rcnn_c4: expected 16 or 32 base channels, got {base}")
     model.rpn_head.update(in_channels=4 * base, feat_channels=4 * base)
     model.rpn_head.anchor_generator.scales = [1, 2, 4]
     model.roi_head.shared_head = dict(

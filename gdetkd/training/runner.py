@@ -134,7 +134,8 @@ def resumable(config: Config) -> Config:
     _check_complete(config)
     config = copy.deepcopy(config)
     imports = config.setdefault("custom_imports", ConfigDict(imports=[])).imports
-    config.custom_imports.imports = list(dict.fromkeys([*imports, "gdetkd.detectors.mmdet"]))
+    ours = ("gdetkd.detectors.mmdet", "gdetkd.training.runner")  # what is named below, too
+    config.custom_imports.imports = list(dict.fromkeys([*imports, *ours]))
     hooks = config.get("custom_hooks") or []
     config.custom_hooks = [*hooks, dict(type="ClassesHook")]
     loop = config.train_cfg

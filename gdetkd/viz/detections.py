@@ -29,7 +29,7 @@ def draw_detections(
 
     With the ground truth, a correct detection is blue and a wrong one is orange. Correct means an
     IoU (intersection over union) of at least 0.5 with an object of its class that no detection with
-    a better score has taken.
+    a better score has taken. A single class goes without saying.
     """
     ax = ax or plt.gca()
     ax.imshow(image, interpolation="nearest")
@@ -39,9 +39,9 @@ def draw_detections(
         color = CORRECT if good else WRONG
         x1, y1, x2, _ = box
         style.draw_box(ax, box, color, 1.6)
-        text = classes[label] if classes else str(label)
-        if score < 1:
-            text = f"{text}  {score:.2f}"
+        name = classes[label] if classes else str(label)
+        shown = [name] if classes is None or len(classes) > 1 else []
+        text = "  ".join([*shown, f"{score:.2f}"] if score < 1 else shown)
         # Near the right edge the text ends with the box, so that it stays on the image.
         place, side = (x2, "right") if x1 > 0.75 * image.shape[1] else (x1 + 1, "left")
         label = ax.text(place, max(y1 - 2, 6), text, ha=side, color=color, fontsize=8,
