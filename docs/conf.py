@@ -29,6 +29,7 @@ default_role = "code"
 toc_object_entries_show_parents = "hide"
 nb_execution_mode = "off"  # notebooks are committed as run
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # with tables
 myst_enable_extensions = ["amsmath", "dollarmath", "html_image"]
 myst_heading_anchors = 4
 # A link to a file that is no page leads to the file itself, which is copied.

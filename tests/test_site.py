@@ -48,6 +48,7 @@ def test_every_page_is_whole_and_needs_no_network(site, page):
         broken = "images => images.filter(image => !image.naturalWidth).map(image => image.src)"
         page.wait_for_load_state()
         assert page.eval_on_selector_all("img:not([loading=lazy])", broken) == []
+        assert page.locator("p", has_text="| — |").count() == 0, f"{path.name}: a table as text"
     assert [address for address in asked if not address.startswith("file:")] == []
     assert errors == []
 
