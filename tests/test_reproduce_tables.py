@@ -142,7 +142,7 @@ def test_experiments_resolve(experiment):
     if experiment.name.startswith(("memory_", "iou_", "nonlinear", "branch_")):
         assert active == ["contrastive"]
     whole = [row.name for row in TABLES["reach"].rows if row.name != "no_transfer_3000"]
-    whole += [row.name for name in ("sizes", "tuning") for row in TABLES[name].rows]
+    whole += [row.name for name in ("sizes", "tuning", "balance") for row in TABLES[name].rows]
     whole += ["gdetkd_reencoded", "gdetkd_reencoded_gradient", "transfer", "no_regression"]
     whole += ["gdetkd_cascade", "gdetkd_cascade_middle", "gdetkd_cascade_large"]
     assert bool(config.model.get("transfer_heads")) == (experiment.name in whole)
