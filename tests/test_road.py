@@ -17,6 +17,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from processes import gdetkd, sentence, until
 
+from gdetkd.evaluation.detections import true_boxes
+from gdetkd.evaluation.images import stored_images
 from gdetkd.launch.plan import build_with_random_teacher
 from gdetkd.launch.rehearsal import rehearse
 from gdetkd.training.config import load_config
@@ -79,6 +81,18 @@ def test_a_teacher_trained_before_is_found_and_shown_beside_its_student(road):
     assert "Warning: The teacher is as good as dead" in printed["distill"]
     dumped = Config.fromfile(folder / "work_dirs/student_distilled/student_distilled.py")
     assert dumped.randomness.seed == 3
+
+
+def test_prepared_images_are_read_with_their_objects(road):
+    folder, _ = road
+    split = json.loads((folder / "own" / "dataset.json").read_text())["splits"]["val"]
+    images = stored_images(folder / "own")
+    boxes, labels, _ = zip(*true_boxes(images), strict=True)
+    assert len(images) == split["count"] > 1
+    assert sum(map(len, labels)) == sum(split["objects"].values())
+    assert all((each[:, 2:] > each[:, :2]).all() for each in boxes)
+    with pytest.raises(KeyError, match="nowhere"):
+        stored_images(folder / "own", "nowhere")
 
 
 def test_a_new_process_compares_what_trainings_left(road):

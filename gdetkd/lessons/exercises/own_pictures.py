@@ -1,4 +1,4 @@
-"""Exercises of notebook 13: objects at the edge of a tile, and how large a split has to be."""
+"""Exercises of notebook 13: objects at the edge of a tile, and passes over the images."""
 
 from __future__ import annotations
 
