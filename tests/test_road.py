@@ -56,6 +56,31 @@ def road(tmp_path_factory):
     return folder, printed
 
 
+def test_the_same_commands_serve_other_libraries(road):
+    """A torchvision teacher is trained, and teaches a student of transformers."""
+    folder, _ = road
+    teacher = "own/torchvision_faster_rcnn_mobilenet_v3"
+    small = ("train_dataloader.batch_size=2", "train_dataloader.num_workers=0",
+             "train_dataloader.persistent_workers=False")  # fmt: skip
+    commands = (
+        ("train", teacher, "--data", "own", "--init", "none", *SHORT, *small),
+        ("distill", teacher, "own/rt_detr_r18", "--data", "own", "--init", "none", "--out",
+         "other.py", *SHORT, *small),
+        ("test", "other.py", "work_dirs/other/iter_4.pth", "--data", "own"),
+    )  # fmt: skip
+    for command in commands:
+        code, printed = gdetkd(folder, *command).wait()
+        assert code == 0, printed
+        assert len(re.split(r"[\r\n]+", printed.strip())) <= 40, printed
+        assert [word for word in LIBRARIES if word in printed] == [], printed
+    assert "coco/bbox_mAP" in printed
+    config = Config.fromfile(folder / "other.py")
+    trained = Config.fromfile(config.model.teacher.config).model
+    assert (trained.type, trained.min_size, trained.max_size) == ("TorchvisionDetector", 128, 128)
+    state = torch.load(folder / "work_dirs/other/iter_4_student.pth", weights_only=True)
+    assert next(iter(state["state_dict"])).startswith("model.backbone.model.embedder.")
+
+
 @pytest.mark.parametrize("command", ["train", "distill", "test", "detect"])
 def test_a_command_prints_little_and_nothing_of_the_libraries(road, command):
     _, printed = road

@@ -83,8 +83,7 @@ def compose(
     use_data(config, data)
     _check_classes(asked, _classes(teacher_config, weights), _classes(config), data)
     base = read_config(BASE)
-    # A Sparse R-CNN's boxes are those of its queries, sampled as a dense detector's.
-    dense = config.model.get("roi_head", {}).get("type", "SparseRoIHead") == "SparseRoIHead"
+    dense = not _two_stage(config.model)
     components = base.dense_components if dense else base.two_stage_components
     boxes = BOXES if dense else proposals(config.model)
     images = gpus * config.train_dataloader.batch_size
@@ -98,7 +97,8 @@ def compose(
         **(dict(student_adapter=dict(boxes_per_image=BOXES)) if dense else {}),
     )
     imports = (config.get("custom_imports") or {}).get("imports", [])
-    config.custom_imports = dict(imports=[*imports, *base.custom_imports.imports])
+    imports = dict.fromkeys([*imports, *base.custom_imports.imports])
+    config.custom_imports = dict(imports=list(imports))
     added = {type_name(hook) for hook in base.custom_hooks}
     hooks = [hook for hook in config.get("custom_hooks") or [] if type_name(hook) not in added]
     config.custom_hooks = [*hooks, *base.custom_hooks]
@@ -193,8 +193,17 @@ def _by_name(config: Config) -> Config:
     return Config(content, filename=config.filename)
 
 
+def _two_stage(model: ConfigDict) -> bool:
+    if is_type(model, "TorchvisionDetector"):
+        return "rcnn" in model.name
+    # A Sparse R-CNN's boxes are those of its queries, sampled as a dense detector's.
+    return model.get("roi_head", {}).get("type", "SparseRoIHead") != "SparseRoIHead"
+
+
 def proposals(model: ConfigDict) -> int:
     """Proposals per image that a two-stage student samples."""
+    if is_type(model, "TorchvisionDetector"):
+        return model.get("box_batch_size_per_image", 512)
     stages = model.train_cfg.rcnn
     return (stages[0] if isinstance(stages, list) else stages).sampler.num
 

@@ -196,8 +196,9 @@ def measure_step(model: nn.Module, batch: int, size: tuple[int, int]) -> StepUsa
         size: Height and width in px of an image.
     """
     model = model.to(get_device()).train()
-    half = tuple(max(64, side // 2) for side in size)  # some detectors fail below
-    images = 1 if min(half) >= 128 else min(batch, 2)  # tiny ones: too few for batch normalization
+    # Some detectors fail below: a DETR's queries are picked from as many places.
+    half = tuple(min(side, max(128, side // 2)) for side in size)
+    images = 1 if min(size) >= 256 else min(batch, 2)  # tiny ones: too few for batch normalization
     _measure(model, images, tuple(min(128, side) for side in half))  # the first step is slower
     small = _measure(model, images, half)
     ratio = size[0] * size[1] / (half[0] * half[1])

@@ -57,7 +57,7 @@ def use_data(config: Config, data: Path, test_split: str | None = None) -> None:
         _check_split(test_split, ("val2017", "train2017"))
         _use_split(config, "instances_train2017", "train2017", "instances_val2017", "val2017")
         # A student for other data; a semantic head beside COCO's heads keeps its number of classes.
-        if all(head.num_classes != len(COCO) for head in _with_classes(config.model)):
+        if all(head.num_classes != len(COCO) for head in _with_key(config.model, "num_classes")):
             _use_classes(config, COCO)
         if test_split:
             files["test"] = f"annotations/instances_{test_split}.json"
@@ -209,6 +209,9 @@ def _fit_sizes(config: Config, sizes: list[tuple[int, int]]) -> None:
             ratio = target / np.sort(pairs, axis=1)[:, ::-1].max(axis=0)
             fitted = [tuple(int(n) for n in np.rint(np.sort(p)[::-1] * ratio)) for p in pairs]
             step[key] = fitted[0] if single else fitted
+    for part in _with_key(config.model, "min_size"):  # torchvision's detectors resize themselves
+        if "max_size" in part:
+            part.max_size, part.min_size = (int(side) for side in np.rint(target))
 
 
 def _pipeline(node: Any) -> Iterator[ConfigDict]:
@@ -266,19 +269,19 @@ def _use_test(config: Config, ann_file: str, images: str) -> None:
 def _use_classes(config: Config, classes: tuple[str, ...]) -> None:
     for _, dataset in datasets(config):
         dataset.metainfo = dict(classes=classes)
-    for head in _with_classes(config.model):
+    for head in _with_key(config.model, "num_classes"):
         head.num_classes = len(classes)
 
 
-def _with_classes(node: Any) -> Iterator[ConfigDict]:
-    """Every part of a model's config that has `num_classes`."""
+def _with_key(node: Any, key: str) -> Iterator[ConfigDict]:
+    """Every part of a model's config that has such a key."""
     if isinstance(node, dict):
-        if "num_classes" in node:
+        if key in node:
             yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for part in node:
-            yield from _with_classes(part)
+            yield from _with_key(part, key)
 
 
 def _metrics(evaluator: Any) -> list[ConfigDict]:

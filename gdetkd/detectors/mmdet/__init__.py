@@ -6,6 +6,7 @@ import gdetkd.detectors.mmdet.refused  # noqa: F401  (registers RefusedAdapter)
 from gdetkd.detectors.mmdet.dense import DenseAdapter
 from gdetkd.detectors.mmdet.detr import DetrAdapter
 from gdetkd.detectors.mmdet.distilled import DistilledDetector
+from gdetkd.detectors.mmdet.other_library import TorchvisionDetector, TransformersDetector
 from gdetkd.detectors.mmdet.sparse_rcnn import SparseRCNNAdapter
 from gdetkd.detectors.mmdet.timm_backbone import TimmBackbone
 from gdetkd.detectors.mmdet.two_stage import TwoStageAdapter
@@ -16,5 +17,7 @@ __all__ = [
     "DistilledDetector",
     "SparseRCNNAdapter",
     "TimmBackbone",
+    "TorchvisionDetector",
+    "TransformersDetector",
     "TwoStageAdapter",
 ]

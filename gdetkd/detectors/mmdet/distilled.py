@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from gdetkd.detectors.distiller import Distiller
 from gdetkd.detectors.mmdet.building import load_detector, model_settings
 from gdetkd.detectors.mmdet.folding import fold_batch_norms, pool_by_gathering
+from gdetkd.detectors.mmdet.other_library import LibraryDetector
 from gdetkd.detectors.mmdet.pyramid_cache import PyramidCache
 
 
@@ -183,6 +184,13 @@ def build_teacher(
         teacher = load_detector(config, checkpoint)
     except ValueError as error:
         raise ValueError(f"teacher: {error}") from error
+    if isinstance(teacher, LibraryDetector):
+        if compile or cache is not None:
+            raise ValueError(
+                "teacher: expected compile and cache of a detector of MMDetection, got "
+                f"{type(teacher).__name__}; leave them out"
+            )
+        return teacher
     fold_batch_norms(teacher, teacher.extract_feat)
     pool_by_gathering(teacher)
     if channels_last is None:

@@ -160,6 +160,34 @@ class QueryAdapter(Adapter):
     def losses(self, images: Any, targets: Any) -> dict[str, Tensor]:
         return _losses(self.detector(**self.inputs(images, targets).arguments))
 
+    @torch.no_grad()
+    def predictions(
+        self, images: Sequence[Tensor], count: int
+    ) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """The best detections of plain images, as the family's image processors pick them.
+
+        Returns:
+            Of each image boxes (n, 4) x1, y1, x2, y2 in pixels, scores (n,) and labels (n,) from 0.
+        """
+        nothing = dict(boxes=images[0].new_zeros(0, 4), labels=images[0].new_zeros(0).long())
+        inputs = self.inputs(images, [nothing] * len(images))
+        del inputs.arguments["labels"]
+        found = self.detector(**inputs.arguments)
+        results = []
+        for logits, boxes, extent in zip(
+            found.logits, found.pred_boxes, inputs.extents, strict=True
+        ):
+            if self.family.softmax:
+                scores, labels = logits.softmax(-1)[:, :-1].max(-1)
+                queries = torch.arange(len(scores), device=scores.device)
+            else:
+                scores, classes = logits.sigmoid().flatten(), logits.shape[1]
+                places = torch.arange(len(scores), device=scores.device)
+                queries, labels = places // classes, places % classes
+            scores, order = scores.topk(min(count, len(scores)))
+            results.append((in_pixels(boxes[queries[order]], extent), scores, labels[order]))
+        return results
+
     def training_pass(self, images: Any, targets: Any) -> TrainingPass:
         inputs = self.inputs(images, targets)
         with self.recorded() as seen:
