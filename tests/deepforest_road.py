@@ -16,7 +16,6 @@ import argparse
 import datetime
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -57,12 +56,17 @@ def gdetkd(folder: Path, *arguments: object) -> None:
 
 
 def metrics(work_dir: Path) -> dict[str, float]:
-    """AP and AP50 of a run's last validation; MMDetection reports none without detections."""
+    """AP and AP50 of a run's last validation, and the seconds that its steps took.
+
+    MMDetection reports no AP without detections.
+    """
     lines = [line for file in sorted(work_dir.glob("*/vis_data/scalars.json"))
              for line in read_json_lines(file)]  # fmt: skip
     found = {name: lines[-1].get(f"coco/bbox_{key}", 0.0)  # a run ends with a validation
              for name, key in dict(AP="mAP", AP50="mAP_50").items()}  # fmt: skip
-    return found | dict(steps=lines[-1]["step"])
+    trained = pd.DataFrame(line for line in lines if "lr" in line)
+    seconds = (trained["time"] * trained["step"].diff().fillna(trained["step"])).sum()
+    return found | dict(steps=lines[-1]["step"], seconds=round(seconds))
 
 
 def run(
@@ -78,11 +82,11 @@ def run(
     def train(name: str, seed: int, *command: object) -> None:
         if any((each["run"], each["seed"]) == (name, seed) for each in records()):
             return
-        work_dir, began, made_in = folder / f"{name}_{seed}", time.time(), environment()
+        work_dir, made_in = folder / f"{name}_{seed}", environment()
         gdetkd(folder, *command, "--data", "crowns", "--seed", seed, "--work-dir", work_dir.name,
                *(["--resume"] if list(work_dir.glob("iter_*.pth")) else []), *more)  # fmt: skip
-        today, seconds = datetime.date.today().isoformat(), round(time.time() - began)
-        found = dict(run=name, seed=seed, date=today, seconds=seconds, **metrics(work_dir))
+        today = datetime.date.today().isoformat()
+        found = dict(run=name, seed=seed, date=today, **metrics(work_dir))
         append_json_line(record, pair | found | made_in)
 
     if not (folder / "crowns").exists():

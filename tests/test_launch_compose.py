@@ -29,7 +29,10 @@ def test_a_two_stage_student_gets_every_component_and_a_queue_of_its_size(digits
     assert "student_adapter" not in config.model
     recommended = compose(TEACHER, STUDENT, digits)
     assert recommended.model.components.contrastive.queue_capacity == 0
-    recommended.model.components.contrastive.queue_capacity = 9 * 8 * 48
+    weights = {name: each.weight for name, each in recommended.model.components.items()}
+    assert weights == dict(contrastive="50%", imitation="400%", classification=1.0, regression=1.0)
+    recommended.model.components.contrastive.update(weight=0.5, queue_capacity=9 * 8 * 48)
+    recommended.model.components.imitation.weight = 1.0
     assert recommended.model == config.model
     with pytest.raises(ValueError, match="expected one of recommended, paper, got 'papers'"):
         compose(TEACHER, STUDENT, digits, preset="papers")

@@ -21,6 +21,9 @@ from gdetkd.training.last_checkpoint import last_checkpoint
 BASE = "gdetkd::_base_/gdetkd.py"  # components, weights and hooks of the configs of full size
 # Gathered batches that the queue holds beside the current one; the paper's K = 80 x 1024 is ten.
 PRESETS = dict(recommended=0, paper=9)
+# Of the gradient at the student's features, as the weights tuned on digits have them: a number as a
+# weight is something else for every pair (`gdetkd reproduce balance`).
+SHARES = dict(contrastive="50%", imitation="400%")
 BOXES = 512  # per image, for a dense student
 _HEADER = """\
 # {student} learns from {teacher}.
@@ -41,9 +44,9 @@ def compose(
 ) -> Config:
     """The config in which a student learns from a teacher on a folder of data.
 
-    Components and weights are those of the full-size configs. The contrast has no queue, which
-    `results/RECIPE.md` explains; with the preset "paper" it has room for as many batches as the
-    paper's.
+    The weights of contrast and imitation are shares of the gradient, and the contrast has no queue;
+    `results/RECIPE.md` explains both. With the preset "paper" the weights are the numbers of the
+    full-size configs, and the queue has room for as many batches as the paper's.
 
     Args:
         teacher: The work dir of its training; or its config: a file, `gdetkd::NAME` or
@@ -88,6 +91,8 @@ def compose(
     boxes = BOXES if dense else proposals(config.model)
     images = gpus * config.train_dataloader.batch_size
     components.contrastive.queue_capacity = PRESETS[preset] * images * boxes
+    for name, share in SHARES.items() if preset == "recommended" else ():
+        components[name].weight = share
     config.model = ConfigDict(
         type="DistilledDetector",
         student=config.model,
