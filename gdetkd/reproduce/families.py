@@ -21,7 +21,14 @@ from mmengine.logging import MMLogger
 
 from gdetkd.evaluation.records import environment, read_json_lines
 from gdetkd.ops.atomic_write import atomic_write
-from gdetkd.reproduce.family_trials import ALONE_STEPS, ROLES, STEPS, falls, try_family
+from gdetkd.reproduce.family_trials import (
+    ALONE_STEPS,
+    MORE_STEPS,
+    ROLES,
+    STEPS,
+    falls,
+    try_family,
+)
 
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
 LETTERS = dict(contrastive="C", imitation="F", classification="P", regression="R")
@@ -168,6 +175,7 @@ def families_page(records: Sequence[Mapping[str, Any]]) -> str:
         teachers=counts["teacher"],
         minutes=sum(record["seconds"] for record in records) / 60,
         alone_steps=ALONE_STEPS,
+        more_steps=MORE_STEPS,
         steps=STEPS,
         rows="\n".join(rows),
         folders="\n".join(f"- {r['name']}: {', '.join(r['folders'])}" for r in records),

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmdet.models.roi_heads import SparseRoIHead
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
@@ -33,6 +34,7 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "regression": dict(weight=1.0),
 }
 ALONE_STEPS, STEPS, RATE = 10, 20, 1e-3
+MORE_STEPS = 30  # of a component that has not fallen by then
 COVERING_STEPS = 40  # of a teacher of queries with its own losses, on the batch
 # Side of the images, base channels and width, from small on: the first with which a family runs.
 SIZES = ((64, 8, 16), (64, 8, 256), (128, 8, 256), (320, 64, 256))
@@ -43,7 +45,7 @@ def try_family(name: str, steps: int = STEPS) -> dict[str, Any]:
 
     First, each component by itself: `ALONE_STEPS` steps of Adam (1e-3) on one batch with this
     component's loss alone, and the same random numbers in every step; its loss in the first step
-    and the mean of the last three. Then all that the pair supports, with the student's own losses,
+    and the mean of the last three. Where it has not fallen, `MORE_STEPS` steps from the start. Then all that the pair supports, with the student's own losses,
     for `steps` steps. In the first step those losses are compared with the plain detector's.
     """
     start = time.process_time()
@@ -121,13 +123,17 @@ def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str
 
 def try_alone(student: nn.Module, teacher: nn.Module, name: str, data: dict) -> dict[str, Any]:
     """A component's loss when it alone is trained: at the start, and the mean of the last three."""
-    try:
-        pair = _pair(student, teacher, {name: COMPONENTS[name]})
-    except ValueError as error:
-        return dict(refused=str(error))
-    values = train(pair, data, ALONE_STEPS, alone=True)
-    finite = None not in values
-    return dict(start=values[0], end=round(sum(values[-3:]) / 3, 5) if finite else None)
+    for steps in (ALONE_STEPS, MORE_STEPS):
+        try:
+            pair = _pair(student, teacher, {name: COMPONENTS[name]})
+        except ValueError as error:
+            return dict(refused=str(error))
+        values = train(pair, data, steps, alone=True)
+        finite = None not in values
+        found = dict(start=values[0], end=round(sum(values[-3:]) / 3, 5) if finite else None)
+        if falls(found):
+            break
+    return found
 
 
 def falls(component: Mapping[str, Any]) -> bool:
@@ -190,11 +196,16 @@ def train(model: nn.Module, data: dict, steps: int, alone: bool = False) -> list
 def alive(detector: nn.Module, side: int, classes: int = 10) -> nn.Module:
     """Heads that predict something, and BatchNorm with statistics of its features.
 
-    The heads of an untrained detector predict almost nothing.
+    The heads of an untrained detector predict almost nothing. Where stages refine boxes and
+    embeddings (Sparse R-CNN, QueryInst) only the last layer of classes, and boxes move little: else
+    they would leave the image.
     """
+    refines = isinstance(getattr(detector, "roi_head", None), SparseRoIHead)
     for name, parameter in detector.named_parameters():
-        if parameter.ndim > 1 and "head" in name:
+        if parameter.ndim > 1 and ("fc_cls" if refines else "head") in name:
             nn.init.kaiming_normal_(parameter)
+        if refines and "fc_reg" in name:
+            parameter.data.mul_(0.1)
     with torch.no_grad():
         for seed in range(4):
             losses_of(detector, batch(side, classes, seed=seed))

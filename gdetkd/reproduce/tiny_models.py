@@ -57,7 +57,9 @@ def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> 
     model.data_preprocessor.pop("batch_augments", None)
     if isinstance(model.get("teacher_config"), str):  # LD and LAD distill by themselves
         teacher = find_config(model.teacher_config.replace("configs/", "mmdet::"))
-        model.update(teacher_config=Config.fromfile(teacher), teacher_ckpt=None)
+        model.teacher_config = Config.fromfile(teacher)
+    if "teacher_ckpt" in model:
+        model.teacher_ckpt = None
     if model.backbone.type == "ResNet" and "shared_head" in model.get("roi_head", {}):
         base = 16 if base < 24 else 32
         _small_backbone(model, base)
@@ -143,6 +145,7 @@ def _few_boxes(model: ConfigDict) -> None:
                 model.rpn_head.anchor_generator.scales = [4]
         if "num_proposals" in model.get("rpn_head", {}):
             model.rpn_head.num_proposals = 40
+            test.rcnn.max_per_img = 40  # QueryInst puts both into one list
     elif "anchor_generator" in model.get("bbox_head", {}):
         generator = model.bbox_head.anchor_generator
         if "octave_base_scale" in generator:
@@ -177,4 +180,7 @@ def _c4(model: ConfigDict, base: int, classes: int) -> ConfigDict:
     model.roi_head.bbox_roi_extractor.out_channels = 4 * base
     model.roi_head.bbox_roi_extractor.roi_layer.output_size = 8
     model.roi_head.bbox_head.update(in_channels=8 * base, roi_feat_size=4, num_classes=classes)
+    if "mask_head" in model.roi_head:
+        model.roi_head.mask_head.update(in_channels=8 * base, num_classes=classes)
+        model.train_cfg.rcnn.mask_size = 8
     return model

@@ -48,7 +48,8 @@ def build_to_train(model: Mapping[str, Any], seed: int = 0) -> nn.Module:
     with DefaultScope.overwrite_default_scope("mmdet"):
         detector = MODELS.build(copy.deepcopy(model))
         detector.init_weights()
-    return detector.train()
+    detector.train()  # that of MMDetection's own distillers returns nothing
+    return detector
 
 
 def model_settings(config: str | Mapping[str, Any]) -> ConfigDict:
