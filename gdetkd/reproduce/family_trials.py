@@ -45,8 +45,9 @@ def try_family(name: str, steps: int = STEPS) -> dict[str, Any]:
 
     First, each component by itself: `ALONE_STEPS` steps of Adam (1e-3) on one batch with this
     component's loss alone, and the same random numbers in every step; its loss in the first step
-    and the mean of the last three. Where it has not fallen, `MORE_STEPS` steps from the start. Then all that the pair supports, with the student's own losses,
-    for `steps` steps. In the first step those losses are compared with the plain detector's.
+    and the mean of the last three. Where it has not fallen, `MORE_STEPS` steps from the start. Then
+    all that the pair supports, with the student's own losses, for `steps` steps. In the first step
+    those losses are compared with the plain detector's.
     """
     start = time.process_time()
     kind = MODELS.get(type_name(Config.fromfile(find_config(f"mmdet::{name}.py")).model))
