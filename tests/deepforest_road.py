@@ -64,7 +64,7 @@ def metrics(work_dir: Path) -> dict[str, float]:
              for line in read_json_lines(file)]  # fmt: skip
     found = {name: lines[-1].get(f"coco/bbox_{key}", 0.0)  # a run ends with a validation
              for name, key in dict(AP="mAP", AP50="mAP_50").items()}  # fmt: skip
-    trained = pd.DataFrame(line for line in lines if "lr" in line)
+    trained = pd.DataFrame([line for line in lines if "lr" in line], columns=["step", "time"])
     seconds = (trained["time"] * trained["step"].diff().fillna(trained["step"])).sum()
     return found | dict(steps=lines[-1]["step"], seconds=round(seconds))
 
