@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
 import re
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from gdetkd.detectors.mmdet.building import is_type
+from gdetkd.evaluation.coco_results import detection_fault
 from gdetkd.evaluation.testing import test
 from gdetkd.ops.atomic_write import atomic_write
 
@@ -104,24 +104,17 @@ def check(detections: object, known: dict) -> None:
     categories = {category["id"] for category in known["categories"]}
     counts: dict[int, int] = defaultdict(int)
     for place, detection in enumerate(detections):
-        where = f"submission, detection {place}"
-        if set(detection) != {"image_id", "category_id", "bbox", "score"}:
-            raise ValueError(
-                f"{where}: expected image_id, category_id, bbox, score, got {sorted(detection)}"
-            )
-        for key, ids in (("image_id", images), ("category_id", categories)):
-            if type(detection[key]) is not int or detection[key] not in ids:
-                raise ValueError(f"{where}: {key} {detection[key]!r} is none of test-dev2017's")
-        box, score = detection["bbox"], detection["score"]
-        numbers = [*box, score] if isinstance(box, list) and len(box) == 4 else []
-        finite = all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
-        if not numbers or not finite or box[2] <= 0 or box[3] <= 0:
-            raise ValueError(
-                f"{where}: expected bbox [x, y, width, height] and score, got {box}, {score}"
-            )
-        counts[detection["image_id"]] += 1
-        if counts[detection["image_id"]] > PER_IMAGE:
-            raise ValueError(f"{where}: more than {PER_IMAGE} of image {detection['image_id']}")
+        fault = detection_fault(detection, images, categories)
+        if fault is None and len(detection) > 4:
+            fault = f"expected image_id, category_id, bbox, score alone, got {sorted(detection)}"
+        if fault is None and min(detection["bbox"][2:]) <= 0:
+            fault = f"expected a bbox with a width and a height, got {detection['bbox']}"
+        if fault is None:
+            counts[detection["image_id"]] += 1
+            if counts[detection["image_id"]] > PER_IMAGE:
+                fault = f"more than {PER_IMAGE} of image {detection['image_id']}"
+        if fault is not None:
+            raise ValueError(f"submission, detection {place}: {fault}")
 
 
 def write(detections: list[dict], out: Path) -> None:
