@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from gdetkd.detectors.adapter import adapter_for
 from gdetkd.evaluation.records import read_json_lines
 from gdetkd.reproduce import families
-from gdetkd.reproduce.family_trials import build_small, try_family
+from gdetkd.reproduce.family_trials import alive, batch, build_small, losses_of, try_family
 
 RESULTS = Path(__file__).parents[1] / "results" / "pairs"
 
@@ -39,6 +40,29 @@ def test_a_detector_without_a_neck_is_built_and_runs_a_step():
 def test_a_c4_is_built_with_the_narrow_form_that_its_res5_has():
     detector, side, _ = build_small("faster_rcnn/faster-rcnn_r50-caffe_c4-1x_coco")
     assert type(detector).__name__ == "FasterRCNN" and detector.with_shared_head and side == 64
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mask_rcnn/mask-rcnn_r50-caffe-c4_1x_coco",  # its mask head is as wide as its res5
+        "queryinst/queryinst_r50_fpn_1x_coco",  # as many masks as queries
+        "ld/ld_r18-gflv1-r101_fpn_1x_coco",  # with a teacher of its own
+    ],
+)
+def test_it_is_built_as_a_trial_builds_it(name):
+    detector, side, _ = build_small(name)
+    losses = losses_of(alive(detector, side), batch(side))
+    total, _ = detector.parse_losses(losses)
+    assert detector.training and total.isfinite()
+    data = detector.data_preprocessor(batch(side), True)
+    drawn = adapter_for(detector, "student").training_pass(data["inputs"], data["data_samples"])
+    assert len(drawn.outputs[-1].rois) > 0
+
+
+def test_the_page_is_made_of_the_records():
+    records = read_json_lines(RESULTS / "mmdet.jsonl")
+    assert (RESULTS / "mmdet.md").read_text() == families.families_page(records)
 
 
 def test_records_and_page(yolof, tmp_path):
