@@ -13,10 +13,11 @@ from torchvision.models import get_model, mobilenet_v3_large
 from transformers import AutoModelForObjectDetection, DetrImageProcessor, RTDetrImageProcessor
 
 from gdetkd import Distiller
+from gdetkd.checkpoints.reading import CheckpointError
 from gdetkd.checkpoints.student import export_student, read_student
 from gdetkd.detectors import adapter_for
 from gdetkd.detectors.mmdet.building import load_detector
-from gdetkd.detectors.mmdet.other_library import LibraryDetector, load_start
+from gdetkd.detectors.mmdet.other_library import LibraryDetector
 from gdetkd.launch.compose import proposals
 from gdetkd.launch.plan import noise
 
@@ -188,6 +189,22 @@ def test_a_backbone_starts_from_either(kind, tmp_path):
     assert detector.model.training and not detector.model.backbone.body["0"][1].training
 
 
+def test_a_detector_of_transformers_starts_from_a_trained_one_of_other_classes(tmp_path):
+    source = built(dict(transformers_model(), num_classes=5), seed=7).model
+    source.save_pretrained(tmp_path / "trained")
+    file = tmp_path / "trained" / "model.safetensors"
+    start = dict(type="Pretrained", checkpoint=str(file))
+    detector = built(dict(transformers_model(), backbone=dict(init_cfg=start)))
+    before = {name: value.clone() for name, value in detector.model.state_dict().items()}
+    detector.init_weights()
+    for name, value in detector.model.state_dict().items():
+        given = source.state_dict()[name]
+        assert value.equal(given if given.shape == value.shape else before[name]), name
+    (tmp_path / "broken.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="broken.safetensors: expected a file of safetensors"):
+        read_student(tmp_path / "broken.safetensors")
+
+
 def test_wrong_settings_and_weights_are_named(tmp_path):
     with pytest.raises(ValueError, match="expected one of .*retinanet.*, got 'yolo'"):
         built(dict(TORCHVISION, name="yolo"))
@@ -195,7 +212,8 @@ def test_wrong_settings_and_weights_are_named(tmp_path):
         built(dict(TORCHVISION, backbone=dict(depth=18)))
     torch.save(dict(a=torch.zeros(1)), tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"other.pth: expected the weights of this backbone.*a\. "):
-        load_start(built(TORCHVISION).body, dict(checkpoint=str(tmp_path / "other.pth")))
+        start = dict(type="Pretrained", checkpoint=str(tmp_path / "other.pth"))
+        built(dict(TORCHVISION, backbone=dict(init_cfg=start))).init_weights()
 
 
 def test_a_torchvision_students_proposals_are_counted():

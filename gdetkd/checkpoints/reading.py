@@ -58,8 +58,8 @@ def read_checkpoint(
     """Read a checkpoint without running anything in it, and without its config text.
 
     Reads MMEngine's checkpoints, MMCV's older ones and bare state dicts, in the zip layout of today
-    and the stream layout of PyTorch before 1.6. The tar layout of PyTorch's first releases is
-    refused: it has no safe reader.
+    and the stream layout of PyTorch before 1.6, and Hugging Face's `.safetensors`. The tar layout
+    of PyTorch's first releases is refused: it has no safe reader.
 
     Args:
         file: A path, or a binary file that can seek.
@@ -75,11 +75,25 @@ def read_checkpoint(
     if not path.is_file():
         came = "it is a directory; name the file in it" if path.is_dir() else "it does not exist"
         raise CheckpointError(f"{path}: expected a checkpoint file, but {came}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
     with open(path, "rb") as opened:
         if mmap and zipfile.is_zipfile(opened):
             return _read(opened, path, map_location, mmap=path)
         opened.seek(0)
         return _read(opened, path, map_location)
+
+
+def _read_safetensors(path: Path) -> dict:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise CheckpointError(f"{path}: reading it takes the package safetensors") from error
+    try:
+        return dict(state_dict=load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: expected a file of safetensors, got {error}") from error
 
 
 def _read(file: IO[bytes], name: Any, map_location: Any, mmap: Path | None = None) -> dict:

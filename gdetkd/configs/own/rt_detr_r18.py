@@ -1,7 +1,7 @@
 # A student for data of your own, the RT-DETR R18 of Hugging Face transformers:
 # `gdetkd distill own/faster_rcnn_r50_teacher own/rt_detr_r18 --data data/prepared/NAME`.
-# `--init FILE` with the weights of a trained one starts its backbone; from random weights it needs
-# far more images and steps than a detector with anchors.
+# `--init model.safetensors`, of one trained on other classes, takes over all but the layers for
+# classes; from random weights it needs far more images and steps than a detector with anchors.
 _base_ = "../_base_/own.py"
 custom_imports = dict(imports=["gdetkd.detectors.mmdet"])
 model = dict(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,7 +91,11 @@ class LibraryDetector(BaseDetector):
     def init_weights(self) -> None:
         """Load the backbone's pretrained weights, if the config names any."""
         if self.start is not None:
-            load_start(self.body, self.start)
+            self.load_start(*read_start(self.start))
+
+    def load_start(self, state: Mapping[str, Tensor], name: str) -> None:
+        """Load the backbone's weights, `state`, out of the file `name`."""
+        load_backbone(self.body, state, name)
 
     def train(self, mode: bool = True) -> LibraryDetector:
         super().train(mode)
@@ -211,6 +216,28 @@ class TransformersDetector(LibraryDetector):
     def body(self) -> nn.Module:
         return self.model.model.backbone
 
+    def load_start(self, state: Mapping[str, Tensor], name: str) -> None:
+        """Of a detector of this architecture, everything but layers for other classes.
+
+        Of a folder that `save_pretrained` wrote, or the hub, `name` is its model.safetensors.
+        """
+        if name.endswith(
+            ".safetensors"
+        ):  # some names in it are older ones, which its library knows
+            from transformers import AutoModelForObjectDetection
+
+            saved = AutoModelForObjectDetection.from_pretrained(Path(name).parent)
+            state = saved.state_dict()
+        own = self.model.state_dict()
+        fits = {key: v for key, v in state.items() if key in own and v.shape == own[key].shape}
+        body = [
+            key for key in own if key.startswith("model.backbone.") and "num_batches" not in key
+        ]
+        if all(key in fits for key in body):
+            self.model.load_state_dict(fits, strict=False)
+        else:
+            super().load_start(state, name)
+
     def find(self, images: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         return self.adapter.predictions(images, self.detections)
 
@@ -270,18 +297,22 @@ def without_total(losses: dict[str, Any]) -> dict[str, Any]:
     return {"loss_detector" if name == "loss" else name: v for name, v in losses.items()}
 
 
-def load_start(body: nn.Module, start: Mapping[str, Any]) -> None:
-    """Load a backbone's weights from a file of them, of a classifier or of a detector.
-
-    Raises:
-        ValueError: The file lacks a tensor of the backbone, or has it in another shape.
-    """
+def read_start(start: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
+    """The weights that an `init_cfg` names, and their name for messages."""
     name, prefix = str(start["checkpoint"]), start.get("prefix", "")
     if "://" in name and not name.startswith("http"):
         state = CheckpointLoader.load_checkpoint(name, "cpu", logger="silent")
     else:
         state = read_student(find_checkpoint(name))
-    state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return {key.removeprefix(prefix): value for key, value in state.items()}, name
+
+
+def load_backbone(body: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
+    """Load a backbone's weights out of those of a backbone, a classifier or a detector.
+
+    Raises:
+        ValueError: The file `name` lacks a tensor of the backbone, or has it in another shape.
+    """
     parts = [body] + [body.body] * hasattr(
         body, "body"
     )  # torchvision's: below it is the classifier
