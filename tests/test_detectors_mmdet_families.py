@@ -40,8 +40,8 @@ QUERIES = {
 # One of each kind of reading; `results/pairs` has the same trial of every family.
 STUDENTS = [
     name for name in (*DENSE, *QUERIES)
-    if name.split("/")[0] in ("yolox", "rtmdet", "ssd", "tood", "yolof", "sabl", "centernet",
-                              "detr", "dino", "sparse_rcnn")
+    if name.split("/")[0] in ("yolox", "rtmdet", "tood", "yolof", "sabl", "centernet",
+                              "detr", "sparse_rcnn")
 ]  # fmt: skip
 
 
