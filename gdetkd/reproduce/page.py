@@ -143,11 +143,13 @@ def _crowns(path: Path) -> dict[str, Any]:
     """AP in percent on tree crowns: `crowns` of a detector, `crowns_gain` of the distilled one."""
     frame = pd.DataFrame(read_json_lines(path)).rename(columns=dict(run="experiment"))
     gains = statistics.paired_gain(frame, "distilled", "alone")
+    mean, half = statistics.interval(gains)
     values = {name: 100 * group["AP"].mean() for name, group in frame.groupby("experiment")}
     return dict(
         crowns={name: f"{value:.1f}" for name, value in values.items()},
         crowns_gain=shown(gains, signed=True),
         crowns_seeds=_in_words(len(gains)),
+        crowns_told="told apart" if abs(mean) > half else "not told apart",
     )
 
 
