@@ -23,6 +23,7 @@ exclude_patterns = ["gdetkd/reproduce/pages/**"]
 napoleon_use_ivar = True  # fields of named tuples are described once
 html_theme = "furo"
 html_title = "gdetkd"
+html_static_path, html_css_files = ["_static"], ["site.css"]
 html_theme_options = {"footer_icons": []}
 
 default_role = "code"
