@@ -221,19 +221,19 @@ class TransformersDetector(LibraryDetector):
 
         Of a folder that `save_pretrained` wrote, or the hub, `name` is its model.safetensors.
         """
-        if name.endswith(
-            ".safetensors"
-        ):  # some names in it are older ones, which its library knows
+        if name.endswith(".safetensors"):  # its library knows the older ones of the names in it
             from transformers import AutoModelForObjectDetection
 
             saved = AutoModelForObjectDetection.from_pretrained(Path(name).parent)
             state = saved.state_dict()
-        own = self.model.state_dict()
-        fits = {key: v for key, v in state.items() if key in own and v.shape == own[key].shape}
-        body = [
-            key for key in own if key.startswith("model.backbone.") and "num_batches" not in key
-        ]
-        if all(key in fits for key in body):
+        expected = self.model.state_dict()
+        fits = {
+            key: value
+            for key, value in state.items()
+            if key in expected and value.shape == expected[key].shape
+        }
+        body = (name for name in expected if name.startswith("model.backbone."))
+        if all(name in fits or "num_batches" in name for name in body):
             self.model.load_state_dict(fits, strict=False)
         else:
             super().load_start(state, name)
