@@ -40,7 +40,7 @@ QUERIES = {
 # One of each kind of reading; `results/pairs` has the same trial of every family.
 STUDENTS = [
     name for name in (*DENSE, *QUERIES)
-    if name.split("/")[0] in ("yolox", "rtmdet", "tood", "yolof", "sabl", "centernet",
+    if name.split("/")[0] in ("yolox", "rtmdet", "ssd", "tood", "yolof", "sabl", "centernet",
                               "detr", "sparse_rcnn")
 ]  # fmt: skip
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class LibraryDetector(BaseDetector):
     def find(self, images: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Boxes (n, 4) in pixels of the image, scores and the library's labels, of each image."""
 
-    @property
+    @cached_property
     def adapter(self) -> Adapter:
         """That of the model inside."""
         return adapter_for(self.model, "detector")
