@@ -145,6 +145,7 @@ def test_experiments_resolve(experiment):
     whole += [row.name for name in ("sizes", "tuning", "balance") for row in TABLES[name].rows]
     whole += ["gdetkd_reencoded", "gdetkd_reencoded_gradient", "transfer", "no_regression"]
     whole += ["gdetkd_cascade", "gdetkd_cascade_middle", "gdetkd_cascade_large"]
+    whole = [name for name in whole if "retinanet" not in name]  # it has no heads to transfer
     assert bool(config.model.get("transfer_heads")) == (experiment.name in whole)
 
 
