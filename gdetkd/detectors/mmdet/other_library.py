@@ -21,20 +21,16 @@ import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample, SampleList
-from mmengine.runner.checkpoint import CheckpointLoader
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gdetkd.checkpoints.hub import find_checkpoint
-from gdetkd.checkpoints.student import read_student
 from gdetkd.detectors.adapter import Adapter, Size, TrainingPass, adapter_for, register
+from gdetkd.detectors.mmdet.backbone_weights import load_backbone, read_start
 from gdetkd.detectors.pixels import PixelFormat
 from gdetkd.distillation.structures import DetectorSpec, RoIOutputs
 
 MODEL = "model."  # what the names of weights do without
-# What may stand before the names of a backbone's weights in a file: a detector's or a classifier's.
-PREFIXES = ("", "backbone.", "features.", "model.backbone.", "model.")
 # Pixels in 0 to 1 as RGB, which these libraries start from.
 PIXELS = dict(type="DetDataPreprocessor", mean=[0.0] * 3, std=[255.0] * 3, bgr_to_rgb=True)
 
@@ -296,40 +292,6 @@ class LibraryAdapter(Adapter):
 def without_total(losses: dict[str, Any]) -> dict[str, Any]:
     """By MMEngine's rules: 'loss' is the name of its own sum."""
     return {"loss_detector" if name == "loss" else name: v for name, v in losses.items()}
-
-
-def read_start(start: Mapping[str, Any]) -> tuple[dict[str, Tensor], str]:
-    """The weights that an `init_cfg` names, and their name for messages."""
-    name, prefix = str(start["checkpoint"]), start.get("prefix", "")
-    if "://" in name and not name.startswith("http"):
-        state = CheckpointLoader.load_checkpoint(name, "cpu", logger="silent")
-    else:
-        state = read_student(find_checkpoint(name))
-    return {key.removeprefix(prefix): value for key, value in state.items()}, name
-
-
-def load_backbone(body: nn.Module, state: Mapping[str, Tensor], name: str) -> None:
-    """Load a backbone's weights out of those of a backbone, a classifier or a detector.
-
-    Raises:
-        ValueError: The file `name` lacks a tensor of the backbone, or has it in another shape.
-    """
-    parts = [body] + [body.body] * hasattr(
-        body, "body"
-    )  # torchvision's: below it is the classifier
-    for part in parts:
-        shapes = {n: t.shape for n, t in part.state_dict().items() if "num_batches" not in n}
-        for prefix in PREFIXES:
-            found = {n: state[prefix + n] for n in shapes if prefix + n in state}
-            if all(n in found and found[n].shape == shape for n, shape in shapes.items()):
-                part.load_state_dict(found, strict=False)
-                return
-    missing = next(iter(shapes))
-    raise ValueError(
-        f"{name}: expected the weights of this backbone ({type(body).__name__}), e.g. {missing} of "
-        f"shape {tuple(shapes[missing])}, got other names or shapes, e.g. {next(iter(state))}. "
-        "To start from others: --init FILE; from random weights: --init none"
-    )
 
 
 def _plain(config: Any) -> Any:
