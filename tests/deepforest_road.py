@@ -4,10 +4,10 @@
 
 fetches the wheel (MIT license, 20 MB, no dependency is installed), prepares its VOC annotations in
 tiles, trains a teacher, and for each seed the student alone and distilled, from the same start and
-for as many steps. `--teacher` and `--student` are any configs; further options, `--init` for
-example, go to all trainings. Every training leaves a line in the file `--record`, and what has one
-is not run again; a training that was interrupted goes on. Two calls for other seeds may run side by
-side.
+for as many steps. `--teacher` and `--student` are any configs, `--init` is what the student starts
+from, and further options go to all trainings. Every training leaves a line in the file `--record`,
+and what has one is not run again; a training that was interrupted goes on. Two calls for other
+seeds may run side by side.
 """
 
 from __future__ import annotations
@@ -70,34 +70,38 @@ def metrics(work_dir: Path) -> dict[str, float]:
 
 
 def run(
-    folder: Path, record: Path, teacher: str, student: str, seeds: list[int], *more: str
-) -> pd.DataFrame:
+    folder: Path, record: Path, teacher: str, student: str, seeds: list[int], *more: str,
+    init: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """The road in a folder; `more` are options of all trainings. Give the records of this pair."""
     folder.mkdir(parents=True, exist_ok=True)
-    pair = dict(teacher=teacher, student=student, options=" ".join(more))
+    start = () if init is None else ("--init", init)
+    pair = dict(teacher=teacher, student=student, options=" ".join([*start, *more]))
+    taught = dict(run="teacher", teacher=teacher, options=" ".join(more))
 
-    def records() -> list[dict]:
-        return [each for each in read_json_lines(record) if pair.items() <= each.items()]
+    def records(wanted: dict) -> list[dict]:
+        return [each for each in read_json_lines(record) if wanted.items() <= each.items()]
 
-    def train(name: str, seed: int, *command: object) -> None:
-        if any((each["run"], each["seed"]) == (name, seed) for each in records()):
+    def train(name: str, seed: int, *command: object, of: dict = pair) -> None:
+        if records(of | dict(run=name, seed=seed)):
             return
         work_dir, made_in = folder / f"{name}_{seed}", environment()
         gdetkd(folder, *command, "--data", "crowns", "--seed", seed, "--work-dir", work_dir.name,
                *(["--resume"] if list(work_dir.glob("iter_*.pth")) else []), *more)  # fmt: skip
         today = datetime.date.today().isoformat()
         found = dict(run=name, seed=seed, date=today, **metrics(work_dir))
-        append_json_line(record, pair | found | made_in)
+        append_json_line(record, pair | of | found | made_in)
 
     if not (folder / "crowns").exists():
         data = fetch(folder).relative_to(folder)
         gdetkd(folder, "data", *DATA, "--root", data, "--out", "crowns")
-    train("teacher", 0, "train", teacher)
+    train("teacher", 0, "train", teacher, of=taught)
     for seed in seeds:
-        train("alone", seed, "train", student)
+        train("alone", seed, "train", student, *start)
         train("distilled", seed, "distill", "teacher_0", student,
-              "--out", f"distilled_{seed}.py")  # fmt: skip
-    return pd.DataFrame(records())
+              "--out", f"distilled_{seed}.py", *start)  # fmt: skip
+    students = [each for each in records(pair) if each["run"] != "teacher"]
+    return pd.DataFrame([*records(taught)[:1], *students])
 
 
 def main() -> None:
@@ -107,10 +111,12 @@ def main() -> None:
     parser.add_argument("--record", type=Path, default=RECORD)
     parser.add_argument("--teacher", default="own/faster_rcnn_r50_teacher")
     parser.add_argument("--student", default="own/faster_rcnn_r18")
+    parser.add_argument("--init", help="weights that the student starts from")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments, more = parser.parse_known_args()
     pair = (arguments.teacher, arguments.student)
-    found = run(arguments.out.absolute(), arguments.record, *pair, arguments.seeds, *more)
+    found = run(arguments.out.absolute(), arguments.record, *pair, arguments.seeds, *more,
+                init=arguments.init)  # fmt: skip
     table = 100 * found.pivot(index="seed", columns="run", values="AP")
     print(table.round(1))
     for name in ("alone", "distilled"):
