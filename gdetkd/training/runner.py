@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 import gdetkd.detectors.mmdet  # noqa: F401  (registers DistilledDetector)
 import gdetkd.training.atomic_checkpoint  # noqa: F401  (registers its hook)
 import gdetkd.training.hooks  # noqa: F401  (registers its hooks)
+import gdetkd.training.teacher_cache  # noqa: F401  (registers its hook)
 from gdetkd.checkpoints.hub import find_checkpoint
 from gdetkd.checkpoints.reading import CheckpointError, read_checkpoint
 from gdetkd.datasets.config_check import check_data
@@ -137,7 +138,7 @@ def resumable(config: Config) -> Config:
     ours = ("gdetkd.detectors.mmdet", "gdetkd.training.runner")  # what is named below, too
     config.custom_imports.imports = list(dict.fromkeys([*imports, *ours]))
     hooks = config.get("custom_hooks") or []
-    config.custom_hooks = [*hooks, dict(type="ClassesHook")]
+    config.custom_hooks = [*hooks, dict(type="ClassesHook"), dict(type="TeacherCacheHook")]
     loop = config.train_cfg
     if "by_epoch" in loop:
         loop.type = "EpochBasedTrainLoop" if loop.pop("by_epoch") else "IterBasedTrainLoop"

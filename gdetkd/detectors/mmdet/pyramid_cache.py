@@ -36,6 +36,8 @@ class PyramidCache:
         extract: Gives the teacher's pyramid for images (B, 3, H, W).
         folder: Where the files are; it may be shared by processes and removed at any time.
         megabytes: How large the folder may become, in 10^6 bytes; after that nothing is added.
+        expected: How many images will come, where that is known: unless there is room for all of
+            them nothing is kept, since a batch is only read if it is there as a whole.
 
     Attributes:
         hits, misses: Images so far.
@@ -51,11 +53,13 @@ class PyramidCache:
         extract: Callable[[Tensor], Sequence[Tensor]],
         folder: str | Path,
         megabytes: float,
+        expected: int = 0,
     ) -> None:
         check_number("teacher: cache: megabytes", megabytes, 0, above=True)
         self.extract, self.folder = extract, Path(folder) / _fingerprint(teacher, settings)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.room = int(megabytes * 1e6) - sum(map(_size, self.folder.parent.glob("*/*")))
+        self.expected = expected
         self.hits = self.misses = 0
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -67,8 +71,11 @@ class PyramidCache:
         if all(found):
             self.hits += len(images)
             return tuple(torch.stack(level).to(images.device) for level in zip(*found, strict=True))
-        self.misses += len(images)
         levels = tuple(level.contiguous() for level in self.extract(images))
+        if self.misses == self.hits == 0:
+            each = sum(level[0].numel() * level.element_size() for level in levels)
+            self.room *= each * self.expected <= self.room
+        self.misses += len(images)
         for index, (path, known) in enumerate(zip(paths, found, strict=True)):
             if known is None and self.room > 0:
                 try:
