@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from gdetkd.checkpoints.hub import find_checkpoint, find_config
 
 DATA_ROOT = "data/digits"
 PHOTOS_ROOT = "data/photos"
+WIDE = 160  # characters of a table where no terminal bounds it
 
 
 class ConfigOption(click.ParamType):
@@ -115,6 +118,12 @@ def keep_existing(path: str, force: bool) -> None:
         raise ValueError(f"{path} is there; --force replaces it, another name keeps both")
 
 
+def show(table: Table) -> None:
+    """Print a table as wide as the terminal; in a file or a notebook, as wide as it is."""
+    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
+    Console(width=None if fixed else WIDE).print(table)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
     """Print a table whose first column is left-aligned and whose others hold numbers."""
     table = Table(title=title or None)
@@ -122,7 +131,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
         table.add_column(column, justify="right" if index else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    show(table)
 
 
 def write_digits(root: str, seed: int, force: bool = False) -> dict:

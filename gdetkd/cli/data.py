@@ -8,10 +8,15 @@ import sys
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from gdetkd.cli.common import DATA_ROOT, PHOTOS_ROOT, show_progress, write_digits, write_photos
+from gdetkd.cli.common import (
+    DATA_ROOT,
+    PHOTOS_ROOT,
+    print_table,
+    show_progress,
+    write_digits,
+    write_photos,
+)
 
 KINDS = 20  # lines of a report that are shown
 
@@ -79,13 +84,12 @@ def photos(root: str, seed: int, force: bool, stamps: str | None) -> None:
 
 def say_benchmark(name: str, root: str, manifest: dict) -> None:
     """How many objects of each class an embedded benchmark has."""
-    table = Table(title=f"{name} in {root}")
-    for column in ("split", "images", "objects", *manifest["objects"]["train"]):
-        table.add_column(column, justify="right")
-    for split, counts in manifest["objects"].items():
-        numbers = [manifest["images"][split], sum(counts.values()), *counts.values()]
-        table.add_row(split, *map(str, numbers))
-    Console().print(table)
+    columns = ("split", "images", "objects", *manifest["objects"]["train"])
+    rows = [
+        (split, *map(str, (manifest["images"][split], sum(counts.values()), *counts.values())))
+        for split, counts in manifest["objects"].items()
+    ]
+    print_table(columns, rows, f"{name} in {root}")
     click.echo(f"Contact sheet: {Path(root) / 'contact_sheet.png'}")
 
 
@@ -209,10 +213,9 @@ def say_result(summary: dict, root: str, folder: Path, default_out: bool) -> Non
 def say_objects(summary: dict, root: str) -> None:
     """How many objects of each class a prepared data set has."""
     splits = summary["splits"]
-    table = Table(title=f"Objects in {root}")
-    table.add_column("class")
-    for split, entry in splits.items():
-        table.add_column(f"{split}, {entry['count']} images", justify="right")
-    for name in summary["classes"]:
-        table.add_row(name, *(str(entry["objects"][name]) for entry in splits.values()))
-    Console().print(table)
+    columns = ("class", *(f"{split}, {entry['count']} images" for split, entry in splits.items()))
+    rows = [
+        (name, *(str(entry["objects"][name]) for entry in splits.values()))
+        for name in summary["classes"]
+    ]
+    print_table(columns, rows, f"Objects in {root}")

@@ -12,10 +12,9 @@ from importlib import metadata
 
 import click
 from packaging.requirements import Requirement
-from rich.console import Console
 from rich.table import Table
 
-from gdetkd.cli.common import DATA_ROOT
+from gdetkd.cli.common import DATA_ROOT, show
 
 # The package's other modules are imported where they are checked: they need what may be missing.
 
@@ -185,6 +184,6 @@ def doctor() -> None:
         lack = "[yellow]--[/]" if finding.optional else "[red]no[/]"
         mark = "[green]ok[/]" if finding.fine else lack
         table.add_row(mark, finding.what, finding.found, finding.remedy)
-    Console().print(table)
+    show(table)
     if not all(finding.fine or finding.optional for finding in findings):
         sys.exit(1)
