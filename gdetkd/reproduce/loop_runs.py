@@ -55,6 +55,9 @@ RUNS = dict(
     rt_detr_distilled=Run(
         "the same, of torchvision's Faster R-CNN R18", "rt_detr", 3000, 5e-4, "torchvision_teacher"
     ),
+    rt_detr_of_mmdetection=Run(
+        "the same, of MMDetection's Faster R-CNN R34", "rt_detr", 3000, 5e-4, "digits"
+    ),
 )
 # Those of the digits configs; a student that predicts no boxes for classes has no regression.
 COMPONENTS = dict(
@@ -287,7 +290,7 @@ def loop_page(records: Sequence[dict[str, Any]]) -> str:
     lines = ["| student | steps | seeds | AP | gain |", "|---|---|---|---|---|"]
     for name, run in RUNS.items():
         values = 100 * frame[frame["experiment"] == name]["AP"]
-        gain = 100 * paired_gain(frame, name, name.removesuffix("_distilled"))
+        gain = 100 * paired_gain(frame, name, run.student)
         texts = [
             plus_minus(*interval(values)) if len(values) else "not run",
             plus_minus(*interval(gain), signed=True) if run.teacher and len(gain) else "",
