@@ -23,9 +23,9 @@ FEWEST_PASSES = 4  # over the training set, below which computing is as quick
 UNCHANGING = {"LoadImageFromFile", "LoadAnnotations", "FilterAnnotations", "PackDetInputs"}
 
 
-def variants(pipeline: Sequence[ConfigDict]) -> int | None:
-    """In how many ways a pipeline shows one image, 0 where there is no end to them."""
-    number = 1
+def variants(pipeline: Sequence[ConfigDict]) -> int:
+    """In how many ways a pipeline shows an image; 0 where there is no end to them, or nothing."""
+    number = min(1, len(pipeline))
     for step in pipeline:
         if step["type"] == "RandomFlip":
             direction = step.get("direction", "horizontal")
@@ -49,26 +49,15 @@ class TeacherCacheHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         self._folder = None
-        model, dataset = unwrapped(runner.model), runner.train_dataloader.dataset
-        teacher, settings = getattr(model, "teacher", None), runner.cfg.model.get("teacher")
-        number = variants(runner.cfg.train_dataloader.dataset.get("pipeline") or [{"type": ""}])
-        seen = runner.max_iters * runner.cfg.train_dataloader.batch_size * get_world_size()
-        if (
-            teacher is None
-            or isinstance(teacher, LibraryDetector)
-            or torch.cuda.is_available()
-            or "cache" in settings
-            or seen < FEWEST_PASSES * len(dataset) * max(number, 1)
-            or number == 0
-        ):
+        images = _images(runner)
+        if not images or shutil.disk_usage(runner.work_dir).free < 2e6 * MEGABYTES:
             return
         self._folder = Path(runner.work_dir) / FOLDER
-        if shutil.disk_usage(runner.work_dir).free < 2e6 * MEGABYTES:
-            return
+        teacher = unwrapped(runner.model).teacher
+        settings = f"{model_settings(runner.cfg.model.teacher.config)}"
         teacher.extract_feat = PyramidCache(
-            teacher, f"{model_settings(settings.config)}", teacher.extract_feat, self._folder,
-            MEGABYTES, number * len(dataset),
-        )  # fmt: skip
+            teacher, settings, teacher.extract_feat, self._folder, MEGABYTES, images
+        )
         runner.logger.info(f"What the teacher computes is kept in {self._folder} until the end")
 
     def after_train(self, runner: Any) -> None:
@@ -78,3 +67,17 @@ class TeacherCacheHook(Hook):
         barrier()
         if is_main_process():
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _images(runner: Any) -> int:
+    """How many images the teacher will see again and again; 0 where keeping them does not pay."""
+    model, loader = unwrapped(runner.model), runner.cfg.train_dataloader
+    teacher = getattr(model, "teacher", None)
+    if teacher is None or isinstance(teacher, LibraryDetector) or torch.cuda.is_available():
+        return 0
+    resized = getattr(model.data_preprocessor, "batch_augments", None)  # by batches, at random
+    if resized or "cache" in runner.cfg.model.teacher:
+        return 0
+    images = variants(loader.dataset.get("pipeline", ())) * len(runner.train_dataloader.dataset)
+    seen = runner.max_iters * loader.batch_size * get_world_size()
+    return images if seen >= FEWEST_PASSES * images else 0
