@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -120,8 +119,11 @@ def keep_existing(path: str, force: bool) -> None:
 
 def show(table: Table) -> None:
     """Print a table as wide as the terminal; in a file or a notebook, as wide as it is."""
-    fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
-    Console(width=None if fixed else WIDE).print(table)
+    console = Console()
+    bounded = console.is_terminal and not console.is_dumb_terminal
+    if not bounded and "COLUMNS" not in os.environ:
+        console = Console(width=WIDE, height=WIDE)  # of a dumb terminal it takes both or none
+    console.print(table)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str = "") -> None:
