@@ -83,9 +83,9 @@ def run(
         return [each for each in read_json_lines(record) if wanted.items() <= each.items()]
 
     def train(name: str, seed: int, *command: object, of: dict = pair) -> None:
-        if records(of | dict(run=name, seed=seed)):
-            return
         work_dir, made_in = folder / f"{name}_{seed}", environment()
+        if records(of | dict(run=name, seed=seed)) and (of is pair or work_dir.exists()):
+            return
         gdetkd(folder, *command, "--data", "crowns", "--seed", seed, "--work-dir", work_dir.name,
                *(["--resume"] if list(work_dir.glob("iter_*.pth")) else []), *more)  # fmt: skip
         today = datetime.date.today().isoformat()
@@ -95,7 +95,9 @@ def run(
     if not (folder / "crowns").exists():
         data = fetch(folder).relative_to(folder)
         gdetkd(folder, "data", *DATA, "--root", data, "--out", "crowns")
-    train("teacher", 0, "train", teacher, of=taught)
+    runs = [pair | dict(run=name, seed=seed) for name in ("alone", "distilled") for seed in seeds]
+    if not records(taught) or not all(map(records, runs)):  # then its weights have to be here
+        train("teacher", 0, "train", teacher, of=taught)
     for seed in seeds:
         train("alone", seed, "train", student, *start)
         train("distilled", seed, "distill", "teacher_0", student,

@@ -241,3 +241,19 @@ def test_an_edited_benchmark_is_used_as_it_is_and_that_is_said(tmp_path, monkeyp
     file.write_text(file.read_text()[:-1])
     with pytest.raises(ValueError, match=r"train/000001\.jpg is missing"):
         need_benchmark(config)
+
+
+def test_a_table_in_a_file_is_not_cut(monkeypatch, capsys):
+    from gdetkd.cli.common import print_table
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    columns = [
+        "a column of thirty characters",
+        "another of thirty characters",
+        "and a third one as long as those",
+    ]
+    for term in ("xterm", "dumb"):
+        monkeypatch.setenv("TERM", term)
+        print_table(columns, [["x" * 30, "1", "2"]])
+        printed = capsys.readouterr().out
+        assert all(column in printed for column in columns) and "…" not in printed

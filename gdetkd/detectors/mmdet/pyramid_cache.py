@@ -59,7 +59,7 @@ class PyramidCache:
         self.extract, self.folder = extract, Path(folder) / _fingerprint(teacher, settings)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.room = int(megabytes * 1e6) - sum(map(_size, self.folder.parent.glob("*/*")))
-        self.expected = expected
+        self.expected, self.limit = expected, megabytes * 1e6
         self.hits = self.misses = 0
 
     def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -74,7 +74,7 @@ class PyramidCache:
         levels = tuple(level.contiguous() for level in self.extract(images))
         if self.misses == self.hits == 0:
             each = sum(level[0].numel() * level.element_size() for level in levels)
-            self.room *= each * self.expected <= self.room
+            self.room *= each * self.expected <= self.limit  # what is there already counts, too
         self.misses += len(images)
         for index, (path, known) in enumerate(zip(paths, found, strict=True)):
             if known is None and self.room > 0:
