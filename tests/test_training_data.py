@@ -51,7 +51,7 @@ def test_own_data_set_sizes_and_schedule(own):
     assert config.model.roi_head.bbox_head.num_classes == len(summary["classes"]) != 80
     (resize,) = [t for t in config.train_dataloader.dataset.pipeline if t["type"] == "Resize"]
     assert resize.scale == (128, 128)
-    # Four images in steps of four: 24 passes would be 24 steps.
+    # Four images in steps of four: 20 passes would be 20 steps.
     assert config.train_cfg.max_iters == FEWEST["pretrained"] == 300
     assert config.param_scheduler[-1].end == 300
     assert config.train_cfg.val_interval == config.default_hooks.checkpoint.interval == 75
@@ -59,7 +59,7 @@ def test_own_data_set_sizes_and_schedule(own):
     assert alone.train_cfg.max_iters == FEWEST["random"] == 800
 
 
-def test_a_large_set_gets_24_passes_and_large_images_the_usual_size(own, tmp_path):
+def test_a_large_set_gets_20_passes_and_large_images_the_usual_size(own, tmp_path):
     """2,000 images of 4000 x 3000 px in steps of 4, within 1333 x 800: 1067 x 800."""
     summary = json.loads((own / "dataset.json").read_text())
     file = Path(summary["splits"]["train"]["annotations"])
@@ -71,7 +71,7 @@ def test_a_large_set_gets_24_passes_and_large_images_the_usual_size(own, tmp_pat
     summary["splits"]["train"]["annotations"] = str(tmp_path / "train.json")
     (tmp_path / "dataset.json").write_text(json.dumps(summary))
     config = load_config("own/retinanet_r18", data=tmp_path)
-    assert config.train_cfg.max_iters == 24 * 500
+    assert config.train_cfg.max_iters == 20 * 500
     assert config.test_dataloader.dataset.pipeline[1].scale == (1067, 800)
 
 

@@ -21,7 +21,7 @@ from gdetkd.ops.console import say
 
 COCO = CocoDataset.METAINFO["classes"]
 LARGEST = (1333, 800)  # px, longer and shorter side of MMDetection's configs
-EPOCHS = 24
+EPOCHS = 20
 # Steps at least: a detector learns little in fewer, however small the set is.
 FEWEST = dict(pretrained=300, random=800)
 MOST = 90_000
@@ -31,7 +31,7 @@ STAGES = ("train", "val", "test")
 def use_data(config: Config, data: Path, test_split: str | None = None) -> None:
     """Point a config's data sets, evaluators and heads to a folder of data.
 
-    Data of the user's own also set the image sizes and a schedule in steps: 24 passes over the
+    Data of the user's own also set the image sizes and a schedule in steps: 20 passes over the
     training set, but at least 300 steps from pretrained weights and 800 from random ones. For the
     data sets of the paper, and for digits, the config's own remain.
 

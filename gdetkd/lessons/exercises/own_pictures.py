@@ -38,7 +38,7 @@ EXERCISES = {
         "Write passes(images, batch, steps): how often does the training see every image?",
         function_check(
             passes,
-            ((54, 4, 336), (54, 4, 50), (8, 8, 10)),
+            ((54, 4, 300), (54, 4, 50), (8, 8, 10)),
             "{} images, {} per step, {} steps",
         ),
         passes,
