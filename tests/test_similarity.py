@@ -7,7 +7,6 @@ import torch
 from gdetkd.lessons.similarity import (
     class_similarities,
     cosine_similarities,
-    effective_negatives,
     key_drift,
     linear_cka,
     negative_shares,
@@ -89,13 +88,6 @@ def test_shares_are_a_softmax_over_the_negatives():
     # exp(1), exp(0), exp(0) relative to the last two.
     expected = torch.tensor([0, 2.71828, 1, 1]) / 4.71828
     torch.testing.assert_close(shares, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_effective_negatives_lie_between_one_and_all():
-    cosines = torch.tensor([[1.0, 0.5, 0.3, 0.1], [0.2, 1.0, 0.2, 0.2]])
-    few, uniform = effective_negatives(cosines, 0.001)
-    assert few == pytest.approx(1, abs=1e-3) and uniform == pytest.approx(3)
-    assert effective_negatives(cosines, 1000)[0] == pytest.approx(3, abs=1e-3)
 
 
 def test_drift_is_the_cosine_of_the_rotation():

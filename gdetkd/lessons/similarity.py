@@ -103,16 +103,6 @@ def negative_shares(cosines: Tensor, positive: int, temperature: float) -> Tenso
     return logits.softmax(0).float()
 
 
-def effective_negatives(cosines: Tensor, temperature: float) -> Tensor:
-    """The effective number of negatives of each query (N,): exp of the entropy of their shares.
-
-    cosines: (N, K), the positive of query i in column i. The result lies between 1, where one
-    negative receives the whole push, and K - 1, where all receive the same.
-    """
-    shares = torch.stack([negative_shares(row, i, temperature) for i, row in enumerate(cosines)])
-    return torch.special.entr(shares).sum(1).exp()
-
-
 @torch.no_grad()
 def key_drift(projections: list[nn.Module], rows: Tensor) -> Tensor:
     """Cosine between each row's current key and its key after every earlier step: (ages, N).

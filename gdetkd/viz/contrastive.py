@@ -83,27 +83,6 @@ def explore_temperature(shares: Callable[[int, float], np.ndarray], queries: int
     ).add_class("gdetkd-temperature")
 
 
-def draw_effective_negatives(
-    temperatures: Sequence[float],
-    counts: Mapping[str, Sequence[float]],
-    total: int,
-    marked: float | None = None,
-) -> Axes:
-    """The effective number of negatives against the temperature, one line per pair of detectors."""
-    ax = style.new_axes()
-    for color, (name, values) in zip(style.SERIES[1:], counts.items(), strict=False):
-        ax.plot(temperatures, values, marker="o", ms=4, color=color, label=name)
-    ax.axhline(total, color=style.NEUTRAL, ls="--", lw=1.4)
-    ax.text(temperatures[0], total, "all of them", va="bottom", color=style.NEUTRAL)
-    if marked is not None:
-        ax.axvline(marked, color=style.HIGHLIGHT, lw=1.4)
-        ax.text(marked, 1.1, rf" $\gamma$ = {marked:g}", color=style.HIGHLIGHT, va="bottom")
-    ax.set(xscale="log", yscale="log", xlabel=r"temperature $\gamma$", ylim=(1, 2 * total))
-    ax.set_ylabel("effective negatives (median)")
-    ax.legend(loc="lower right")
-    return ax
-
-
 def compare_negatives(
     picture: np.ndarray, boxes: np.ndarray, picked: int, ignored: Mapping[float, np.ndarray]
 ) -> Figure:
@@ -304,19 +283,3 @@ def compare_heads(fits: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     figure.axes[0].set_ylabel("contrastive loss [nats]")
     figure.axes[0].legend()
     return figure
-
-
-def draw_cost(costs: Sequence[Mapping]) -> Figure:
-    """Peak memory and time of a step by form, as `gdetkd.benchmarks` measures them."""
-    left, right = style.panels(2, height=2.4)[1][0]
-    names = [row["form"] for row in costs]
-    colors = [style.TEACHER if name == "ours" else style.NEUTRAL for name in names]
-    for ax, field, unit, scale in (
-        (left, "peak_bytes", "peak memory of a step [MB]", 1e-6),
-        (right, "seconds", "time of a step [s], one thread", 1),
-    ):
-        values = [scale * (row[field] or 0) for row in costs]
-        ax.bar_label(ax.barh(names, values, color=colors), fmt="%.3g", padding=3)
-        ax.set(xlabel=unit, xlim=(0, 1.18 * max(values)))
-        ax.grid(axis="y", visible=False)
-    return left.figure
