@@ -16,6 +16,7 @@ import argparse
 import datetime
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -86,10 +87,13 @@ def run(
         work_dir, made_in = folder / f"{name}_{seed}", environment()
         if records(of | dict(run=name, seed=seed)) and (of is pair or work_dir.exists()):
             return
+        resumed, started = list(work_dir.glob("iter_*.pth")), time.monotonic()
         gdetkd(folder, *command, "--data", "crowns", "--seed", seed, "--work-dir", work_dir.name,
-               *(["--resume"] if list(work_dir.glob("iter_*.pth")) else []), *more)  # fmt: skip
+               *(["--resume"] if resumed else []), *more)  # fmt: skip
+        # Of the whole command: what a user waits for, and not known of an interrupted one.
+        waited = None if resumed else round(time.monotonic() - started)
         today = datetime.date.today().isoformat()
-        found = dict(run=name, seed=seed, date=today, **metrics(work_dir))
+        found = dict(run=name, seed=seed, date=today, wall_seconds=waited, **metrics(work_dir))
         append_json_line(record, pair | of | found | made_in)
 
     if not (folder / "crowns").exists():

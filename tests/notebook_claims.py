@@ -360,7 +360,7 @@ CLAIMS = {
             and "from mmdet.apis import init_detector" in p.code
         ),
         "One pair of short trainings is a rehearsal.": lambda p: (
-            "short(60)" in p.code and "short(30)" in p.code and p.says("336 steps")
+            "short(60)" in p.code and "short(30)" in p.code and p.says("300 steps")
         ),
         "A weight of 1 for the imitation of features means something else": lambda p: (
             p.value("a weight of 1 would have ") > 10

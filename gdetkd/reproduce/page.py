@@ -87,7 +87,7 @@ def quotes(results: Path) -> dict[str, Any]:
         **_sizes(),
         **_explosions(results / "digits" / "explosion.jsonl"),
         processes=_processes(results / "training" / "processes.jsonl"),
-        crowns=_crowns(results / "crowns" / RUNS),
+        crowns=_crowns(results / "crowns"),
     )
 
 
@@ -139,20 +139,28 @@ def _explosions(path: Path) -> dict[str, Callable[..., str]]:
     return dict(bound=bound, exploded=exploded)
 
 
-def _crowns(path: Path) -> dict[str, dict[str, Any]]:
-    """For each start of the student on tree crowns: AP in percent of every detector, the gain."""
-    frame = pd.DataFrame(read_json_lines(path)).rename(columns=dict(run="experiment"))
-    frame["start"] = (
-        frame["options"].str.contains("digits").map({True: "digits", False: "imagenet"})
+def _crowns(folder: Path) -> dict[str, dict[str, Any]]:
+    """For each file of tree crowns and start of the student: AP in percent, the gain.
+
+    `minutes` are those of the commands that train the teacher and distil it, once.
+    """
+    files = {"": folder / RUNS, "_24_passes": folder / "runs_24_passes.jsonl"}
+    frame = pd.DataFrame(
+        each | dict(experiment=each["run"], suffix=suffix)
+        for suffix, path in files.items()
+        for each in read_json_lines(path)
     )
+    start = frame["options"].str.contains("digits").map({True: "digits", False: "imagenet"})
     found = {}
-    for start, group in frame.groupby("start"):
+    for name, group in frame.groupby(start + frame["suffix"]):
         gains = statistics.paired_gain(group, "distilled", "alone")
         mean, half = statistics.interval(gains)
-        found[start] = dict(
-            {name: f"{100 * each.mean():.1f}" for name, each in group.groupby("experiment")["AP"]},
+        road = group[(group["seed"] == 0) & (group["experiment"] != "alone")]
+        found[name] = dict(
+            {run: f"{100 * each.mean():.1f}" for run, each in group.groupby("experiment")["AP"]},
             gain=shown(gains, signed=True),
             seeds=_in_words(len(gains)),
+            minutes=f"{road['wall_seconds'].sum() / 60:.1f}",
             found="a difference" if abs(mean) > half else "no difference that the seeds show",
         )
     return found
