@@ -35,7 +35,8 @@ COMPONENTS: dict[str, dict[str, Any]] = {
 }
 ALONE_STEPS, STEPS, RATE = 10, 20, 1e-3
 MORE_STEPS = 30  # of a component that has not fallen by then
-COVERING_STEPS = 40  # of a teacher of queries with its own losses, on the batch
+# Of a teacher of queries with its own losses, on the batch, until they cover some of its boxes.
+COVERING_STEPS, COVERING_ROUNDS = 40, 10
 # Side of the images, base channels and width, from small on: the first with which a family runs.
 SIZES = ((64, 8, 16), (64, 8, 256), (128, 8, 256), (320, 64, 256))
 
@@ -107,8 +108,8 @@ def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str
     pair = (detector, partner) if role == "student" else (partner, detector)
     student, teacher = (alive(copy.deepcopy(each), side, classes) for each in pair)
     data = batch(side, classes)
-    if role == "teacher" and isinstance(adapter, QueryAdapter):  # or no query covers any box
-        train(teacher, data, COVERING_STEPS)
+    if role == "teacher" and isinstance(adapter, QueryAdapter):
+        train_to_cover(student, teacher, data)
     results = {name: try_alone(student, teacher, name, data) for name in COMPONENTS}
     supported = {name: COMPONENTS[name] for name, one in results.items() if "start" in one}
     pair = _pair(student, teacher, supported)
@@ -135,6 +136,17 @@ def try_alone(student: nn.Module, teacher: nn.Module, name: str, data: dict) -> 
         if falls(found):
             break
     return found
+
+
+def train_to_cover(student: nn.Module, teacher: nn.Module, data: dict) -> None:
+    """Train a teacher of queries: what no query covers is left out, and untrained, that is all."""
+    component = {"contrastive": COMPONENTS["contrastive"]}
+    for _ in range(COVERING_ROUNDS):
+        train(teacher, data, COVERING_STEPS)
+        torch.manual_seed(0)
+        pair = _pair(student, copy.deepcopy(teacher), component)  # which freezes its teacher
+        if losses_of(pair, data)["kd_contrastive_loss"] > 0:
+            return
 
 
 def falls(component: Mapping[str, Any]) -> bool:
