@@ -139,7 +139,10 @@ def try_alone(student: nn.Module, teacher: nn.Module, name: str, data: dict) -> 
 
 
 def train_to_cover(student: nn.Module, teacher: nn.Module, data: dict) -> None:
-    """Train a teacher of queries: what no query covers is left out, and untrained, that is all."""
+    """Train a teacher of queries with its own losses until its queries cover some of the boxes.
+
+    Contrastive distillation leaves out boxes that no query covers: at first all of them.
+    """
     component = {"contrastive": COMPONENTS["contrastive"]}
     for _ in range(COVERING_ROUNDS):
         train(teacher, data, COVERING_STEPS)

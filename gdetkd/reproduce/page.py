@@ -160,7 +160,7 @@ def _crowns(folder: Path) -> dict[str, dict[str, Any]]:
             {run: f"{100 * each.mean():.1f}" for run, each in group.groupby("experiment")["AP"]},
             gain=shown(gains, signed=True),
             seeds=_in_words(len(gains)),
-            minutes=f"{road['wall_seconds'].sum() / 60:.1f}",
+            minutes=f"{road['wall_seconds'].sum(skipna=False) / 60:.1f}",
             found="a difference" if abs(mean) > half else "no difference that the seeds show",
         )
     return found
