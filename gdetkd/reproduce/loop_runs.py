@@ -51,12 +51,12 @@ RUNS = dict(
     mobilenet_distilled=Run(
         "the same, of MMDetection's Faster R-CNN R34", "mobilenet", 1500, 1e-3, "digits"
     ),
-    rt_detr=Run("transformers' RT-DETR, alone", "rt_detr", 3000, 5e-4),
+    rt_detr=Run("transformers' RT-DETR, alone", "rt_detr", 1500, 5e-4),
     rt_detr_distilled=Run(
-        "the same, of torchvision's Faster R-CNN R18", "rt_detr", 3000, 5e-4, "torchvision_teacher"
+        "the same, of torchvision's Faster R-CNN R18", "rt_detr", 1500, 5e-4, "torchvision_teacher"
     ),
     rt_detr_of_mmdetection=Run(
-        "the same, of MMDetection's Faster R-CNN R34", "rt_detr", 3000, 5e-4, "digits"
+        "the same, of MMDetection's Faster R-CNN R34", "rt_detr", 1500, 5e-4, "digits"
     ),
 )
 # Those of the digits configs; a student that predicts no boxes for classes has no regression.
