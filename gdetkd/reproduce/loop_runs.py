@@ -116,10 +116,12 @@ def _rt_detr() -> nn.Module:
 def build_teacher(name: str, work_dir: Path) -> nn.Module:
     """The shipped teacher of digits, or the one that a run of these has trained."""
     if name == "digits":
-        from gdetkd.detectors.mmdet.building import load_detector
+        from gdetkd.detectors.mmdet import distilled
 
-        return load_detector(
-            "gdetkd::digits/faster_rcnn_r34_teacher.py", "gdetkd::digits_faster_rcnn_r34.pth"
+        return distilled.build_teacher(  # which keeps what it computes: the images come back
+            "gdetkd::digits/faster_rcnn_r34_teacher.py",
+            "gdetkd::digits_faster_rcnn_r34.pth",
+            cache=dict(folder=work_dir / "teacher_pyramids", megabytes=4000),
         )
     model = build(RUNS[name].student, seed=0)
     path = work_dir / f"{name}_0" / "student.pth"
@@ -159,7 +161,9 @@ def train(run: Run, seed: int, folder: Path, data: Path, report: Callable[[str],
     student = build(run.student, seed)
     teacher = build_teacher(run.teacher, folder.parent) if run.teacher else None
     distiller = Distiller(student, teacher, COMPONENTS if run.teacher else None, seed=seed).train()
-    optimizer = torch.optim.AdamW(distiller.parameters(), lr=run.rate, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(
+        distiller.parameters(), lr=run.rate, weight_decay=1e-4, fused=True
+    )
     warmup = torch.optim.lr_scheduler.LambdaLR(
         optimizer,
         lambda step: min(1.0, (step + 1) / 100) * (1 + math.cos(math.pi * step / run.steps)) / 2,
