@@ -71,7 +71,10 @@ def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> 
     first = necks[0] if isinstance(necks, list) else necks
     if outs and first:
         levels = [base * 2**index for index in outs]
-        first.in_channels = levels if isinstance(first.in_channels, list) else levels[-1]
+        first.in_channels = levels[-1] if isinstance(first.in_channels, int) else levels
+        if first.type == "SSDNeck":  # which hands those levels on
+            first.out_channels = [*levels, *first.out_channels[len(levels) :]]
+            model.bbox_head.in_channels = first.out_channels
     _few_boxes(model)
     if "num_queries" in model:
         _few_queries(model, width)
@@ -79,12 +82,14 @@ def tiny_model(kind: str, base: int = 8, width: int = 16, classes: int = 10) -> 
 
 
 def _small_backbone(model: ConfigDict, base: int) -> tuple[int, ...]:
-    """Put a ResNet-18 in the place of a ResNet; its levels that are used."""
+    """Put a ResNet-18 in the place of a ResNet or of SSD's VGG; its levels that are used."""
     backbone = model.backbone
     backbone.init_cfg = None
-    if backbone.type != "ResNet":
+    if backbone.type not in ("ResNet", "SSDVGG"):
         return ()
     stages, outs = backbone.get("num_stages", 4), tuple(backbone.get("out_indices", (0, 1, 2, 3)))
+    if backbone.type == "SSDVGG":  # its levels have strides 8 and 16
+        stages, outs = 4, (1, 2)
     model.backbone = dict(
         type="ResNet",
         depth=18,
