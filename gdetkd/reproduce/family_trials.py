@@ -38,7 +38,7 @@ MORE_STEPS = 30  # of a component that has not fallen by then
 # Of a teacher of queries with its own losses, on the batch, until they cover some of its boxes.
 COVERING_STEPS, COVERING_ROUNDS = 40, 10
 # Side of the images, base channels and width, from small on: the first with which a family runs.
-SIZES = ((64, 8, 16), (64, 8, 256), (128, 8, 256), (320, 64, 256))
+SIZES = ((64, 8, 16), (64, 8, 256), (128, 8, 256), (320, 8, 16), (320, 64, 256))
 
 
 def try_family(name: str, steps: int = STEPS) -> dict[str, Any]:
