@@ -28,6 +28,8 @@ def patch(module: ModuleType) -> None:
     if isinstance(module.torch, _TorchThatReadsData):
         return
     module.torch = _TorchThatReadsData()
+    # That of the fork onedl-mmengine, which would allow numpy's own types in a checkpoint.
+    module._safe_torch_load = _TorchThatReadsData.load
     module.load_url = _load_url
     module.CheckpointLoader.load_checkpoint = staticmethod(
         _in_a_sentence(module.CheckpointLoader.load_checkpoint)
