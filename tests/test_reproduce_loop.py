@@ -1,5 +1,7 @@
 """Students of other libraries in the plain loop: a run after an interrupt, and its record."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -31,3 +33,10 @@ def test_an_interrupted_run_ends_as_one_that_was_not(digits, tmp_path, monkeypat
     assert "torchvision_teacher" in records
     page = loop_runs.loop_page(list(records.values()))
     assert f"| {run.label} | 2 | 1 |" in page
+
+
+def test_the_table_is_that_of_the_records():
+    folder = Path(__file__).parents[1] / "results" / "digits"
+    assert (folder / "loop.md").read_text() == loop_runs.loop_page(
+        read_json_lines(folder / "loop.jsonl")
+    )

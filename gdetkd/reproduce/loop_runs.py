@@ -51,12 +51,12 @@ RUNS = dict(
     mobilenet_distilled=Run(
         "the same, of MMDetection's Faster R-CNN R34", "mobilenet", 1500, 1e-3, "digits"
     ),
-    rt_detr=Run("transformers' RT-DETR, alone", "rt_detr", 1500, 5e-4),
+    rt_detr=Run("transformers' RT-DETR, alone", "rt_detr", 3000, 5e-4),
     rt_detr_distilled=Run(
-        "the same, of torchvision's Faster R-CNN R18", "rt_detr", 1500, 5e-4, "torchvision_teacher"
+        "the same, of torchvision's Faster R-CNN R18", "rt_detr", 3000, 5e-4, "torchvision_teacher"
     ),
     rt_detr_of_mmdetection=Run(
-        "the same, of MMDetection's Faster R-CNN R34", "rt_detr", 1500, 5e-4, "digits"
+        "the same, of MMDetection's Faster R-CNN R34", "rt_detr", 3000, 5e-4, "digits"
     ),
 )
 # Those of the digits configs; a student that predicts no boxes for classes has no regression.
@@ -287,10 +287,15 @@ def run_missing(
         report(f"[{done + 1}/{len(todo)}] {name}, seed {seed}: AP {100 * found['AP']:.1f}")
 
 
+def as_frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """AP by `experiment` and `seed`, as the statistics take it."""
+    frame = pd.DataFrame(records, columns=["run", "seed", "AP"])
+    return frame.rename(columns=dict(run="experiment"))
+
+
 def loop_page(records: Sequence[dict[str, Any]]) -> str:
     """The table in Markdown: AP over the seeds, and the gains paired by seed."""
-    frame = pd.DataFrame(records, columns=["run", "seed", "AP"])
-    frame = frame.rename(columns=dict(run="experiment"))
+    frame = as_frame(records)
     lines = ["| student | steps | seeds | AP | gain |", "|---|---|---|---|---|"]
     for name, run in RUNS.items():
         values = 100 * frame[frame["experiment"] == name]["AP"]

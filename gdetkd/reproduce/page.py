@@ -19,7 +19,7 @@ from mmengine.registry import DefaultScope
 
 from gdetkd.detectors.mmdet.building import model_settings
 from gdetkd.evaluation.records import read_json_lines
-from gdetkd.reproduce import explosion, records, statistics
+from gdetkd.reproduce import explosion, loop_runs, records, statistics
 from gdetkd.reproduce.experiments import DIGITS
 from gdetkd.reproduce.registry import definitions, experiments_of
 from gdetkd.reproduce.report import PAGES, RUNS, shown, teacher_record
@@ -46,7 +46,8 @@ def write_pages(results: Path) -> dict[str, Path]:
 
 def quotes(results: Path) -> dict[str, Any]:
     """What the template may quote: AP and differences in percent and points, as text."""
-    frame = records.load(results / "digits" / RUNS)
+    plain_loop = loop_runs.as_frame(read_json_lines(results / "digits" / "loop.jsonl"))
+    frame = pd.concat([records.load(results / "digits" / RUNS), plain_loop])
     teacher = teacher_record()["AP"]
     baselines = {name: baseline for name, (_, baseline) in definitions().items()}
     differences = statistics.claim_differences(frame)
