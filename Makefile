@@ -31,8 +31,8 @@ test: env ## check the style and run all tests, two files at a time (half an hou
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# OneDL's fork of MMDetection keeps the name mmdet. Its mmcv has no wheel and is nothing but a compiled one, so mmcv-lite
-# stays; the two others are pure Python.
+# OneDL's fork of MMDetection keeps the name mmdet. Of its mmcv there is no wheel, and a build compiles its operators:
+# mmcv-lite stays. What is installed here is pure Python.
 FORK := build/fork
 
 test-fork: env ## run MMDetection's tests on its living fork (seven minutes)

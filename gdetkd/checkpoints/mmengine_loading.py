@@ -28,7 +28,7 @@ def patch(module: ModuleType) -> None:
     if isinstance(module.torch, _TorchThatReadsData):
         return
     module.torch = _TorchThatReadsData()
-    # That of the fork onedl-mmengine, which would allow numpy's own types in a checkpoint.
+    # The fork onedl-mmengine reads by this one: it allows more types, and pickles if that fails.
     module._safe_torch_load = _TorchThatReadsData.load
     module.load_url = _load_url
     module.CheckpointLoader.load_checkpoint = staticmethod(
