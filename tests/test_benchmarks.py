@@ -209,16 +209,19 @@ def test_the_page_on_record_is_made_from_the_records():
 
 
 @on_record
-def test_losses_and_step_on_record_meet_their_targets(records):
+def test_losses_on_record_meet_their_targets_and_what_does_not_is_known(records):
     found = targets(records)
-    cpu = [target for target in found if target.what.startswith("CPU")]
+    cpu = {target.what: target.verdict for target in found if target.what.startswith("CPU")}
     assert len(cpu) == 9 + 3 + 3
-    for target in cpu:
-        # The record is from before a teacher could keep its pyramids, and the loop was a form.
-        later = "cached" in target.what or "loop" in target.what
-        expected = "not run" if later else "met"
-        assert target.verdict == expected, target
-    assert not [target for target in found if target.verdict == "missed"]
+    # These are on record as what they are: the page says so, and the README claims neither.
+    of_step = "CPU, step on digits: distilled step"
+    not_met = {
+        f"{of_step} / floor": "missed",
+        f"{of_step}, pyramids cached / plain step": "missed",
+        "CPU: time / its own loop's": "undecided",
+        "CPU, step on digits: all weights 0 / plain": "undecided",
+    }
+    assert {what: verdict for what, verdict in cpu.items() if verdict != "met"} == not_met
 
 
 @on_record
