@@ -176,6 +176,17 @@ def test_larger_students_of_digits_are_distilled_by_their_teacher(name, tmp_path
         assert sizes[0] == sizes[1]
 
 
+@pytest.mark.parametrize("name", ["levels_p2_p5", "levels_p2_p6", "anchors_both"])
+def test_a_row_that_changes_the_student_or_its_adapter_trains(name):
+    row = EXPERIMENTS[name]
+    model = build(load_config(row.config, row.options).model)
+    losses = losses_of(model, batch(sizes=((128, 128), (128, 128))))
+    total, values = model.parse_losses(losses)
+    assert total.isfinite() and any("kd_" in key and "loss" in key for key in values)
+    shares = [key for key in values if "_share" in key]
+    assert len(shares) == dict(levels_p2_p5=4, levels_p2_p6=5).get(name, 0)
+
+
 def test_steps_change_every_part_of_the_schedule():
     config = load_config(EXPERIMENTS["baseline"].config, schedule(77))
     assert config.train_cfg.max_iters == config.train_cfg.val_interval == 77
