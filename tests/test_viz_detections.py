@@ -39,10 +39,18 @@ def test_nothing_found_and_nothing_there():
 
 def test_colors_say_right_or_wrong():
     _, ax = plt.subplots()
-    found = boxes((0, 0, 10, 10, 1, 0.9), (0, 0, 3, 3, 1, 0.8))
+    found = boxes((0, 0, 10, 10, 1, 0.9), (0, 20, 3, 23, 1, 0.8))
     draw_detections(np.zeros((40, 40, 3), np.uint8), found, TRUTH, list("0123"), ax)
     assert [to_hex(p.get_edgecolor()) for p in ax.patches] == [CORRECT.lower(), WRONG.lower()]
     assert [text.get_text() for text in ax.texts] == ["1  0.90", "1  0.80"]
+
+
+def test_of_labels_that_would_cover_each_other_the_better_is_written():
+    _, ax = plt.subplots()
+    found = boxes((1, 20, 9, 30, 1, 0.6), (0, 20, 10, 30, 1, 0.9), (25, 20, 38, 30, 1, 0.7))
+    draw_detections(np.zeros((40, 40, 3), np.uint8), found, TRUTH, list("0123"), ax)
+    assert [text.get_text() for text in ax.texts] == ["1  0.90", "1  0.70"]
+    assert len(ax.patches) == 3
 
 
 def test_comparison_has_one_row_per_detector():

@@ -15,6 +15,7 @@ from torchvision.ops import box_iou
 from gdetkd.viz import style
 
 CORRECT, WRONG = style.SKY_BLUE, style.ORANGE
+LETTER = (0.038, 0.06)  # width and height of a letter, in those of an image two inches wide
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4) x1 y1 x2 y2, labels, scores
 
 
@@ -29,26 +30,39 @@ def draw_detections(
 
     With the ground truth, a correct detection is blue and a wrong one is orange. Correct means an
     IoU (intersection over union) of at least 0.5 with an object of its class that no detection with
-    a better score has taken. A single class goes without saying.
+    a better score has taken. A single class goes without saying. Of labels that would cover each
+    other only that of the best score is written.
     """
     ax = ax or plt.gca()
     ax.imshow(image, interpolation="nearest")
     boxes, labels, scores = detections
     correct = matched(detections, truth) if truth is not None else np.ones(len(boxes), bool)
-    for box, label, score, good in zip(boxes, labels, scores, correct, strict=True):
-        color = CORRECT if good else WRONG
-        x1, y1, x2, _ = box
-        style.draw_box(ax, box, color, 1.6)
-        name = classes[label] if classes else str(label)
+    height, width = image.shape[:2]
+    written: list[tuple[float, float, float, float]] = []
+    for index in np.argsort(-scores, kind="stable"):
+        color = CORRECT if correct[index] else WRONG
+        x1, y1, x2, _ = boxes[index]
+        style.draw_box(ax, boxes[index], color, 1.6)
+        name = classes[labels[index]] if classes else str(labels[index])
         shown = [name] if classes is None or len(classes) > 1 else []
-        text = "  ".join([*shown, f"{score:.2f}"] if score < 1 else shown)
+        text = "  ".join([*shown, f"{scores[index]:.2f}"] if scores[index] < 1 else shown)
         # Near the right edge the text ends with the box, so that it stays on the image.
-        place, side = (x2, "right") if x1 > 0.75 * image.shape[1] else (x1 + 1, "left")
-        label = ax.text(place, max(y1 - 2, 6), text, ha=side, color=color, fontsize=8,
-                        weight="bold")  # fmt: skip
+        place, side = (x2, "right") if x1 > 0.75 * width else (x1 + 1, "left")
+        bottom, length = max(y1 - 2, 6), len(text) * LETTER[0] * width
+        left = place - length if side == "right" else place
+        area = left, bottom - LETTER[1] * height, left + length, bottom
+        if any(_overlap(area, other) for other in written):
+            continue
+        written.append(area)
+        label = ax.text(place, bottom, text, ha=side, color=color, fontsize=8, weight="bold")
         label.set_path_effects([effects.withStroke(linewidth=2, foreground="black")])
     ax.set_axis_off()
     return ax
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    x1, y1, x2, y2 = one
+    return x1 < other[2] and other[0] < x2 and y1 < other[3] and other[1] < y2
 
 
 def compare_detectors(
