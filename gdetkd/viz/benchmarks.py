@@ -8,7 +8,11 @@ from matplotlib.figure import Figure
 
 from gdetkd.viz import style
 
-LINES = {"ours": (style.TEACHER, "o"), "naive": (style.STUDENT, "s")}  # color and mark
+LINES = {  # label, color and mark
+    "ours": ("ours", style.TEACHER, "o"),
+    "loop": ("ours, by its own loop", style.SKY_BLUE, "D"),
+    "naive": ("naive", style.STUDENT, "s"),
+}
 
 
 def plot_time_and_memory(measured: pd.DataFrame) -> Figure:
@@ -37,8 +41,8 @@ def plot_time_and_memory(measured: pd.DataFrame) -> Figure:
 def _lines(ax: Axes, rows: pd.DataFrame, values: pd.Series, spread: bool = False) -> None:
     for form in dict.fromkeys(rows["form"]):
         here = rows[rows["form"] == form].sort_values("K")
-        color, mark = LINES.get(form, (style.NEUTRAL, "^"))
-        label = form if form in LINES else f"linear_cross_entropy ({form.split()[-1]} rows)"
+        chunked = f"linear_cross_entropy ({form.split()[-1]} rows)", style.NEUTRAL, "^"
+        label, color, mark = LINES.get(form, chunked)
         ax.plot(here["K"] / 1024, values[here.index], color=color, marker=mark, ms=5, label=label)
         if spread:
             ax.fill_between(

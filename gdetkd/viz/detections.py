@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 from gdetkd.viz import style
 
 CORRECT, WRONG = style.SKY_BLUE, style.ORANGE
-LETTER = (0.038, 0.06)  # width and height of a letter, in those of an image two inches wide
+LETTER = (0.038, 0.06)  # its width and height, as shares of an image shown two inches wide
 Boxes = tuple[np.ndarray, np.ndarray, np.ndarray]  # boxes (n, 4) x1 y1 x2 y2, labels, scores
 
 
