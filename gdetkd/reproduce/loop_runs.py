@@ -42,10 +42,10 @@ class Run(NamedTuple):
     teacher: str | None = None
     seeds: int = 3
     batch: int = 8
-    largest_gradient: float = 10.0  # longer ones are cut to this norm
+    max_norm: float = 10.0  # to which gradients are clipped
 
 
-QUERIES: dict[str, Any] = dict(steps=3000, rate=1e-3, batch=4, largest_gradient=0.1)
+QUERIES: dict[str, Any] = dict(steps=3000, rate=1e-3, batch=4, max_norm=0.1)
 RUNS = dict(
     torchvision_teacher=Run(
         "torchvision's Faster R-CNN R18, the teacher below", "faster_rcnn", 2000, 1e-3, seeds=1
@@ -196,7 +196,7 @@ def train(run: Run, seed: int, folder: Path, data: Path, report: Callable[[str],
             raise ValueError(f"{folder.name}: the loss of step {step} is {loss.item()}")
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(distiller.parameters(), run.largest_gradient)
+        nn.utils.clip_grad_norm_(distiller.parameters(), run.max_norm)
         optimizer.step()
         warmup.step()
         values = {name: float(value.detach()) for name, value in losses.items()}
