@@ -12,6 +12,7 @@ from helpers import faster_rcnn
 from processes import Child, gdetkd, sentence, until, worker_of_rank, write_config
 
 from gdetkd.launch import launch
+from gdetkd.launch.background import Run
 from gdetkd.launch.nodes import LaunchError
 from gdetkd.launch.run_lock import LOCK, claim, owners, process_start
 
@@ -139,6 +140,25 @@ def test_launch_knows_a_run_whose_wrapper_died_and_whose_folder_was_removed(long
     assert again.status() == "running" and owners(work_dir) == [trainer]
     again.stop()
     assert process_start(trainer) is None and again.status() != "running"
+
+
+def test_stop_waits_for_the_process_even_if_its_lock_is_back(tmp_path):
+    """As a trainer's is while its memory is still being freed."""
+    work_dir = tmp_path / "work"
+    work_dir.mkdir()
+
+    def run():
+        asked = []
+        signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+        with claim(work_dir):
+            until(lambda: asked)
+        time.sleep(2)
+
+    child = Child(run, tmp_path / "trainer.txt")
+    until(lambda: owners(work_dir) == [child.pid])
+    Run(work_dir).stop()
+    assert process_start(child.pid) is None
+    child.wait()
 
 
 def test_a_damaged_record_is_a_sentence(long, tmp_path):

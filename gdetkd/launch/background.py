@@ -7,6 +7,7 @@ about it is in its work dir: `launch.json` (the command and the process), `launc
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -175,13 +176,18 @@ class Run:
         record = self._read_record()
         if record is not None:
             self._write_record(dict(record, stopped=True))
+        trainers = {pid: process_start(pid) for pid in owners(self.work_dir)}
         if self._wrapper_lives(record):
             os.killpg(record["pid"], signal.SIGTERM)
         else:
-            for pid in owners(self.work_dir):
-                os.kill(pid, signal.SIGTERM)
+            for pid in trainers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + wait
-        while self.status() == "running":
+        # A process that ends gives its lock back some time before it is gone.
+        while self.status() == "running" or any(
+            began is not None and process_start(pid) == began for pid, began in trainers.items()
+        ):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.work_dir}: the run has not ended within {wait:.0f} s")
             time.sleep(0.1)
