@@ -201,14 +201,11 @@ def students() -> None:
 )
 @click.option("--only", multiple=True, help="A family, e.g. 'yolox/*'; may be repeated.")
 def pairs(results: Path, only: tuple[str, ...]) -> None:
-    """Every family of MMDetection as a student and as a teacher; goes on where it stopped."""
-    from gdetkd.evaluation.records import read_json_lines
+    """Every family of MMDetection, torchvision and transformers in both roles; goes on."""
     from gdetkd.reproduce import families
 
-    path = results / "mmdet.jsonl"
-    families.run_families(path, only, click.echo)
-    path.with_suffix(".md").write_text(families.families_page(read_json_lines(path)))
-    click.echo(f"Records and table: {path}, {path.with_suffix('.md')}")
+    families.run_families(results, only, click.echo)
+    click.echo(f"Records and tables: {results}")
 
 
 @reproduce.command

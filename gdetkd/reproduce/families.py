@@ -1,7 +1,8 @@
-"""Every family of MMDetection's configs as a student and as a teacher: which train, and how.
+"""Every family of three libraries as a student and as a teacher: which train, and how.
 
-A family is a detector with its heads; of the configs that have it a small one stands for all. The
-networks have random weights, so the table shows compatibility, not gains.
+A family of MMDetection is a detector with its heads; of the configs that have it a small one stands
+for all. Those of torchvision and transformers are the detectors that they list. The networks have
+random weights, so the tables show compatibility, not gains.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mmengine.logging import MMLogger
 
 from gdetkd.evaluation.records import environment, read_json_lines
 from gdetkd.ops.atomic_write import atomic_write
+from gdetkd.reproduce import library_detectors
 from gdetkd.reproduce.family_trials import (
     ALONE_STEPS,
     MORE_STEPS,
@@ -32,7 +34,13 @@ from gdetkd.reproduce.family_trials import (
 
 CONFIGS = Path(mmdet.__file__).parent / ".mim" / "configs"
 LETTERS = dict(contrastive="C", imitation="F", classification="P", regression="R")
-PAGE = Path(__file__).with_name("pages") / "pairs.md"
+PAGES = Path(__file__).with_name("pages")
+SOURCES = dict(
+    mmdet="MMDetection's installed configs (a detector with its heads)",
+    torchvision="torchvision (`list_models(module=torchvision.models.detection)`)",
+    transformers="transformers (what `AutoModelForObjectDetection` makes)",
+)
+TITLES = dict(mmdet="MMDetection", torchvision="torchvision", transformers="transformers")
 
 
 # --- Families -------------------------------------------------------------------------------------
@@ -89,24 +97,44 @@ def _size_of_name(name: str) -> tuple[bool, bool, int, str]:
 
 
 def run_families(
-    path: Path, only: Sequence[str] = (), report: Callable[[str], None] = print
+    folder: Path, only: Sequence[str] = (), report: Callable[[str], None] = print
 ) -> None:
     """Try the families that have no record yet, or those that `only` names, in both roles.
 
-    path: JSON lines, one per family, written as each ends. `only` has patterns of names.
+    folder: Of the records, JSON lines by library, one per family, written as each ends, and of the
+    tables. `only` has patterns of names.
 
     Raises:
         ValueError: A pattern fits no family.
     """
     register_all_modules()
     MMLogger.get_current_instance().setLevel("ERROR")  # it prints a line per parameter
-    families, empty = find_families()
+    of_mmdet, empty = find_families()
+    found = dict(mmdet=of_mmdet)
+    found |= {
+        library: library_detectors.families(library) for library in SOURCES if library not in found
+    }
+    names = [family["name"] for families in found.values() for family in families]
     for pattern in only:
-        if not any(fnmatch(family["name"], pattern) for family in families):
+        if not any(fnmatch(name, pattern) for name in names):
             raise ValueError(
                 f"--only: expected names of families or patterns of them, such as 'yolox/*', "
-                f"{pattern!r} is none; they are {', '.join(f['name'] for f in families)}"
+                f"{pattern!r} is none; they are {', '.join(names)}"
             )
+    folder.mkdir(parents=True, exist_ok=True)
+    for library, families in found.items():
+        path = folder / f"{library}.jsonl"
+        _run_missing(path, families, only, empty if library == "mmdet" else [], report)
+        path.with_suffix(".md").write_text(families_page(read_json_lines(path), library))
+
+
+def _run_missing(
+    path: Path,
+    families: Sequence[dict[str, Any]],
+    only: Sequence[str],
+    empty: Sequence[str],
+    report: Callable[[str], None],
+) -> None:
     recorded = {record["name"] for record in read_json_lines(path)}
     chosen = [
         family
@@ -157,7 +185,7 @@ def cell_text(found: Mapping[str, Any]) -> str:
     return " ".join(texts) + ("" if found["own_losses_equal"] else " (own losses differ)")
 
 
-def families_page(records: Sequence[Mapping[str, Any]]) -> str:
+def families_page(records: Sequence[Mapping[str, Any]], library: str = "mmdet") -> str:
     """The table in Markdown, and every reason why something is left out."""
     rows, reasons = [], {}
     for record in records:
@@ -168,7 +196,12 @@ def families_page(records: Sequence[Mapping[str, Any]]) -> str:
             reasons.setdefault(text, []).append(f"{record['name']} as {role}")
     boxes = [r for r in records if not _without_boxes(r)]
     counts = {role: sum(works(r[role]) for r in boxes) for role in ROLES}
-    return PAGE.read_text().format(
+    text = (PAGES / "pairs.md").read_text()
+    if library == "mmdet":
+        text += (PAGES / "pairs_folders.md").read_text()
+    return text.format(
+        library=TITLES[library],
+        source=SOURCES[library],
         families=len(records),
         with_boxes=len(boxes),
         students=counts["student"],

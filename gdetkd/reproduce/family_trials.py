@@ -24,6 +24,8 @@ from gdetkd.detectors.distiller import Distiller
 from gdetkd.detectors.mmdet.building import build_to_train, type_name
 from gdetkd.detectors.mmdet.queries import QueryAdapter
 from gdetkd.detectors.mmdet.refused import refusal
+from gdetkd.detectors.transformers.detr import QueryAdapter as OtherQueryAdapter
+from gdetkd.reproduce import library_detectors
 from gdetkd.reproduce.tiny_models import tiny_model
 
 ROLES = ("student", "teacher")
@@ -51,19 +53,26 @@ def try_family(name: str, steps: int = STEPS) -> dict[str, Any]:
     those losses are compared with the plain detector's.
     """
     start = time.process_time()
-    kind = MODELS.get(type_name(Config.fromfile(find_config(f"mmdet::{name}.py")).model))
-    reason = refusal(kind)
+    reason = None if _of_library(name) else refusal(_kind(name))
     if reason is not None:  # some of these need packages that are not here to be built
         return {role: dict(refused=reason) for role in ROLES} | dict(seconds=0.0)
     try:
         detector, side, width = build_small(name)
     except Exception as error:  # whatever the library says, it is the reason
-        text = f"MMDetection does not run it here: {type(error).__name__}: {str(error)[:300]}"
+        text = f"its library does not run it here: {type(error).__name__}: {str(error)[:300]}"
         found = {role: dict(refused=text) for role in ROLES}
     else:
         found = {role: _tried(detector, role, side, steps) for role in ROLES}
         found |= dict(side=side, width=width)
     return found | dict(seconds=round(time.process_time() - start, 2))
+
+
+def _of_library(name: str) -> bool:
+    return name.split("/")[0] in library_detectors.LIBRARIES
+
+
+def _kind(name: str) -> type[nn.Module]:
+    return MODELS.get(type_name(Config.fromfile(find_config(f"mmdet::{name}.py")).model))
 
 
 def _tried(*trial: Any) -> dict[str, Any]:
@@ -75,6 +84,8 @@ def _tried(*trial: Any) -> dict[str, Any]:
 
 def build_small(name: str) -> tuple[nn.Module, int, int]:
     """A family's detector, the side of the images and the width: the first at which it runs."""
+    if _of_library(name):
+        return library_detectors.build(name)
     for side, base, width in SIZES:
         try:
             detector = build_to_train(tiny_model(f"mmdet::{name}.py", base, width), seed=1)
@@ -108,7 +119,7 @@ def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str
     pair = (detector, partner) if role == "student" else (partner, detector)
     student, teacher = (alive(copy.deepcopy(each), side, classes) for each in pair)
     data = batch(side, classes)
-    if role == "teacher" and isinstance(adapter, QueryAdapter):
+    if role == "teacher" and isinstance(adapter, QueryAdapter | OtherQueryAdapter):
         train_to_cover(student, teacher, data)
     results = {name: try_alone(student, teacher, name, data) for name in COMPONENTS}
     supported = {name: COMPONENTS[name] for name, one in results.items() if "start" in one}
@@ -179,6 +190,10 @@ def losses_of(model: nn.Module, data: dict) -> dict[str, Any]:
     """The losses of a batch, of a detector or of a `Distiller`."""
     for name in ("epoch", "iter"):  # as a Runner does; TOOD and BoxInst read them
         MessageHub.get_current_instance().update_info(name, 0)
+    if library_detectors.library_of(_detector(model)) in library_detectors.LIBRARIES:
+        images, targets = library_detectors.plain_batch(data, _detector(model))
+        call = model if isinstance(model, Distiller) else adapter_for(model, "student").losses
+        return call(images, targets)
     data = _detector(model).data_preprocessor(copy.deepcopy(data), True)
     if not any("mask" in name for name, _ in _detector(model).named_modules()):
         for sample in data["data_samples"]:
@@ -198,7 +213,7 @@ def train(model: nn.Module, data: dict, steps: int, alone: bool = False) -> list
         losses = losses_of(model, data)
         if alone:
             losses = {name: value for name, value in losses.items() if "kd_" in name}
-        total, _ = _detector(model).parse_losses(losses)
+        total = _total(_detector(model), losses)
         values.append(round(float(total.detach()), 5) if total.isfinite() else None)
         if values[-1] is None:
             return values
@@ -209,6 +224,12 @@ def train(model: nn.Module, data: dict, steps: int, alone: bool = False) -> list
     return values
 
 
+def _total(detector: nn.Module, losses: Mapping[str, Any]) -> Tensor:
+    if hasattr(detector, "parse_losses"):
+        return detector.parse_losses(losses)[0]
+    return torch.stack([value for name, value in losses.items() if "loss" in name]).sum()
+
+
 def alive(detector: nn.Module, side: int, classes: int = 10) -> nn.Module:
     """Heads that predict something, and BatchNorm with statistics of its features.
 
@@ -217,7 +238,10 @@ def alive(detector: nn.Module, side: int, classes: int = 10) -> nn.Module:
     they would leave the image.
     """
     refines = isinstance(getattr(detector, "roi_head", None), SparseRoIHead)
+    queries = library_detectors.library_of(detector) == "transformers"
     for name, parameter in detector.named_parameters():
+        if queries and parameter.ndim > 1 and ("class" in name or "bbox" in name):
+            nn.init.xavier_normal_(parameter, gain=0.5)
         if parameter.ndim > 1 and ("fc_cls" if refines else "head") in name:
             nn.init.kaiming_normal_(parameter)
         if refines and "fc_reg" in name:
