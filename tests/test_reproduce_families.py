@@ -1,4 +1,4 @@
-"""The table of MMDetection's families: one is tried, and the page is made from the records."""
+"""The tables of families: one is tried, and the pages are made from the records."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from gdetkd.detectors.adapter import adapter_for
 from gdetkd.evaluation.records import read_json_lines
-from gdetkd.reproduce import families
+from gdetkd.reproduce import families, library_detectors
 from gdetkd.reproduce.family_trials import alive, batch, build_small, losses_of, try_family
 
 RESULTS = Path(__file__).parents[1] / "results" / "pairs"
@@ -60,9 +60,36 @@ def test_it_is_built_as_a_trial_builds_it(name):
     assert len(drawn.outputs[-1].rois) > 0
 
 
-def test_the_page_is_made_of_the_records():
-    records = read_json_lines(RESULTS / "mmdet.jsonl")
-    assert (RESULTS / "mmdet.md").read_text() == families.families_page(records)
+@pytest.mark.parametrize("library", families.SOURCES)
+def test_the_page_is_made_of_the_records(library):
+    records = read_json_lines(RESULTS / f"{library}.jsonl")
+    page = (RESULTS / f"{library}.md").read_text()
+    assert records and page == families.families_page(records, library)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "transformers"])
+def test_every_detector_that_a_library_lists_is_on_record(library):
+    recorded = {record["name"] for record in read_json_lines(RESULTS / f"{library}.jsonl")}
+    assert recorded == {family["name"] for family in library_detectors.families(library)}
+
+
+def test_a_family_of_transformers_works_in_both_roles():
+    found = try_family("transformers/rt_detr", steps=3)
+    for role in families.ROLES:
+        assert families.works(found[role]), found[role]
+        assert families.cell_text(found[role]) == "C F P –"
+
+
+@pytest.mark.parametrize("name", ["keypointrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"])
+def test_a_detector_of_torchvision_gets_all_that_its_loss_asks_for(name):
+    detector, side, _ = build_small(f"torchvision/{name}")
+    losses = losses_of(detector, batch(side))
+    assert all(loss.isfinite() for loss in losses.values()) and len(losses) == 5
+
+
+def test_a_detector_without_an_adapter_is_refused_by_name():
+    found = try_family("transformers/yolos")
+    assert "no adapter for YolosForObjectDetection" in found["student"]["refused"]
 
 
 def test_records_and_page(yolof, tmp_path):
