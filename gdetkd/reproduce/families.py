@@ -24,8 +24,7 @@ from gdetkd.evaluation.records import environment, read_json_lines
 from gdetkd.ops.atomic_write import atomic_write
 from gdetkd.reproduce import library_detectors
 from gdetkd.reproduce.family_trials import (
-    ALONE_STEPS,
-    MORE_STEPS,
+    ALONE,
     ROLES,
     STEPS,
     falls,
@@ -207,8 +206,9 @@ def families_page(records: Sequence[Mapping[str, Any]], library: str = "mmdet") 
         students=counts["student"],
         teachers=counts["teacher"],
         minutes=sum(record["seconds"] for record in records) / 60,
-        alone_steps=ALONE_STEPS,
-        more_steps=MORE_STEPS,
+        alone=ALONE[0][0],
+        longer=ALONE[1][0],
+        slower=ALONE[2][0],
         steps=STEPS,
         rows="\n".join(rows),
         folders="\n".join(f"- {r['name']}: {', '.join(r['folders'])}" for r in records),

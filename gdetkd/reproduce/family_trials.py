@@ -17,6 +17,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gdetkd.checkpoints.hub import find_config
 from gdetkd.detectors.adapter import adapter_for
@@ -35,8 +36,9 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "classification": dict(weight=1.0),
     "regression": dict(weight=1.0),
 }
-ALONE_STEPS, STEPS, RATE = 10, 20, 1e-3
-MORE_STEPS = 30  # of a component that has not fallen by then
+STEPS, RATE = 20, 1e-3
+# Steps and rate of a component trained alone: the first with which it falls.
+ALONE = ((10, RATE), (30, RATE), (10, RATE / 10))
 # Of a teacher of queries with its own losses, on the batch, until they cover some of its boxes.
 COVERING_STEPS, COVERING_ROUNDS = 40, 10
 # Side of the images, base channels and width, from small on: the first with which a family runs.
@@ -46,9 +48,9 @@ SIZES = ((64, 8, 16), (64, 8, 256), (128, 8, 256), (320, 8, 16), (320, 64, 256))
 def try_family(name: str, steps: int = STEPS) -> dict[str, Any]:
     """What a family can do as a student of a Faster R-CNN, and as a teacher of one.
 
-    First, each component by itself: `ALONE_STEPS` steps of Adam (1e-3) on one batch with this
-    component's loss alone, and the same random numbers in every step; its loss in the first step
-    and the mean of the last three. Where it has not fallen, `MORE_STEPS` steps from the start. Then
+    First, each component by itself: some steps of Adam on one batch with this component's loss
+    alone, and the same random numbers in every step; its loss in the first step and the mean of the
+    last three. Where it has not fallen, the next steps and rate of `ALONE`, from the start. Then
     all that the pair supports, with the student's own losses, for `steps` steps. In the first step
     those losses are compared with the plain detector's.
     """
@@ -136,12 +138,12 @@ def _try_role(detector: nn.Module, role: str, side: int, steps: int) -> dict[str
 
 def try_alone(student: nn.Module, teacher: nn.Module, name: str, data: dict) -> dict[str, Any]:
     """A component's loss when it alone is trained: at the start, and the mean of the last three."""
-    for steps in (ALONE_STEPS, MORE_STEPS):
+    for steps, rate in ALONE:
         try:
             pair = _pair(student, teacher, {name: COMPONENTS[name]})
         except ValueError as error:
             return dict(refused=str(error))
-        values = train(pair, data, steps, alone=True)
+        values = train(pair, data, steps, rate, alone=True)
         finite = None not in values
         found = dict(start=values[0], end=round(sum(values[-3:]) / 3, 5) if finite else None)
         if falls(found):
@@ -152,8 +154,11 @@ def try_alone(student: nn.Module, teacher: nn.Module, name: str, data: dict) -> 
 def train_to_cover(student: nn.Module, teacher: nn.Module, data: dict) -> None:
     """Train a teacher of queries with its own losses until its queries cover some of the boxes.
 
-    Contrastive distillation leaves out boxes that no query covers: at first all of them.
+    Contrastive distillation leaves out boxes that no query covers: at first all of them. Batch
+    normalization keeps its statistics, as in the teacher later.
     """
+    for module in teacher.modules():
+        module.training = module.training and not isinstance(module, _BatchNorm)
     component = {"contrastive": COMPONENTS["contrastive"]}
     for _ in range(COVERING_ROUNDS):
         train(teacher, data, COVERING_STEPS)
@@ -202,9 +207,11 @@ def losses_of(model: nn.Module, data: dict) -> dict[str, Any]:
     return call(data["inputs"], data["data_samples"])
 
 
-def train(model: nn.Module, data: dict, steps: int, alone: bool = False) -> list[float | None]:
+def train(
+    model: nn.Module, data: dict, steps: int, rate: float = RATE, alone: bool = False
+) -> list[float | None]:
     """The total loss at each step, None where it is not finite; `alone` distillation's only."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     values: list[float | None] = []
     for index in range(steps):
         if alone and model.sampling is not None and index:

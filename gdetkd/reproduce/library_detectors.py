@@ -11,6 +11,8 @@ from torchvision.models import detection, list_models
 
 LIBRARIES = ("torchvision", "transformers")
 CLASSES, KEYPOINTS, SIDE = 10, 17, 64
+# At 64 px their smallest level has 2 x 2 cells, too few for its batch normalization.
+LARGER = {"rt_detr": 128, "rt_detr_v2": 128, "d_fine": 128}
 
 
 def library_of(detector: nn.Module) -> str:
@@ -55,7 +57,7 @@ def build(name: str) -> tuple[nn.Module, int, int]:
     config.num_labels = CLASSES
     with torch.device("cpu" if small else "meta"):
         model = AutoModelForObjectDetection.from_config(config)
-    return model.train(), SIDE, getattr(config, "d_model", 0)
+    return model.train(), LARGER.get(family, SIDE), getattr(config, "d_model", 0)
 
 
 def _width(model: nn.Module) -> int:
