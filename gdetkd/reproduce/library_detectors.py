@@ -11,8 +11,9 @@ from torchvision.models import detection, list_models
 
 LIBRARIES = ("torchvision", "transformers")
 CLASSES, KEYPOINTS, SIDE = 10, 17, 64
-# At 64 px their smallest level has 2 x 2 cells, too few for its batch normalization.
-LARGER = {"rt_detr": 128, "rt_detr_v2": 128, "d_fine": 128}
+# At 64 px the smallest level of a DETR with strides up to 32 has 2 x 2 cells, too few for its batch
+# normalization, and that of SSD300 has none.
+LARGER = {"rt_detr": 128, "rt_detr_v2": 128, "d_fine": 128, "ssd300_vgg16": 300}
 
 
 def library_of(detector: nn.Module) -> str:
@@ -47,7 +48,7 @@ def build(name: str) -> tuple[nn.Module, int, int]:
         model = getattr(detection, family)(
             weights=None, weights_backbone=None, num_classes=CLASSES + 1, **sizes
         )
-        return model.train(), SIDE, _width(model)
+        return model.train(), LARGER.get(family, SIDE), _width(model)
     from transformers import AutoConfig, AutoModelForObjectDetection
 
     from gdetkd.reproduce.tiny_detrs import CONFIGS
