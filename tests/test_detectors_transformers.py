@@ -19,7 +19,7 @@ from gdetkd.detectors import adapter_for
 from gdetkd.detectors.pixels import PixelConversion
 
 WITHOUT_DELTAS = {name: COMPONENTS[name] for name in ("contrastive", "imitation", "classification")}
-MASKED = [kind for kind in CONFIGS if kind not in ("rt_detr", "rt_detr_v2", "d_fine")]
+MASKED = [kind for kind in CONFIGS if kind not in ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")]
 
 
 @pytest.fixture(autouse=True)

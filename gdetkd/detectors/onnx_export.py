@@ -18,7 +18,8 @@ def export_onnx(detector: nn.Module, path: str | PathLike[str], image: Tensor) -
     in pixels, scores (n,) and labels (n,), after its own non-maximum suppression. One of
     transformers takes `image` (1, 3, H, W) as its processor made it, of this size, and gives
     logits (1, Q, C) and pred_boxes (1, Q, 4) as its processor's post-processing takes them. Of
-    models that choose their queries from the image (RT-DETR, D-FINE) the files are not checked yet.
+    models that choose their queries from the image (RT-DETR, D-FINE, DEIMv2) the files are not
+    checked yet.
 
     Args:
         detector: `student` of a `Distiller`, or any other.

@@ -13,7 +13,7 @@ LIBRARIES = ("torchvision", "transformers")
 CLASSES, KEYPOINTS, SIDE = 10, 17, 64
 # At 64 px the smallest level of a DETR with strides up to 32 has 2 x 2 cells, too few for its batch
 # normalization, and that of SSD300 has none.
-LARGER = {"rt_detr": 128, "rt_detr_v2": 128, "d_fine": 128, "ssd300_vgg16": 300}
+LARGER = {"rt_detr": 128, "rt_detr_v2": 128, "d_fine": 128, "deimv2": 128, "ssd300_vgg16": 300}
 
 
 def library_of(detector: nn.Module) -> str:
@@ -21,24 +21,27 @@ def library_of(detector: nn.Module) -> str:
     return type(detector).__module__.split(".")[0]
 
 
+def builders(library: str) -> Mapping[str, str]:
+    """What a library lists, by its own name: torchvision's functions, transformers' classes."""
+    if library == "torchvision":
+        return {name: name for name in list_models(module=detection)}
+    from transformers.models.auto.modeling_auto import MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
+
+    return MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES
+
+
 def families(library: str) -> list[dict[str, Any]]:
     """The detectors that a library lists, as `find_families` gives those of MMDetection."""
-    if library == "torchvision":
-        builders = {name: name for name in list_models(module=detection)}
-    else:
-        from transformers.models.auto.modeling_auto import (
-            MODEL_FOR_OBJECT_DETECTION_MAPPING_NAMES as builders,
-        )
     return [
         dict(name=f"{library}/{name}", detector=kind, heads=[], folders=[])
-        for name, kind in sorted(builders.items())
+        for name, kind in sorted(builders(library).items())
     ]
 
 
 def build(name: str) -> tuple[nn.Module, int, int]:
     """A family's detector, the side of the images and its width.
 
-    One of transformers for which gdetkd has no adapter is built without memory, to be refused.
+    One of transformers for which there is no small config has no layers: it is to be refused.
     """
     library, _, family = name.partition("/")
     torch.manual_seed(1)
@@ -49,16 +52,19 @@ def build(name: str) -> tuple[nn.Module, int, int]:
             weights=None, weights_backbone=None, num_classes=CLASSES + 1, **sizes
         )
         return model.train(), LARGER.get(family, SIDE), _width(model)
-    from transformers import AutoConfig, AutoModelForObjectDetection
+    import transformers
 
     from gdetkd.reproduce.tiny_detrs import CONFIGS
 
+    kind = getattr(transformers, builders(library)[family])
     small = CONFIGS.get(family.replace("-", "_"))
-    config = small() if small else AutoConfig.for_model(family)
+    if small is None:
+        model = kind.__new__(kind)
+        nn.Module.__init__(model)
+        return model, SIDE, 0
+    config = small()
     config.num_labels = CLASSES
-    with torch.device("cpu" if small else "meta"):
-        model = AutoModelForObjectDetection.from_config(config)
-    return model.train(), LARGER.get(family, SIDE), getattr(config, "d_model", 0)
+    return kind(config).train(), LARGER.get(family, SIDE), config.hidden_size
 
 
 def _width(model: nn.Module) -> int:

@@ -6,6 +6,7 @@ from transformers import (
     ConditionalDetrConfig,
     DabDetrConfig,
     DeformableDetrConfig,
+    Deimv2Config,
     DetrConfig,
     DFineConfig,
     HGNetV2Config,
@@ -60,19 +61,20 @@ def rt_resnet():
     )  # fmt: skip
 
 
+def hgnet():
+    return HGNetV2Config(
+        stem_channels=[3, 8, 8], stage_in_channels=[8, 8, 16, 16], hidden_sizes=[8, 16, 16, 16],
+        stage_mid_channels=[8, 8, 8, 8], stage_out_channels=[8, 16, 16, 16],
+        stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[1, 1, 1, 1],
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+
+
 CONFIGS = dict(
     rt_detr=lambda: hybrid(RTDetrConfig, rt_resnet()),
     rt_detr_v2=lambda: hybrid(RTDetrV2Config, rt_resnet()),
-    d_fine=lambda: hybrid(
-        DFineConfig,
-        HGNetV2Config(
-            stem_channels=[3, 8, 8], stage_in_channels=[8, 8, 16, 16],
-            hidden_sizes=[8, 16, 16, 16], stage_mid_channels=[8, 8, 8, 8],
-            stage_out_channels=[8, 16, 16, 16],
-            stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[1, 1, 1, 1],
-            out_features=["stage2", "stage3", "stage4"],
-        ),
-    ),
+    d_fine=lambda: hybrid(DFineConfig, hgnet()),
+    deimv2=lambda: hybrid(Deimv2Config, hgnet()),
     detr=lambda: plain(DetrConfig, d_model=WIDTH),
     conditional_detr=lambda: plain(ConditionalDetrConfig, d_model=WIDTH),
     deformable_detr=lambda: plain(

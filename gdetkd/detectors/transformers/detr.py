@@ -1,4 +1,4 @@
-"""DETRs of transformers: RT-DETR, D-FINE, DETR, Deformable DETR, RF-DETR and their kin."""
+"""DETRs of transformers: RT-DETR, D-FINE, DEIMv2, DETR, Deformable DETR, RF-DETR and their kin."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ FAMILIES = {
     "rt_detr": Family(UNIT, masked=False, divisor=32),
     "rt_detr_v2": Family(UNIT, masked=False, divisor=32),
     "d_fine": Family(UNIT, masked=False, divisor=32),
+    "deimv2": Family(UNIT, masked=False, divisor=32),
 }
 POOLED = (7, 7)
 # The side, in cells of its level, of the boxes that a level is for: the middle of the 14 to 28 that
@@ -72,7 +73,7 @@ class QueryAdapter(Adapter):
     (see `BoxSampler`); denoising queries are left out, and of groups of queries (Group DETR) the
     first counts, which predicts. As a teacher it answers for a given box by the query of its image
     whose box overlaps it most; below an IoU of 0.5 the box is not valid. The levels are the maps
-    that enter the transformer, of RT-DETR and D-FINE those that leave the hybrid encoder.
+    that enter the transformer, of RT-DETR, D-FINE and DEIMv2 those that leave the encoder.
 
     Images and targets of a student are those of its image processor, a `BatchFeature` with labels,
     or plain: a list of (3, H, W) RGB in 0 to 1, and a list of dicts with `boxes` (m, 4) x1, y1,
@@ -306,7 +307,7 @@ def _maps(output: Any) -> list[Tensor]:
     """The feature maps among what a module gave; masks have three dimensions."""
     if isinstance(output, Tensor):
         return [output] if output.ndim == 4 else []
-    parts = output.last_hidden_state if hasattr(output, "last_hidden_state") else output
+    parts = getattr(output, "last_hidden_state", getattr(output, "feature_maps", output))
     return [level for part in parts for level in _maps(part)]
 
 
