@@ -64,7 +64,8 @@ def build(name: str) -> tuple[nn.Module, int, int]:
         return model, SIDE, 0
     config = small()
     config.num_labels = CLASSES
-    return kind(config).train(), LARGER.get(family, SIDE), config.hidden_size
+    width = config.hidden_size if family == "dab-detr" else config.d_model
+    return kind(config).train(), LARGER.get(family, SIDE), width
 
 
 def _width(model: nn.Module) -> int:
