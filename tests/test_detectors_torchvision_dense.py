@@ -12,6 +12,7 @@ from torchvision.models.detection.transform import resize_boxes
 from gdetkd import Distiller
 from gdetkd.detectors import adapter_for
 from gdetkd.detectors.sampling import matched_labels
+from gdetkd.distillation.balance import gradient_norm, own_loss
 
 KINDS = (RetinaNet, FCOS, SSD, "ssdlite")
 WITHOUT_DELTAS = {name: COMPONENTS[name] for name in ("contrastive", "imitation", "classification")}
@@ -42,6 +43,18 @@ def test_the_students_own_losses_are_untouched_and_everything_is_finite(kind):
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in student.modules())
     detector(kind=kind, seed=5).load_state_dict(distiller.student_state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("kind", [FasterRCNN, *KINDS], ids=str)
+def test_the_own_losses_depend_on_the_pyramid(kind):
+    """Else a weight by share of the gradient would never be found, and stay 0."""
+    model = detector(kind=kind)
+    own = adapter_for(model, "student").training_pass(*batch())
+    assert gradient_norm(own_loss(own.losses), own.outputs[0].pyramid) > 0
+    shares = {"imitation": dict(WITHOUT_DELTAS["imitation"], weight="50%")}
+    distiller = Distiller(detector(kind=kind), detector(24, 48, seed=1), shares)
+    losses_of(distiller)
+    assert losses_of(distiller)["kd_imitation_weight"] > 0
 
 
 @pytest.mark.parametrize("kind", **NAMES)

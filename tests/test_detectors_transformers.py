@@ -17,6 +17,7 @@ from transformers import DetrImageProcessor, RTDetrImageProcessor
 from gdetkd import Distiller
 from gdetkd.detectors import adapter_for
 from gdetkd.detectors.pixels import PixelConversion
+from gdetkd.distillation.balance import gradient_norm, own_loss
 
 WITHOUT_DELTAS = {name: COMPONENTS[name] for name in ("contrastive", "imitation", "classification")}
 MASKED = [kind for kind in CONFIGS if kind not in ("rt_detr", "rt_detr_v2", "d_fine", "deimv2")]
@@ -95,7 +96,9 @@ def test_a_query_is_a_location(kind):
     adapter = adapter_for(student, "student", boxes_per_image=4096)
     given = as_the_model_takes_them(kind)
     torch.manual_seed(0)
-    (outputs,) = adapter.training_pass(*plain_batch()).outputs
+    own = adapter.training_pass(*plain_batch())
+    (outputs,) = own.outputs
+    assert gradient_norm(own_loss(own.losses), outputs.pyramid) > 0
     torch.manual_seed(0)
     plain = student(**given)
     extents = [(50, 64), (64, 40)] if kind in MASKED else [(64, 64)] * 2

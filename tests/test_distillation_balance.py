@@ -1,5 +1,7 @@
 """Weights that are shares of the gradient at the student's features."""
 
+import warnings
+
 import pytest
 import torch
 from helpers import batch, build, distilled, faster_rcnn, losses_of, save_detector
@@ -51,6 +53,15 @@ def test_a_component_without_a_gradient_waits_with_weight_0():
     found = measured(dict(imitation=0.2), 2, component=0.0)
     assert found.weights()["imitation"] == 0
     assert measured(dict(imitation=0.2), 2, detector=0.0).weights()["imitation"] == 0
+
+
+def test_a_weight_that_was_never_found_is_warned_of():
+    for missing in (dict(component=0.0), dict(detector=0.0)):
+        with pytest.warns(DistillationWarning, match="weight of imitation is 0: in 20 steps"):
+            measured(dict(imitation=0.2), FIRST, **missing)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measured(dict(imitation=0.2), FIRST + 1)
 
 
 def test_later_the_weight_follows_slowly_and_only_so_far():

@@ -76,6 +76,8 @@ class Balance(nn.Module):
         if self._step < FIRST or self._step % EVERY == 0:
             norms = [gradient_norm(losses[name], features) for name in self.names]
             self.update(norms, gradient_norm(own, features))
+        if self._step == FIRST - 1:
+            self._warn_if_never_measured()
         self._step += 1
         self.step += 1
 
@@ -105,6 +107,18 @@ class Balance(nn.Module):
             torch.where(good & first, self.log_weights, self.first_log_weights)
         )
         self.measured += good
+
+    def _warn_if_never_measured(self) -> None:
+        never = [name for name, times in zip(self.names, self.measured, strict=True) if not times]
+        if never:
+            warnings.warn(
+                f"the weight of {', '.join(never)} is 0: in {FIRST} steps either its loss or the "
+                "detector's own losses had no gradient at the student's pyramid. Give a number as "
+                "weight, or, in an adapter of your own, return as `pyramid` the maps from which "
+                "the heads compute",
+                DistillationWarning,
+                stacklevel=3,
+            )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -139,7 +153,9 @@ def warn_if_too_strong(
     """Warn of a weighted component that is more than ten times the detector's own losses."""
     own_norm = gradient_norm(own, features)
     for name, loss in losses.items():
-        ratios = dict(loss=(loss / own).detach(), gradient=gradient_norm(loss, features) / own_norm)
+        ratios = dict(loss=(loss / own).detach())
+        if own_norm > 0:
+            ratios["gradient"] = gradient_norm(loss, features) / own_norm
         for what, ratio in ratios.items():
             if ratio > TOO_STRONG:
                 component = name.removeprefix("kd_").removesuffix("_loss")

@@ -123,7 +123,7 @@ class SingleStageAdapter(TorchvisionAdapter):
         cell = _cell_of_anchor(seen.levels, per_cell, drawn.index)
         outputs = RoIOutputs(
             rois=drawn.rois,
-            pyramid=_equally_wide(seen.levels),
+            pyramid=seen.levels,
             pooled=None,
             representation=features_at(_equally_wide(seen.features), drawn.image, cell),
             logits=self._without_first(seen.outputs["cls_logits"][drawn.image, drawn.index]),
@@ -158,14 +158,15 @@ class SingleStageAdapter(TorchvisionAdapter):
 
     def _outputs(self, seen: Recording, rois: Tensor) -> RoIOutputs:
         _, strides, sides = self._levels
-        pyramid, features = _equally_wide(seen.levels), _equally_wide(seen.features)
+        features = _equally_wide(seen.features)
         level = level_of(rois, sides)
         pooled, averaged = (
-            pool_from(maps, rois, level, strides, self.pooled_size) for maps in (pyramid, features)
+            pool_from(maps, rois, level, strides, self.pooled_size)
+            for maps in (seen.levels, features)
         )
         return RoIOutputs(
             rois=rois,
-            pyramid=pyramid,
+            pyramid=seen.levels,
             pooled=pooled,
             representation=averaged.mean((2, 3)),
             logits=self._logits_of(seen, rois, level),
@@ -207,14 +208,21 @@ class SingleStageAdapter(TorchvisionAdapter):
         def on_transformed(_, __, output):
             seen.transformed = output
 
-        def on_head(_, inputs, output):
-            seen.levels, seen.outputs = list(inputs[0]), output
+        def on_levels(_, inputs):
+            # The head computes from what is imitated, so that its losses have a gradient there.
+            seen.levels = _equally_wide(inputs[0])
+            pairs = zip(seen.levels, inputs[0], strict=True)
+            return [wide[:, : level.shape[1]] for wide, level in pairs], *inputs[1:]
+
+        def on_head(_, __, output):
+            seen.outputs = output
 
         def on_anchors(_, __, output):
             seen.anchors = output
 
         hooks = [
             self.detector.transform.register_forward_hook(on_transformed),
+            self.detector.head.register_forward_pre_hook(on_levels),
             self.detector.head.register_forward_hook(on_head),
             self.detector.anchor_generator.register_forward_hook(on_anchors),
         ]
@@ -232,7 +240,7 @@ class Recording:
     """What passed through a detector, in torchvision's conventions."""
 
     transformed: tuple[Any, Any]
-    levels: list[Tensor]
+    levels: tuple[Tensor, ...]  # equally wide
     outputs: dict[str, Tensor]
     anchors: list[Tensor]
 
