@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
@@ -196,11 +197,12 @@ def families_page(records: Sequence[Mapping[str, Any]], library: str = "mmdet") 
     boxes = [r for r in records if not _without_boxes(r)]
     counts = {role: sum(works(r[role]) for r in boxes) for role in ROLES}
     text = (PAGES / "pairs.md").read_text()
-    if library == "mmdet":
-        text += (PAGES / "pairs_folders.md").read_text()
+    if (ending := PAGES / f"pairs_{library}.md").exists():
+        text += ending.read_text()
     return text.format(
         library=TITLES[library],
         source=SOURCES[library],
+        size="as large as its function makes it" if library == "torchvision" else "small",
         families=len(records),
         with_boxes=len(boxes),
         students=counts["student"],
@@ -222,7 +224,9 @@ def _refusals(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         found = record[role]
         for each in [found, *found.get("components", {}).values()]:
             if "refused" in each:
-                yield role, " ".join(each["refused"].split())
+                text = " ".join(each["refused"].split()).removeprefix(f"{role}: ")
+                text = re.sub(r"no adapter for \w+", "no adapter for it", text)
+                yield role, re.sub(rf"\b{role} \([^)]*\)", f"the {role}", text)
 
 
 def _without_boxes(record: Mapping[str, Any]) -> bool:
