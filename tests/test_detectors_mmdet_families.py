@@ -115,6 +115,9 @@ def test_as_a_student(name):
             assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), key
     for key in settings:
         assert falls(try_alone(detector, teacher(), key, data)), key
+    # Of the own losses, whose gradient at the pyramid a weight by share asks for.
+    share = dict(imitation=dict(COMPONENTS["imitation"], weight="50%"))
+    assert losses_of(Distiller(detector, teacher(), share), data)["kd_imitation_weight"] > 0
 
 
 @pytest.mark.parametrize("name", list(QUERIES)[3:])

@@ -53,7 +53,6 @@ def test_the_own_losses_depend_on_the_pyramid(kind):
     assert gradient_norm(own_loss(own.losses), own.outputs[0].pyramid) > 0
     shares = {"imitation": dict(WITHOUT_DELTAS["imitation"], weight="50%")}
     distiller = Distiller(detector(kind=kind), detector(24, 48, seed=1), shares)
-    losses_of(distiller)
     assert losses_of(distiller)["kd_imitation_weight"] > 0
 
 
