@@ -88,6 +88,11 @@ def test_the_students_view_is_what_fed_its_loss(given):
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_weight_by_share_of_the_gradient_is_found(given):
+    model = build(distilled(STUDENT, given, dict(imitation=dict(weight="auto"))))
+    assert losses_of(model, batch())["kd_imitation_weight"] > 0
+
+
 def test_the_teachers_view_is_what_its_head_makes_of_the_boxes(given):
     model = build(distilled(faster_rcnn(), given))
     student, view, _ = views_of(model, batch())

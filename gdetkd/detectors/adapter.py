@@ -25,7 +25,8 @@ training), and being a student at all (`check_student` and `training_pass` raise
 
 What is fixed in `RoIOutputs`: rois in pixels of the student's batch, image by image; the background
 last in softmax logits, absent from sigmoid ones; deltas with the head's own normalization taken
-out; the representation is the *input* of the last classification layer.
+out; the representation is the *input* of the last classification layer. A student's pyramid is the
+maps from which its heads compute, not copies: weights by share ask for its losses' gradient there.
 """
 
 from __future__ import annotations
