@@ -20,7 +20,8 @@ from gdetkd.viz.tour import plot_budgets
 OURS, PAPER, UNSETTLED = "#0072B2", "#D55E00", "#767676"
 # The trainings of both students, short and long.
 BUDGETS = dict(baseline="baseline", baseline_1400="baseline", baseline_3000="baseline",
-               gdetkd="distilled", gdetkd_3000="distilled")  # fmt: skip
+               baseline_6000="baseline", gdetkd="distilled", gdetkd_3000="distilled",
+               gdetkd_6000="distilled")  # fmt: skip
 VERDICTS = {  # color and mark
     "confirmed": (OURS, "o"),
     "contradicted": ("#CC79A7", "X"),

@@ -127,9 +127,13 @@ def teacher_record() -> dict:
 
 
 def headline() -> str | None:
-    """What is on record of the short and of the teacher's schedule; None without records."""
+    """What is on record of the short, the teacher's, and twice its schedule; None without it."""
     frame = runs()
-    pairs = (("gdetkd", "baseline"), ("gdetkd_3000", "baseline_3000"))
+    pairs = (
+        ("gdetkd", "baseline"),
+        ("gdetkd_3000", "baseline_3000"),
+        ("gdetkd_6000", "baseline_6000"),
+    )
     found = {pair: statistics.paired_gain(frame, *pair) for pair in pairs}
     if any(gain.empty for gain in found.values()):
         return None
