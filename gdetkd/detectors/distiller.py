@@ -60,6 +60,10 @@ class Distiller(nn.Module):
             the last).
         teacher_autocast: 'float16' or 'bfloat16' to run the teacher in; by default as the student.
 
+    Attributes:
+        strength: Factor of all components' weights, to be set between steps; at 0 neither the
+            teacher nor a component runs. Transferred heads stay as they are.
+
     Raises:
         ValueError: The pair cannot be distilled as asked; the message names both and their shapes.
     """
@@ -79,6 +83,7 @@ class Distiller(nn.Module):
     ) -> None:
         super().__init__()
         self.student = student
+        self.strength = 1.0
         self.objective: nn.ModuleList | None = None  # one `Objective` per stage of the student
         self.sampling: nn.Module | None = None  # of a dense student
         self.transfers_heads = transfer_heads
@@ -150,15 +155,26 @@ class Distiller(nn.Module):
         if self.objective is None:
             adapter = self.student_adapter or adapter_for(self.student, "student")
             return adapter.losses(images, targets)
+        if self.strength == 0:
+            losses = dict(self.student_adapter.losses(images, targets))
+            zero = own_loss(losses).new_zeros(())
+            for index, objective in enumerate(self.objective):
+                losses.update(self._named(index, objective.without_losses(zero)))
+            return losses
         student_pass = self.student_adapter.training_pass(images, targets)
         losses = dict(student_pass.losses)
         teacher_outputs = self._teacher_outputs(student_pass)
         student_loss = own_loss(losses)
         for index, objective in enumerate(self.objective):
-            prefix = f"s{index}." if len(self.objective) > 1 else ""  # as MMDetection's cascades
             found = objective(student_pass.outputs[index], teacher_outputs[index], student_loss)
-            losses.update({prefix + name: value for name, value in found.items()})
+            for name, value in found.items():
+                found[name] = value * self.strength if "loss" in name else value
+            losses.update(self._named(index, found))
         return losses
+
+    def _named(self, stage: int, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        prefix = f"s{stage}." if len(self.objective) > 1 else ""  # as MMDetection's cascades
+        return {prefix + name: value for name, value in losses.items()}
 
     @torch.no_grad()
     def _teacher_outputs(self, student_pass: TrainingPass) -> list[RoIOutputs]:

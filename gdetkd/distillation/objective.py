@@ -98,6 +98,16 @@ class Objective(nn.Module):
             for key, value in output.diagnostics.items()
         }
 
+    def without_losses(self, zero: Tensor) -> dict[str, Tensor]:
+        """Every `kd_NAME_loss` as `zero`, a scalar, with no component run.
+
+        What a component learns still has a gradient, of 0, for which DDP would wait.
+        """
+        return {
+            f"kd_{name}_loss": sum((each.sum() * 0 for each in component.parameters()), zero)
+            for name, component in self.components.items()
+        }
+
     def undo(self) -> None:
         """Take back what the last forward pass left behind: the rows of a memory queue."""
         for component in self.components.values():

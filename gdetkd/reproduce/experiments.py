@@ -63,10 +63,10 @@ class Benchmark:
         config = f"gdetkd::{self.folder}/{prefix[0]}{self.detectors[detector]}.py"
         return config, {prefix[1] + key: value for key, value in changes.items()}
 
-    def teacher(self, family: str) -> dict[str, Any]:
-        """Options to learn from the detector that the experiment `teacher_FAMILY` trains."""
+    def teacher(self, family: str, steps: int) -> dict[str, Any]:
+        """Options to learn from the detector that `teacher_FAMILY` trains in `steps` steps."""
         name = f"teacher_{family}"
-        steps = self.options.get("train_cfg.max_iters", 3000)  # the teachers' own schedule
+        steps = self.options.get("train_cfg.max_iters", steps)
         return {
             "model.teacher.config": self.student(name, distilled=False)[0],
             "model.teacher.checkpoint": f"{self.work_dir}/{name}_0/iter_{steps}.pth",
@@ -100,6 +100,7 @@ DIGITS = Benchmark(
     detectors=_STUDENTS
     | {size: _STUDENTS[size.rpartition("_")[0]] for size in _SIZES}
     | dict(
+        teacher_6000="faster_rcnn_r34_teacher",
         teacher_c4="faster_rcnn_c4_r34_teacher",
         teacher_cascade="cascade_rcnn_r34_teacher",
         teacher_gfl="gfl_r34_teacher",

@@ -30,6 +30,7 @@ class Row:
         student: Which of the benchmark's detectors is trained.
         distilled: With its distilled config, or with its plain one.
         teacher: Family of a teacher that the row `teacher_FAMILY` trains; the config's by default.
+        teacher_steps: Length of that row's schedule.
         only: Switch off every other component, and head transfer.
         components: Settings by component.
         queue_batches: The queue's size K in gathered batches, of which the present one is one.
@@ -48,6 +49,7 @@ class Row:
     student: str = "faster_rcnn"
     distilled: bool = True
     teacher: str | None = None
+    teacher_steps: int = 3000
     only: Sequence[str] | None = None
     components: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     queue_batches: int | None = None
@@ -70,7 +72,7 @@ class Row:
         config, options = benchmark.student(self.student, self.distilled)
         family = self.teacher or (benchmark.trained_teacher if self.distilled else None)
         trained = family if benchmark.embedded else None
-        options |= benchmark.teacher(trained) if trained else {}
+        options |= benchmark.teacher(trained, self.teacher_steps) if trained else {}
         options |= {} if self.only is None else only(*self.only)
         for name, settings in self.components.items():
             options |= component(name, **settings)

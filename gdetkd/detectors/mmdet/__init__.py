@@ -1,6 +1,7 @@
 """MMDetection's detectors; importing it registers ours, their hooks, adapters and backbones."""
 
 import gdetkd.checkpoints.hook  # noqa: F401  (registers SafeCheckpointHook)
+import gdetkd.detectors.mmdet.annealing  # noqa: F401  (registers AnnealingHook)
 import gdetkd.detectors.mmdet.hook  # noqa: F401  (registers DistillationHook)
 import gdetkd.detectors.mmdet.refused  # noqa: F401  (registers RefusedAdapter)
 from gdetkd.detectors.mmdet.dense import DenseAdapter
