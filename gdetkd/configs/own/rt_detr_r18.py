@@ -21,7 +21,7 @@ model = dict(
         hidden_expansion=0.5,
         decoder_layers=3,
         anchor_image_size=None,  # images of any size
-        # Of random weights. From the default of 0.01 the decoder hardly begins to learn.
+        # Of random weights: as the runs of `gdetkd reproduce loop` begin (the default is 0.01).
         initializer_range=0.05,
     ),
     backbone=dict(norm_eval=False),
