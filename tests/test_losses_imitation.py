@@ -150,6 +150,25 @@ def test_imitation_is_its_equation():
     )
 
 
+@pytest.mark.parametrize(
+    ("memory", "order"),
+    [((70, 3, 40, 5, 5), (0, 1, 2, 3, 4)), ((3, 70, 5, 5, 40), (1, 0, 4, 2, 3))],
+    ids=["plain", "as boxes are pooled"],
+)
+def test_one_tensor_of_all_levels_has_the_gradients_of_the_equation(memory, order):
+    """(N, L, C, h, w), or a view of (L, N, h, w, C), in several blocks."""
+    levels = rand(*memory).permute(order).requires_grad_()
+    teacher, weights = rand(70, 40, 5, 5, seed=1), rand(70, 3, seed=2).requires_grad_()
+    ours = torch.autograd.grad(
+        semantic_guided_imitation(levels, teacher, weights), (levels, weights)
+    )
+    theirs = torch.autograd.grad(
+        naive_semantic_guided_imitation(levels, teacher, weights), (levels, weights)
+    )
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_imitation_with_all_weight_on_one_level_is_its_mean_squared_error():
     levels, teacher, weights = problem()
     chosen = torch.zeros_like(weights)

@@ -85,10 +85,14 @@ class Imitation(Component):
         rois, target = student.rois[chosen], teacher.pooled.detach()[chosen]
         adapted = list(self.adapted(student.pyramid))
         levels = roi_align_levels(adapted, rois, self.size, self.strides, self.sampling_ratio)
-        embedded = torch.stack([self.embed(level) for level in levels], 1)
+        if isinstance(levels, Tensor):  # of small maps: one call for all
+            embedded = self.embed(levels.flatten(0, 1)).unflatten(0, levels.shape[:2])
+            embedded, levels = embedded.transpose(0, 1), levels.transpose(0, 1)
+        else:
+            embedded = torch.stack([self.embed(level) for level in levels], 1)
         weights = level_weights(embedded, self.embed(target), self.log_temperature.exp())
         loss = semantic_guided_imitation(levels, target, weights)
-        shares = weights.detach().mean(0) if len(rois) else weights.new_zeros(len(levels))
+        shares = weights.detach().mean(0) if len(rois) else weights.new_zeros(len(self.strides))
         diagnostics = {f"level_{index}_share": share for index, share in enumerate(shares)}
         return ComponentOutput(loss, len(rois), diagnostics)
 

@@ -79,7 +79,7 @@ def semantic_guided_imitation(
 
     Args:
         student_levels: L tensors (N, C, h, w), adapted to the teacher's channels; or one tensor
-            (N, L, C, h, w), whose gradient costs one more copy of it.
+            (N, L, C, h, w).
         teacher: (N, C, h, w), from the level its own detector assigned. A constant.
         weights: (N, L), see :func:`level_weights`.
 
@@ -91,53 +91,71 @@ def semantic_guided_imitation(
         ValueError: shapes that do not fit.
         RuntimeError: when differentiated twice.
     """
-    if isinstance(student_levels, Tensor):
+    stacked = isinstance(student_levels, Tensor)
+    if stacked:
         check_shape("student_levels", student_levels, (None,) * 5, "(N, L, C, h, w)")
-        student_levels = student_levels.unbind(1)
+    levels = student_levels.unbind(1) if stacked else student_levels
     check_shape("teacher", teacher, (None,) * 4, "(N, C, h, w)")
-    for level in student_levels:
+    for level in levels:
         check_shape("a student level", level, tuple(teacher.shape), "as the teacher's")
-    expected = (len(teacher), len(student_levels))
+    expected = (len(teacher), len(levels))
     check_shape("weights", weights, expected, f"beside a teacher {tuple(teacher.shape)}")
     if teacher.numel() == 0:
-        return empty_loss(*student_levels, weights)
+        return empty_loss(*levels, weights)
     teacher = teacher.detach()
-    last = torch.channels_last
-    if all(level.is_contiguous(memory_format=last) for level in student_levels):
+    inputs = [student_levels] if stacked else student_levels
+    if all(level.is_contiguous(memory_format=torch.channels_last) for level in levels):
         # In the order of memory; which axis is which does not matter to a mean of squares.
-        teacher, *student_levels = (x.permute(0, 2, 3, 1) for x in (teacher, *student_levels))
-        teacher = teacher.contiguous()
-    return _WeightedError.apply(teacher, weights, *student_levels)
+        inputs = [x.movedim(-3, -1) for x in inputs]
+        teacher = teacher.movedim(-3, -1).contiguous()
+    return _WeightedError.apply(teacher, weights, *inputs)
 
 
 class _WeightedError(torch.autograd.Function):
     """Keeps nothing but its inputs: the residual is formed again in backward, block by block."""
 
     @staticmethod
-    def forward(ctx, teacher, weights, *levels):
-        ctx.save_for_backward(teacher, weights, *levels)
+    def forward(ctx, teacher, weights, *inputs):
+        ctx.save_for_backward(teacher, weights, *inputs)
+        levels = _levels(teacher, inputs)
         squares = [residual.square_().sum() for _, residual in _residuals(teacher, weights, levels)]
         return torch.stack(squares).sum() / teacher.numel()
 
     @staticmethod
     def backward(ctx, grad):
         check_differentiated_once("semantic_guided_imitation")
-        teacher, weights, *levels = ctx.saved_tensors
-        weights_wanted, *levels_wanted = ctx.needs_input_grad[1:]
+        teacher, weights, *inputs = ctx.saved_tensors
+        weights_wanted, *inputs_wanted = ctx.needs_input_grad[1:]
         grads = [
             torch.empty_like(x) if wanted else None
-            for x, wanted in zip(levels, levels_wanted, strict=True)
+            for x, wanted in zip(inputs, inputs_wanted, strict=True)
         ]
         grad_weights = torch.empty_like(weights, dtype=grad.dtype) if weights_wanted else None
+        levels, grad_levels = _levels(teacher, inputs), _levels(teacher, grads)
         for rows, residual in _residuals(teacher, weights, levels):
             residual *= grad * (2 / teacher.numel())
-            for index, (level, grad_level) in enumerate(zip(levels, grads, strict=True)):
-                if weights_wanted:
-                    flat = level[rows].to(residual.dtype).flatten(1)
-                    grad_weights[rows, index] = torch.linalg.vecdot(residual.flatten(1), flat)
+            if weights_wanted:
+                grad_weights[rows] = _products(inputs, rows, residual)
+            for index, grad_level in enumerate(grad_levels):
                 if grad_level is not None:
                     torch.mul(residual, _per_row(weights[rows, index]), out=grad_level[rows])
         return None, grad_weights, *grads
+
+
+def _levels(teacher: Tensor, inputs: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+    """The levels (N, ...) of inputs that are levels, or the one tensor (N, L, ...) of all."""
+    first = inputs[0]
+    return inputs if first is None or first.ndim == teacher.ndim else first.unbind(1)
+
+
+def _products(inputs: Sequence[Tensor], rows: slice, residual: Tensor) -> Tensor:
+    """Of each level of a block of proposals with their residuals (n, ...): (n, L)."""
+    flat = residual.flatten(1)
+    if inputs[0].ndim > residual.ndim:
+        stacked = inputs[0][rows].to(residual.dtype).flatten(2)
+        return (stacked @ flat[..., None]).squeeze(2)
+    levels = (level[rows].to(residual.dtype).flatten(1) for level in inputs)
+    return torch.stack([torch.linalg.vecdot(flat, level) for level in levels], 1)
 
 
 def _residuals(

@@ -75,7 +75,7 @@ def roi_align_backward(
     sampling_ratio: int,
     aligned: bool,
 ) -> Tensor:
-    """Gradient (B, C, H, W) of the feature map from that of the pooled bins (N, C, h, w)."""
+    """Gradient (B, C, H, W) of the map from that of the bins (N, C, h, w); channels-last."""
     batch, channels, height, width = shape
     rows, columns = bilinear_weights(
         rois, grad.shape[-2:], (height, width), spatial_scale, sampling_ratio, aligned
@@ -84,17 +84,17 @@ def roi_align_backward(
     if (image.diff() < 0).any():  # one run of boxes an image
         order = image.argsort()
         grad, rows, columns, image = grad[order], rows[order], columns[order], image[order]
-    # (N, h C, w) x (N, w, W): from bins to columns; then per image from bins to rows.
-    spread = grad.transpose(1, 2).flatten(1, 2) @ columns
-    spread = spread.view(-1, channels * width)
-    counts = torch.bincount(image, minlength=batch) * grad.shape[2]
-    runs = zip(
-        rows.flatten(0, 1).split(counts.tolist()), spread.split(counts.tolist()), strict=True
-    )
-    result = grad.new_empty(shape)
+    h, w = grad.shape[-2:]
+    # From bins to columns, (N h, W, w) x (N h, w, C); then per image from bins to rows. Channels
+    # stay last, so that nothing is copied of a gradient that has them there.
+    columns = columns.mT[:, None].expand(-1, h, -1, -1).flatten(0, 1)
+    spread = (columns @ grad.permute(0, 2, 3, 1).reshape(-1, w, channels)).flatten(1)
+    counts = (torch.bincount(image, minlength=batch) * h).tolist()
+    runs = zip(rows.flatten(0, 1).split(counts), spread.split(counts), strict=True)
+    result = grad.new_empty(batch, height, width * channels)
     for index, (weights, values) in enumerate(runs):
-        result[index] = (weights.T @ values).view(height, channels, width).transpose(0, 1)
-    return result
+        torch.mm(weights.T, values, out=result[index])
+    return result.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def bilinear_weights(
@@ -131,7 +131,7 @@ def roi_align_levels(
     output_size: tuple[int, int],
     strides: Sequence[float],
     sampling_ratio: int = 0,
-) -> list[Tensor]:
+) -> Tensor | list[Tensor]:
     """Pool every box from every level of a pyramid, aligned; as `roi_align` level by level.
 
     Small maps on the CPU are pooled in one call, whose inner loop runs over the channels of a cell.
@@ -143,65 +143,107 @@ def roi_align_levels(
         strides: Of each level, image pixels per cell.
 
     Returns:
-        One (N, C, h, w) per level; those of small maps are channels-last.
+        One (N, C, h, w) per level; of small maps in one tensor (L, N, C, h, w), channels-last.
     """
-    small = all(
-        level.dtype in (torch.float32, torch.float64)
-        and dense_backward_pays(level.shape, rois, output_size, sampling_ratio)
-        for level in levels
-    )
-    if small:
+    if _small(levels, rois, output_size, sampling_ratio):
         rois = rois.detach().to(levels[0].dtype)
-        pooled = _RoIAlignLevels.apply(rois, output_size, strides, sampling_ratio, *levels)
-        return list(pooled)
+        return _RoIAlignLevels.apply(rois, output_size, strides, sampling_ratio, *levels)
     return [
         roi_align(level, rois, output_size, 1 / stride, sampling_ratio)
         for level, stride in zip(levels, strides, strict=True)
     ]
 
 
+@torch.no_grad()
+def roi_align_assigned(
+    levels: Sequence[Tensor],
+    rois: Tensor,
+    assigned: Tensor,
+    output_size: tuple[int, int],
+    strides: Sequence[float],
+    sampling_ratio: int,
+) -> Tensor | None:
+    """Pool each box from the level assigned to it, aligned, without gradients; for small maps.
+
+    Args:
+        assigned: (N,), indices of levels.
+        levels, rois, output_size, strides, sampling_ratio: As for `roi_align_levels`.
+
+    Returns:
+        (N, C, h, w), channels-last; None for maps that are not small, or not on the CPU.
+    """
+    if not _small(levels, rois, output_size, sampling_ratio):
+        return None
+    rois = rois.to(levels[0].dtype)
+    return _gathered(levels, rois, assigned, output_size, strides, sampling_ratio)
+
+
+def _small(
+    levels: Sequence[Tensor], rois: Tensor, output_size: tuple[int, int], ratio: int
+) -> bool:
+    return all(
+        level.dtype in (torch.float32, torch.float64)
+        and dense_backward_pays(level.shape, rois, output_size, ratio)
+        for level in levels
+    )
+
+
 def _gathered(
     levels: Sequence[Tensor],
     rois: Tensor,
+    assigned: Tensor,
     output_size: tuple[int, int],
     strides: Sequence[float],
     ratio: int,
-) -> tuple[Tensor, ...]:
+) -> Tensor:
     """Each bin as a weighted sum of rows of one table, the cells (., C) of all levels."""
     table = torch.cat([level.permute(0, 2, 3, 1).flatten(0, 2) for level in levels])
-    cells, weights, before = [], [], 0
-    for level, stride in zip(levels, strides, strict=True):
+    heights, widths, before = [], [], [0]
+    for level in levels:
         batch, _, height, width = level.shape
-        boxes = rois[:, 1:] / stride - 0.5
-        rows, row_weights = _nearest(boxes[:, 1::2], output_size[0], ratio, height)
-        columns, column_weights = _nearest(boxes[:, 0::2], output_size[1], ratio, width)
-        rows = before + (rois[:, 0].int()[:, None, None] * height + rows) * width
-        # (N, h, 1, 2 ratio, 1) and (N, 1, w, 1, 2 ratio)
-        cells.append(rows[:, :, None, :, None] + columns[:, None, :, None])
-        weights.append(row_weights[:, :, None, :, None] * column_weights[:, None, :, None])
-        before += batch * height * width
-    bags = torch.stack(cells).view(-1, 4 * ratio**2)
-    pooled = F.embedding_bag(
-        bags, table, per_sample_weights=torch.stack(weights).view(bags.shape), mode="sum"
-    )
-    pooled = pooled.view(len(levels), len(rois), *output_size, table.shape[1])
-    return pooled.permute(0, 1, 4, 2, 3).unbind()
+        heights.append(height)
+        widths.append(width)
+        before.append(before[-1] + batch * height * width)
+    height, width, first = torch.tensor([heights, widths, before[:-1]], dtype=torch.int32)[
+        :, assigned, None, None
+    ]
+    boxes = rois[:, 1:] / torch.tensor(strides, dtype=rois.dtype)[assigned, None] - 0.5
+    rows, row_weights = _nearest(boxes[:, 1::2], output_size[0], ratio, height[:, 0])
+    columns, column_weights = _nearest(boxes[:, 0::2], output_size[1], ratio, width[:, 0])
+    rows = first + (rois[:, 0].int()[:, None, None] * height + rows) * width
+    # The (2 ratio)^2 cells of a bin lie side by side, those of its first row first.
+    cells = _of_rows(rows)[:, :, None] + _of_columns(columns)[:, None]
+    weights = _of_rows(row_weights)[:, :, None] * _of_columns(column_weights)[:, None]
+    bags = cells.flatten(0, 2)
+    pooled = F.embedding_bag(bags, table, per_sample_weights=weights.flatten(0, 2), mode="sum")
+    return pooled.view(len(rois), *output_size, table.shape[1]).permute(0, 3, 1, 2)
 
 
-def _nearest(sides: Tensor, bins: int, ratio: int, cells: int) -> tuple[Tensor, Tensor]:
+def _of_rows(each: Tensor) -> Tensor:
+    """What belongs to the rows of a bin's cells, (N, bins, 2 ratio), for each of its cells."""
+    return each[..., None].expand(*each.shape, each.shape[2]).flatten(2)
+
+
+def _of_columns(each: Tensor) -> Tensor:
+    return each[:, :, None].expand(-1, -1, each.shape[2], -1).flatten(2)
+
+
+def _nearest(sides: Tensor, bins: int, ratio: int, cells: Tensor) -> tuple[Tensor, Tensor]:
     """The two cells around each sample of a bin along one axis, and their weights in its mean.
 
-    sides: (N, 2), where a box starts and ends, in cells. Both results are (N, bins, 2 ratio).
+    sides: (N, 2), where a box starts and ends, in cells; cells: (N, 1), how many there are. Both
+    results are (N, bins, 2 ratio).
     """
     start, end = sides.unbind(1)
     steps = torch.arange(bins * ratio, dtype=sides.dtype).add_(0.5).div_(bins * ratio)
     position = start[:, None] + (end - start)[:, None] * steps
     inside = (position >= -1) & (position <= cells)  # as in `bilinear_weights`
-    position = position.clamp(0, cells - 1).where(inside, 0)
+    last = cells - 1
+    position = position.clamp_(min=0).minimum(last.to(position.dtype)).where(inside, 0)
     low = position.int()
     to_high = position - low
     weights = torch.stack([1 - to_high, to_high], 2) * inside[..., None] / ratio
-    around = torch.stack([low, (low + 1).clamp_(max=cells - 1)], 2)
+    around = torch.stack([low, torch.minimum(low + 1, last)], 2)
     return around.view(-1, bins, 2 * ratio), weights.view(-1, bins, 2 * ratio)
 
 
@@ -210,11 +252,14 @@ class _RoIAlignLevels(torch.autograd.Function):
     def forward(ctx, rois, output_size, strides, ratio, *levels):
         ctx.save_for_backward(rois)
         ctx.settings = [(x.shape, 1 / s, ratio, True) for x, s in zip(levels, strides, strict=True)]
-        return _gathered(levels, rois, output_size, strides, ratio)
+        count = len(levels)
+        assigned = torch.arange(count).repeat_interleave(len(rois))
+        pooled = _gathered(levels, rois.repeat(count, 1), assigned, output_size, strides, ratio)
+        return pooled.unflatten(0, (count, len(rois)))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *grads):
+    def backward(ctx, grads):
         (rois,) = ctx.saved_tensors
         of_levels = [
             roi_align_backward(grad, rois, *settings)

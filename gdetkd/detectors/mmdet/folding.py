@@ -10,10 +10,11 @@ from functools import partial
 
 import torch
 from mmcv.ops import RoIAlign
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from gdetkd.ops.roi_align import roi_align_levels
+from gdetkd.ops.roi_align import roi_align_assigned
 
 PROBE = 128  # pixels a side
 TOLERANCE = 1e-4  # of the largest number of a level
@@ -53,17 +54,31 @@ def fold_batch_norms(detector: nn.Module, extract: Callable[[Tensor], Sequence[T
 
 
 def pool_by_gathering(detector: nn.Module) -> None:
-    """On the CPU, let a detector pool boxes by `roi_align_levels`: quicker for small maps."""
-    for layer in detector.modules():
-        if isinstance(layer, RoIAlign) and layer.aligned and layer.pool_mode == "avg":
-            layer.forward = partial(_pool, layer)  # on the instance, in front of the method
+    """On the CPU, let a frozen detector pool boxes by gathering: quicker for small maps."""
+    for extractor in detector.modules():
+        if type(extractor) is SingleRoIExtractor and all(
+            isinstance(layer, RoIAlign) and layer.aligned and layer.pool_mode == "avg"
+            for layer in extractor.roi_layers
+        ):
+            extractor.forward = partial(_pool, extractor)  # on the instance, in front of the method
 
 
-def _pool(layer: RoIAlign, features: Tensor, rois: Tensor) -> Tensor:
-    if features.device.type != "cpu":
-        return type(layer).forward(layer, features, rois)
-    settings = layer.output_size, [1 / layer.spatial_scale], layer.sampling_ratio
-    return roi_align_levels([features], rois, *settings)[0]
+def _pool(
+    extractor: SingleRoIExtractor,
+    levels: Sequence[Tensor],
+    rois: Tensor,
+    roi_scale_factor: float | None = None,
+) -> Tensor:
+    pooled = None
+    if len(rois) and roi_scale_factor is None:
+        layers = extractor.roi_layers
+        pooled = roi_align_assigned(
+            levels, rois, extractor.map_roi_levels(rois, len(levels)), layers[0].output_size,
+            [1 / layer.spatial_scale for layer in layers], layers[0].sampling_ratio,
+        )  # fmt: skip
+    if pooled is None:
+        return type(extractor).forward(extractor, levels, rois, roi_scale_factor)
+    return pooled
 
 
 def _pairs(
