@@ -173,6 +173,8 @@ def _pooling(distilled: nn.Module, data: dict) -> Callable[[], None]:
         adapted = [imitation.adapt(level) for level in levels]
         size, strides, samples = imitation.size, imitation.strides, imitation.sampling_ratio
         pooled = roi_align_levels(adapted, rois, size, strides, samples)
-        sum(each.sum() for each in pooled).backward()
+        if not isinstance(pooled, torch.Tensor):
+            pooled = torch.stack([each.sum() for each in pooled])
+        pooled.sum().backward()
 
     return run
