@@ -44,8 +44,7 @@ def test_committed_tables_and_figure_are_made_from_the_committed_records(tmp_pat
     for draw, name in ((figure1, "figure1.png"), (claims_figure, "claims.png")):
         drawn = draw(frame, tmp_path / name)
         assert drawn.read_bytes() == (RESULTS / name).read_bytes(), name
-    teacher = report.teacher_record()["AP"]
-    drawn = budgets_figure(frame, teacher, tmp_path / "budgets.png")
+    drawn = budgets_figure(frame, report.teachers(frame), tmp_path / "budgets.png")
     assert drawn.read_bytes() == (RESULTS / "budgets.png").read_bytes()
 
 

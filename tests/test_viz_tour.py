@@ -29,14 +29,19 @@ def test_the_gap_is_between_baseline_and_teacher():
 
 
 def test_budgets_have_every_run_and_the_means_with_their_seeds():
-    runs = [("short", 800, 0, 0.2), ("short", 800, 1, 0.3), ("long", 3000, 0, 0.4)]
+    runs = [("short", 800, 0, 0.2), ("short", 800, 1, 0.3), ("long", 3000, 0, 0.4),
+            ("late", 6000, 0, 0.5)]  # fmt: skip
     frame = pd.DataFrame(runs, columns=["experiment", "steps", "seed", "AP"])
-    ax = tour.plot_budgets(frame, {"short": "baseline", "long": "baseline", "other": "x"}, 0.5)
-    every, means, teacher = ax.lines
+    whose = {"short": "baseline", "long": "baseline", "late": "distilled later", "other": "x"}
+    ax = tour.plot_budgets(frame, whose, {3000: 0.5, 6000: 0.6})
+    every, means, _, later, teacher, longer = ax.lines
     assert every.get_xydata().tolist() == [[800, 20], [800, 30], [3000, 40]]
     assert means.get_xydata().tolist() == [[800, 25], [3000, 40]]
-    assert [text.get_text() for text in ax.texts] == ["25.0 (seeds 0, 1)", "40.0 (seed 0)"]
-    assert set(teacher.get_ydata()) == {50}
+    assert [text.get_text() for text in ax.texts] == [
+        "25.0 (seeds 0, 1)", "40.0 (seed 0)", "50.0 (seed 0)",
+    ]  # fmt: skip
+    assert later.get_markerfacecolor() == "white" != means.get_markerfacecolor()
+    assert set(teacher.get_ydata()) == {50} and set(longer.get_ydata()) == {60}
 
 
 def test_predictions_are_probabilities_with_the_correct_class_framed():

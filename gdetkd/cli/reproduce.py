@@ -121,7 +121,7 @@ def write_pages(folder, benchmark) -> None:
     from gdetkd.reproduce import records
     from gdetkd.reproduce.experiments import BENCHMARKS
     from gdetkd.reproduce.figures import budgets_figure, claims_figure, figure1
-    from gdetkd.reproduce.report import RUNS, teacher_record, write_tables
+    from gdetkd.reproduce.report import RUNS, teachers, write_tables
 
     write_tables(folder)
     if benchmark != "photos":  # which has neither Tables 1 and 2 whole nor every claim
@@ -132,7 +132,7 @@ def write_pages(folder, benchmark) -> None:
         from gdetkd.demo import draw_runs
         from gdetkd.reproduce import page
 
-        budgets_figure(frame, teacher_record()["AP"], folder / "budgets.png")
+        budgets_figure(frame, teachers(frame), folder / "budgets.png")
         draw_runs(Path(BENCHMARKS[benchmark].work_dir), folder / "comparison.png")
         if (folder.parent / "README.md").is_file():  # the folder of all results
             page.write_pages(folder.parent)

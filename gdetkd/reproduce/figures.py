@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ OURS, PAPER, UNSETTLED = "#0072B2", "#D55E00", "#767676"
 # The trainings of both students, short and long.
 BUDGETS = dict(baseline="baseline", baseline_1400="baseline", baseline_3000="baseline",
                baseline_6000="baseline", gdetkd="distilled", gdetkd_3000="distilled",
-               gdetkd_6000="distilled")  # fmt: skip
+               gdetkd_6000="distilled",
+               gdetkd_6000_teacher_6000="distilled by the teacher of 6,000 steps")  # fmt: skip
 VERDICTS = {  # color and mark
     "confirmed": (OURS, "o"),
     "contradicted": ("#CC79A7", "X"),
@@ -47,13 +48,13 @@ def figure1(frame: pd.DataFrame, out: Path) -> Path:
         return save(figure, out)
 
 
-def budgets_figure(frame: pd.DataFrame, teacher: float, out: Path) -> Path:
+def budgets_figure(frame: pd.DataFrame, teachers: Mapping[int, float], out: Path) -> Path:
     """Draw AP by length of the training, alone and distilled; the same bytes every time.
 
-    `teacher` is the teacher's AP, in [0, 1].
+    `teachers` are their AP, in [0, 1], by the steps of their trainings.
     """
     with style.context("default"):
-        figure = plot_budgets(frame, BUDGETS, teacher).figure
+        figure = plot_budgets(frame, BUDGETS, teachers).figure
         figure.set_layout_engine("constrained")
         return save(figure, out)
 

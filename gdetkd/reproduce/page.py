@@ -79,6 +79,7 @@ def quotes(results: Path) -> dict[str, Any]:
         verdicts=differences.loc[differences["paper"].notna(), "verdict"].value_counts(),
         ap=lambda name, like=None: f"{100 * values(name, like).mean():.1f}",
         each=lambda name: " and ".join(f"{100 * value:.1f}" for value in values(name)),
+        each_gain=lambda name: " and ".join(f"{100 * gain:+.1f}" for gain in paired(name, None)),
         seeds=lambda name: _in_words(len(values(name))),
         gain=lambda name, other=None: shown(paired(name, other), signed=True),
         size=lambda name, other=None: shown(_positive(paired(name, other))),

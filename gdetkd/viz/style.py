@@ -27,7 +27,7 @@ DISTILLED = "#009E73"
 HIGHLIGHT = "#CC79A7"
 ORANGE, SKY_BLUE = "#E69F00", "#56B4E9"  # no fixed role
 NEUTRAL = "#767676"  # references and limits
-DETECTOR_COLORS = dict(teacher=TEACHER, baseline=STUDENT, distilled=DISTILLED)
+DETECTOR_COLORS = dict(baseline=STUDENT, distilled=DISTILLED, teacher=TEACHER)
 SERIES = (TEACHER, STUDENT, DISTILLED, HIGHLIGHT, ORANGE, SKY_BLUE, NEUTRAL)
 
 # One color per class (the ten digits): Petroff's sequence ("petroff10" of Matplotlib) with a lime
@@ -165,7 +165,7 @@ def running_mean(values: Sequence[float], window: int) -> np.ndarray:
 
 
 def detector_color(name: str) -> str:
-    """The color of the role that a name contains (teacher, baseline, distilled), or gray."""
+    """The color of the first role that a name contains (baseline, distilled, teacher), or gray."""
     return next((color for role, color in DETECTOR_COLORS.items() if role in name), NEUTRAL)
 
 

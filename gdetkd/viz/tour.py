@@ -41,13 +41,16 @@ def plot_gap(precision: Mapping[str, float]) -> Axes:
     return ax
 
 
-def plot_budgets(records: pd.DataFrame, experiments: Mapping[str, str], teacher: float) -> Axes:
+def plot_budgets(
+    records: pd.DataFrame, experiments: Mapping[str, str], teachers: Mapping[int, float]
+) -> Axes:
     """AP by length of the training, of the student alone and distilled: every run, and the means.
 
     Args:
         records: One row per run, with `experiment`, `steps`, `seed` and `AP` (0 to 1).
-        experiments: Whether an experiment is the 'baseline' or 'distilled'.
-        teacher: AP of the teacher.
+        experiments: What an experiment's student is: 'baseline', 'distilled', or 'distilled' with
+            more words, which is drawn hollow.
+        teachers: AP of each teacher, by the steps of its training.
     """
     ax = style.new_axes(3.6)
     found = records[records["experiment"].isin(experiments)]
@@ -55,15 +58,21 @@ def plot_budgets(records: pd.DataFrame, experiments: Mapping[str, str], teacher:
     for who, runs in found.groupby("who"):
         means = runs.groupby("steps").agg(AP=("AP", "mean"), seeds=("seed", seed_names))
         color = detector_color(who)
+        fill = color if who in style.DETECTOR_COLORS else "white"
         ax.plot(runs["steps"], runs["AP"], "o", color=color, alpha=0.35, ms=5)
-        ax.plot(means.index, means["AP"], "D-", color=color, ms=8, label=f"student, {who}")
+        ax.plot(
+            means.index, means["AP"], "D-", color=color, mfc=fill, ms=8, label=f"student, {who}"
+        )
         for steps, (mean, seeds) in means.iterrows():
-            place = (10, -14 if mean < 100 * teacher else 6)  # away from the teacher's line
+            below = mean < 100 * min(teachers.values())
+            place = (10, -14 if below else 6)  # away from the teacher's line
             ax.annotate(f"{mean:.1f} ({seeds})", (steps, mean), xytext=place,
                         textcoords="offset points", color=color,
                         bbox=dict(fc="white", ec="none", alpha=0.8, pad=1))  # fmt: skip
-    ax.axhline(100 * teacher, color=style.TEACHER, ls="--", lw=1.4, label="teacher, 3,000 steps")
-    ax.set(xlabel="steps of training", ylabel="AP on digits [%]", ylim=(15, 58))
+    for (steps, teacher), dashes in zip(teachers.items(), ("--", ":"), strict=False):
+        label = f"teacher, {steps:,} steps"
+        ax.axhline(100 * teacher, color=style.TEACHER, ls=dashes, lw=1.4, label=label)
+    ax.set(xlabel="steps of training", ylabel="AP on digits [%]", ylim=(15, 60))
     ax.set_xlim(600, 1.25 * found["steps"].max())  # with space for the last seeds' names
     ax.legend(loc="lower right")
     return ax
