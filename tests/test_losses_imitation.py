@@ -169,6 +169,17 @@ def test_one_tensor_of_all_levels_has_the_gradients_of_the_equation(memory, orde
         torch.testing.assert_close(found, expected)
 
 
+def test_a_backward_pass_inside_autocast_is_as_precise():
+    levels = rand(3, 9, 5, 5, 4, dtype=torch.float32).permute(1, 0, 4, 2, 3).requires_grad_()
+    teacher = rand(9, 4, 5, 5, seed=1, dtype=torch.float32)
+    weights = rand(9, 3, seed=2, dtype=torch.float32).requires_grad_()
+    loss = semantic_guided_imitation(levels, teacher, weights)
+    expected = torch.autograd.grad(loss, (levels, weights), retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(loss, (levels, weights))
+    assert all(map(torch.equal, found, expected))
+
+
 def test_imitation_with_all_weight_on_one_level_is_its_mean_squared_error():
     levels, teacher, weights = problem()
     chosen = torch.zeros_like(weights)

@@ -118,6 +118,16 @@ def test_half_precision_on_the_cpu(dtype):
     assert features.grad.dtype == dtype and features.grad.any()
 
 
+def test_a_backward_pass_inside_autocast_is_as_precise():
+    levels = [torch.randn(3, 2, side, side, requires_grad=True) for side in (8, 4)]
+    pooled = roi_align_levels(levels, boxes(6, dtype=torch.float32), (2, 2), (4, 8), 2)
+    grad = torch.randn_like(pooled)
+    expected = torch.autograd.grad(pooled, levels, grad, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(pooled, levels, grad)
+    assert all(map(torch.equal, found, expected))
+
+
 def test_boxes_get_no_gradient_and_twice_is_refused():
     features = torch.randn(3, 2, 9, 12, requires_grad=True)
     rois = boxes(6, dtype=torch.float32).requires_grad_()

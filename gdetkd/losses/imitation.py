@@ -153,7 +153,8 @@ def _products(inputs: Sequence[Tensor], rows: slice, residual: Tensor) -> Tensor
     flat = residual.flatten(1)
     if inputs[0].ndim > residual.ndim:
         stacked = inputs[0][rows].to(residual.dtype).flatten(2)
-        return (stacked @ flat[..., None]).squeeze(2)
+        with torch.autocast(flat.device.type, enabled=False):  # a backward pass may run inside one
+            return (stacked @ flat[..., None]).squeeze(2)
     levels = (level[rows].to(residual.dtype).flatten(1) for level in inputs)
     return torch.stack([torch.linalg.vecdot(flat, level) for level in levels], 1)
 

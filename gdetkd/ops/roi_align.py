@@ -67,6 +67,7 @@ def dense_backward_pays(
     return products <= _COST_OF_A_SAMPLE * h * w * sampling_ratio**2 * 4
 
 
+@torch.autocast("cpu", enabled=False)  # a backward pass may run inside one
 def roi_align_backward(
     grad: Tensor,
     rois: Tensor,
