@@ -52,6 +52,8 @@ def test_boxes_pooled_by_gathering_are_those_of_the_kernel():
     assert not torch.equal(after, before)  # another order of sums
     assert (after - before).abs().max() < 1e-5 * before.abs().max()
     assert extractor(pyramid, rois[:0]).shape == (0, *before.shape[1:])
+    rois[1, 2] = torch.nan
+    assert not extractor(pyramid, rois)[1].any()
 
 
 # --- Folding --------------------------------------------------------------------------------------

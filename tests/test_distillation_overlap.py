@@ -20,6 +20,11 @@ def test_marks_by_hand():
     assert torch.equal(overlap_mask(rois), expected)
 
 
+def test_boxes_whose_area_half_precision_does_not_hold():
+    rois = torch.tensor([[0, 0, 0, 800, 1333], [0, 0, 0, 800, 1300]], dtype=torch.float16)
+    assert overlap_mask(rois).tolist() == [[False, True], [True, False]]
+
+
 def slow_iou(a, b):
     width = min(a[2], b[2]) - max(a[0], b[0])
     height = min(a[3], b[3]) - max(a[1], b[1])

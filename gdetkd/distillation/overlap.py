@@ -30,7 +30,8 @@ def overlap_mask(rois: Tensor, iou: float = 0.5) -> Tensor:
         raise ValueError(f"expected rois of shape (N, 5), got {tuple(rois.shape)}")
     if not 0 <= iou <= 1:
         raise ValueError(f"expected an IoU threshold within 0..1, got {iou}")
-    image, x1, y1, x2, y2 = rois.unbind(1)
+    # Half precision holds no area of a large image's boxes.
+    image, x1, y1, x2, y2 = rois.to(torch.promote_types(rois.dtype, torch.float32)).unbind(1)
     # As torchvision's `box_iou`, whose pairs of coordinates lie side by side: slower on the CPU.
     width = torch.minimum(x2[:, None], x2) - torch.maximum(x1[:, None], x1)
     height = torch.minimum(y2[:, None], y2) - torch.maximum(y1[:, None], y1)

@@ -72,8 +72,10 @@ def _pool(
     pooled = None
     if len(rois) and roi_scale_factor is None:
         layers = extractor.roi_layers
+        # Of a box that is not a number it is none of the levels.
+        assigned = extractor.map_roi_levels(rois, len(levels)).clamp(0, len(levels) - 1)
         pooled = roi_align_assigned(
-            levels, rois, extractor.map_roi_levels(rois, len(levels)), layers[0].output_size,
+            levels, rois, assigned, layers[0].output_size,
             [1 / layer.spatial_scale for layer in layers], layers[0].sampling_ratio,
         )  # fmt: skip
     if pooled is None:
