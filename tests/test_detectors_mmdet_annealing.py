@@ -2,11 +2,18 @@
 
 import pytest
 import torch
-from helpers import COMPONENTS, backward, batch, build, distilled, faster_rcnn, losses_of
+from helpers import (
+    COMPONENTS,
+    backward,
+    batch,
+    build,
+    distilled,
+    faster_rcnn,
+    losses_of,
+    run_config,
+)
 
 from gdetkd.detectors.mmdet.annealing import AnnealingHook
-from gdetkd.reproduce.experiments import DISTILLED, PLAIN
-from gdetkd.training.config import load_config, schedule
 from gdetkd.training.runner import train
 
 
@@ -60,24 +67,24 @@ def test_at_0_a_step_is_that_of_the_student_alone(teacher):
             assert torch.equal(grad, other), name
 
 
-def options(steps):
-    few = {f"{split}_dataloader.dataset.indices": 32 for split in ("train", "val", "test")}
-    annealing = dict(type="AnnealingHook", begin=0.25, end=0.75)
-    return schedule(steps) | few | {
-        "default_hooks.annealing": annealing,
-        "default_hooks.checkpoint.interval": 5, "default_hooks.checkpoint.max_keep_ckpts": 2,
-    }  # fmt: skip
+def annealed(model, digits, folder):
+    made = run_config(
+        model, digits, folder, steps=8, default_hooks__checkpoint=dict(interval=5, save_last=True)
+    )
+    made.default_hooks.annealing = dict(type="AnnealingHook", begin=0.25, end=0.75)
+    return made
 
 
-def test_a_training_anneals_and_a_resumed_one_goes_on(digits, tmp_path):
-    runner = train(load_config(DISTILLED, options(8), work_dir=tmp_path))
+def test_a_training_anneals_and_a_resumed_one_goes_on(digits, teacher, tmp_path):
+    model = distilled(faster_rcnn(), teacher)
+    runner = train(annealed(model, digits, tmp_path))
     found, _ = runner.message_hub.log_scalars["train/kd_imitation_loss"].data
     assert (found[:6] > 0).all() and (found[6:] == 0).all() and len(found) == 8
     assert runner.model.distiller.strength == 0.0
     # From the checkpoint of step 5: the same as without the pause.
     (tmp_path / "iter_8.pth").unlink()
     (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_5.pth"))
-    resumed = train(load_config(DISTILLED, options(8), work_dir=tmp_path), resume=True)
+    resumed = train(annealed(model, digits, tmp_path), resume=True)
     again, _ = resumed.message_hub.log_scalars["train/kd_imitation_loss"].data
     assert again[-3:].tolist() == found[-3:].tolist()
     expected = runner.model.state_dict()
@@ -86,6 +93,5 @@ def test_a_training_anneals_and_a_resumed_one_goes_on(digits, tmp_path):
 
 
 def test_it_refuses_a_model_without_components(digits, tmp_path):
-    config = load_config(PLAIN, options(4), work_dir=tmp_path)
     with pytest.raises(ValueError, match="expected a DistilledDetector .* got FasterRCNN"):
-        train(config)
+        train(annealed(faster_rcnn(), digits, tmp_path))
