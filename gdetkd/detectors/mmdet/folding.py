@@ -72,7 +72,7 @@ def _pool(
     pooled = None
     if len(rois) and roi_scale_factor is None:
         layers = extractor.roi_layers
-        # Of a box that is not a number it is none of the levels.
+        # A box with NaN coordinates is assigned to none; it pools zeros from any level.
         assigned = extractor.map_roi_levels(rois, len(levels)).clamp(0, len(levels) - 1)
         pooled = roi_align_assigned(
             levels, rois, assigned, layers[0].output_size,

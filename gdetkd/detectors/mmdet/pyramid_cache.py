@@ -95,7 +95,7 @@ def _fingerprint(teacher: nn.Module, settings: str) -> str:
 
 
 def _name(image: np.ndarray) -> str:
-    digest = hashlib.sha256(str(image.shape).encode())  # the one that processors compute
+    digest = hashlib.sha256(str(image.shape).encode())  # many CPUs have instructions for it
     digest.update(np.ascontiguousarray(image))
     return digest.hexdigest()[:32]
 
